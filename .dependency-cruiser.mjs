@@ -1,0 +1,140 @@
+/**
+ * The layers of DESIGN.md, as rules. Each layer names all that it may import;
+ * whatever is not named is a violation, types included.
+ */
+import { builtinModules } from "node:module";
+
+const own = "^src/[^/]+\\.ts$";
+const gen = "^gen/";
+
+/** Node modules that speak to the network: not for the domain. */
+const wire = ["http", "http2", "https", "net", "tls", "dgram"];
+
+const packages = (...names) => names.map((name) => `^node_modules/${name}/`);
+const builtins = (names) => `^(node:)?(${names.join("|")})$`;
+const nodeModules = builtinModules
+  .map((name) => name.replace(/^node:/, ""))
+  .filter((name) => !name.startsWith("_"));
+const anyNode = builtins(nodeModules);
+const quietNode = builtins(nodeModules.filter((name) => !wire.includes(name)));
+
+/** `name` is what the violation is called; `from` may import `may`, and nothing else. */
+const only = (name, from, may, fromNot) => ({
+  name,
+  severity: "error",
+  comment: "A layer imports only what .dependency-cruiser.mjs lists for it.",
+  from: fromNot === undefined ? { path: from } : { path: from, pathNot: fromNot },
+  to: { pathNot: may },
+});
+
+export default {
+  forbidden: [
+    only("journal-imports", "^src/journal/", [
+      "^src/journal/",
+      own,
+      gen,
+      quietNode,
+      ...packages("@bufbuild/protobuf", "better-sqlite3", "kysely", "pg", "pino", "uuid"),
+    ]),
+    only("ingest-imports", "^src/ingest/", [
+      "^src/ingest/",
+      "^src/journal/",
+      own,
+      gen,
+      quietNode,
+      ...packages("@bufbuild/protobuf", "pino", "uuid"),
+    ]),
+    only("delivery-imports", "^src/delivery/", [
+      "^src/delivery/",
+      "^src/journal/",
+      own,
+      gen,
+      quietNode,
+      ...packages("@bufbuild/protobuf", "pino", "uuid"),
+    ]),
+    only("server-imports", "^src/server/", [
+      "^src/(server|ingest|delivery|journal)/",
+      own,
+      gen,
+      anyNode,
+      ...packages("@bufbuild/protobuf", "@connectrpc/connect", "@connectrpc/connect-node"),
+      ...packages("pino", "uuid"),
+    ]),
+    only(
+      "client-imports",
+      "^src/client/",
+      [
+        "^src/client/(?!node/)",
+        own,
+        gen,
+        ...packages("@bufbuild/protobuf", "@connectrpc/connect", "uuid"),
+      ],
+      "^src/client/node/",
+    ),
+    only("client-node-imports", "^src/client/node/", [
+      "^src/client/",
+      own,
+      gen,
+      anyNode,
+      ...packages("@bufbuild/protobuf", "@connectrpc/connect", "@connectrpc/connect-node"),
+    ]),
+    {
+      name: "client-runs-in-browsers",
+      severity: "error",
+      comment: "The client's core reaches a Node module, perhaps through a file of src/.",
+      from: { path: "^src/client/", pathNot: "^src/client/node/" },
+      to: { path: anyNode, reachable: true },
+    },
+    only(
+      "cli-imports",
+      "^src/cli/",
+      ["^src/(cli|client)/", own, gen, anyNode, "^node_modules/", "^package\\.json$"],
+      "^src/cli/commands/serve\\.ts$",
+    ),
+    only("cli-serve-imports", "^src/cli/commands/serve\\.ts$", [
+      "^src/(cli|client|server)/",
+      own,
+      gen,
+      anyNode,
+      "^node_modules/",
+    ]),
+    {
+      name: "no-database-in-the-cli",
+      severity: "error",
+      comment: "The cli reaches the journal only over the wire.",
+      from: { path: "^src/cli/" },
+      to: { path: packages("better-sqlite3", "kysely", "pg") },
+    },
+    {
+      name: "top-level-imports",
+      severity: "error",
+      comment: "Files that every layer may import cannot import a layer.",
+      from: { path: own },
+      to: { path: "^src/[^/]+/" },
+    },
+    {
+      name: "nothing-imports-the-cli",
+      severity: "error",
+      from: { path: "^(src|demo)/", pathNot: "^src/cli/" },
+      to: { path: "^src/cli/" },
+    },
+    {
+      name: "no-unknown-layer",
+      severity: "error",
+      comment: "A new folder in src/ needs its rule here.",
+      from: {},
+      to: { path: "^src/[^/]+/", pathNot: "^src/(cli|client|delivery|ingest|journal|server)/" },
+    },
+    { name: "no-cycles", severity: "error", from: {}, to: { circular: true } },
+    { name: "no-unresolvable", severity: "error", from: {}, to: { couldNotResolve: true } },
+  ],
+  options: {
+    doNotFollow: { path: "^node_modules/" },
+    exclude: { path: "^(dist|bench/results)/" },
+    tsPreCompilationDeps: true,
+    enhancedResolveOptions: {
+      exportsFields: ["exports"],
+      conditionNames: ["types", "import", "node", "default"],
+    },
+  },
+};
