@@ -1,0 +1,25 @@
+/**
+ * A journal: one database with its identity. What is written goes through
+ * `write`, one transaction at a time per connection; what has been written is
+ * read through `db`, which sees committed data only.
+ */
+import type { Db } from "./schema.ts";
+
+/** What differs between databases is behind this; see sqlite.ts. */
+export interface Journal {
+  /** Changes when the journal is restored or replaced, never otherwise. */
+  readonly id: string;
+  /** For reading. Each statement sees everything that was committed before it. */
+  readonly db: Db;
+  /**
+   * Runs `work` in one transaction and resolves after its commit is durable.
+   * A transaction that failed for a passing reason is run again from its
+   * beginning, so `work` must decide from what it reads, never from what an
+   * earlier try left behind.
+   *
+   * @throws RefusedError journal_unavailable where the database does not take it
+   */
+  write<T>(work: (tx: Db) => Promise<T>): Promise<T>;
+  /** Closes the database. What is under way fails. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,151 @@
+/**
+ * The migrations: append-only, never edited once released, the same for every
+ * database. A database that names one which is not here was written by a newer
+ * runlog and is refused before anything is touched.
+ */
+import { type Kysely, sql } from "kysely";
+import { type Migration, Migrator } from "kysely/migration";
+import { JournalOpenError } from "./refusal.ts";
+
+/** What the databases call the types that differ. */
+export interface ColumnTypes {
+  readonly bytes: "blob" | "bytea";
+}
+
+function initial(types: ColumnTypes): Migration {
+  return {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await db.schema
+        .createTable("journal")
+        .addColumn("only_row", "integer", (c) => c.primaryKey())
+        .addColumn("journal_id", "text", (c) => c.notNull())
+        .execute();
+      await db.schema
+        .createTable("namespaces")
+        .addColumn("namespace_id", "integer", (c) => c.primaryKey())
+        .addColumn("name", "text", (c) => c.notNull().unique())
+        .addColumn("last_seq", "bigint", (c) => c.notNull())
+        .addColumn("trimmed_seq", "bigint", (c) => c.notNull())
+        .addColumn("last_time_ms", "bigint", (c) => c.notNull())
+        .addColumn("retention_ms", "bigint")
+        .addColumn("create_time_ms", "bigint", (c) => c.notNull())
+        .execute();
+      await db.schema
+        .createTable("runs")
+        .addColumn("namespace_id", "integer", (c) => c.notNull())
+        .addColumn("run_key", "bigint", (c) => c.notNull())
+        .addColumn("run_id", "text", (c) => c.notNull())
+        .addColumn("parent_key", "bigint")
+        .addColumn("root_key", "bigint", (c) => c.notNull())
+        .addColumn("depth", "integer", (c) => c.notNull())
+        .addColumn("conversation_id", "text", (c) => c.notNull())
+        .addColumn("spec", sql.raw(types.bytes), (c) => c.notNull())
+        .addColumn("fork_key", "bigint")
+        .addColumn("fork_run_seq", "bigint")
+        .addColumn("create_time_ms", "bigint", (c) => c.notNull())
+        .addColumn("epoch", "bigint", (c) => c.notNull())
+        .addColumn("state", "integer", (c) => c.notNull())
+        .addColumn("last_run_seq", "bigint", (c) => c.notNull())
+        .addColumn("last_event_seq", "bigint", (c) => c.notNull())
+        .addColumn("last_seq", "bigint", (c) => c.notNull())
+        .addColumn("event_bytes", "bigint", (c) => c.notNull())
+        .addColumn("result", sql.raw(types.bytes))
+        .addColumn("end_time_ms", "bigint")
+        .addPrimaryKeyConstraint("runs_pk", ["namespace_id", "run_key"])
+        .addUniqueConstraint("runs_run_id", ["namespace_id", "run_id"])
+        .execute();
+      for (const column of ["parent_key", "conversation_id", "state"]) {
+        await db.schema
+          .createIndex(`runs_${column}`)
+          .on("runs")
+          .columns(["namespace_id", column, "run_key"])
+          .execute();
+      }
+      await db.schema
+        .createTable("run_ancestors")
+        .addColumn("namespace_id", "integer", (c) => c.notNull())
+        .addColumn("ancestor_key", "bigint", (c) => c.notNull())
+        .addColumn("run_key", "bigint", (c) => c.notNull())
+        .addColumn("depth", "integer", (c) => c.notNull())
+        .addPrimaryKeyConstraint("run_ancestors_pk", ["namespace_id", "ancestor_key", "run_key"])
+        .execute();
+      await db.schema
+        .createIndex("run_ancestors_run")
+        .on("run_ancestors")
+        .columns(["namespace_id", "run_key", "depth", "ancestor_key"])
+        .execute();
+      await db.schema
+        .createTable("run_labels")
+        .addColumn("namespace_id", "integer", (c) => c.notNull())
+        .addColumn("label_key", "text", (c) => c.notNull())
+        .addColumn("label_value", "text", (c) => c.notNull())
+        .addColumn("run_key", "bigint", (c) => c.notNull())
+        .addPrimaryKeyConstraint("run_labels_pk", [
+          "namespace_id",
+          "label_key",
+          "label_value",
+          "run_key",
+        ])
+        .execute();
+      await db.schema
+        .createTable("records")
+        .addColumn("namespace_id", "integer", (c) => c.notNull())
+        .addColumn("last_seq", "bigint", (c) => c.notNull())
+        .addColumn("event_count", "integer", (c) => c.notNull())
+        .addColumn("run_key", "bigint", (c) => c.notNull())
+        .addColumn("root_key", "bigint", (c) => c.notNull())
+        .addColumn("first_run_seq", "bigint", (c) => c.notNull())
+        .addColumn("types", "text", (c) => c.notNull())
+        .addColumn("size", "integer", (c) => c.notNull())
+        .addColumn("data", sql.raw(types.bytes), (c) => c.notNull())
+        .addPrimaryKeyConstraint("records_pk", ["namespace_id", "last_seq"])
+        .execute();
+      await db.schema
+        .createIndex("records_run")
+        .on("records")
+        .columns(["namespace_id", "run_key", "last_seq", "size"])
+        .execute();
+      await db.schema
+        .createIndex("records_root")
+        .on("records")
+        .columns(["namespace_id", "root_key", "last_seq", "run_key", "size"])
+        .execute();
+    },
+  };
+}
+
+/** Every migration by its name; they run in the order of their names. */
+export function migrations(types: ColumnTypes): Record<string, Migration> {
+  return { "0001_initial": initial(types) };
+}
+
+/**
+ * Brings the database to this version's tables. Safe when several processes do
+ * it at once: Kysely's migrator takes the database's own lock.
+ *
+ * @throws JournalOpenError where the database is a newer runlog's
+ */
+export async function migrate(db: Kysely<never>, types: ColumnTypes): Promise<void> {
+  const known = migrations(types);
+  const migrator = new Migrator({
+    db,
+    provider: { getMigrations: () => Promise.resolve(known) },
+  });
+  // The history is read first, so that a newer runlog's database stays untouched.
+  const tables = await db.introspection.getTables({ withInternalKyselyTables: true });
+  if (tables.some((table) => table.name === "kysely_migration")) {
+    const { rows } = await sql<{ name: string }>`select name from kysely_migration`.execute(db);
+    const unknown = rows.find((row) => !(row.name in known));
+    if (unknown !== undefined) {
+      throw new JournalOpenError(
+        `the journal was written by a newer runlog (it has migration ${unknown.name}): upgrade runlog`,
+      );
+    }
+  } else if (tables.length > 0) {
+    throw new JournalOpenError(
+      `the database holds tables that are not runlog's (${tables[0]?.name}, …): name another one`,
+    );
+  }
+  const { error } = await migrator.migrateToLatest();
+  if (error !== undefined) throw new Error("a migration failed", { cause: error });
+}

@@ -1,0 +1,172 @@
+/**
+ * The bytes of a record: the wire encoding of an `EventBatch`, written once
+ * when the record is appended and copied to every subscriber. Events are
+ * embedded as the bytes that they were checked as; nothing here decodes one.
+ *
+ * Layout: https://protobuf.dev/programming-guides/encoding/, with the field
+ * numbers of EventBatch and SequencedEvent in `proto/runlog/v1`.
+ */
+
+const tagBatchItem = 0x0a; // EventBatch.events
+const tagSeq = 0x08;
+const tagRunId = 0x12;
+const tagRunSeq = 0x18;
+const tagRecordTime = 0x22;
+const tagEvent = 0x2a;
+
+/** The facts about a run that the server records, by their tag in SequencedEvent. */
+const factTags = { run_started: 0x32, run_finished: 0x3a, run_resumed: 0x42 } as const;
+
+/** A fact about a run. */
+export type FactKind = keyof typeof factTags;
+
+function varintSize(value: number): number {
+  let size = 1;
+  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) size++;
+  return size;
+}
+
+function writeVarint(target: Uint8Array, at: number, value: number): number {
+  let rest = value;
+  let offset = at;
+  while (rest >= 0x80) {
+    target[offset++] = (rest % 0x80) | 0x80;
+    rest = Math.floor(rest / 0x80);
+  }
+  target[offset++] = rest;
+  return offset;
+}
+
+/** google.protobuf.Timestamp of milliseconds since 1970. */
+function timestampBytes(timeMs: number): Uint8Array {
+  const seconds = Math.floor(timeMs / 1000);
+  const nanos = (timeMs - seconds * 1000) * 1_000_000;
+  const bytes = new Uint8Array(1 + varintSize(seconds) + (nanos > 0 ? 1 + varintSize(nanos) : 0));
+  bytes[0] = 0x08;
+  const end = writeVarint(bytes, 1, seconds);
+  if (nanos > 0) {
+    bytes[end] = 0x10;
+    writeVarint(bytes, end + 1, nanos);
+  }
+  return bytes;
+}
+
+/** What a record's items have in common. */
+export interface RecordHead {
+  /** seq of the first item. */
+  readonly firstSeq: number;
+  readonly runId: string;
+  /** Server's clock at commit, milliseconds since 1970. */
+  readonly timeMs: number;
+}
+
+function encode(
+  head: RecordHead,
+  tag: number,
+  firstRunSeq: number,
+  bodies: readonly Uint8Array[],
+): Uint8Array {
+  const runId = Buffer.from(head.runId, "utf8");
+  const time = timestampBytes(head.timeMs);
+  const fixed =
+    1 + varintSize(runId.length) + runId.length + 1 + varintSize(time.length) + time.length;
+  const sizes = new Array<number>(bodies.length);
+  let total = 0;
+  for (let i = 0; i < bodies.length; i++) {
+    const length = bodies[i]!.length;
+    const item =
+      1 +
+      varintSize(head.firstSeq + i) +
+      fixed +
+      (firstRunSeq > 0 ? 1 + varintSize(firstRunSeq + i) : 0) +
+      1 +
+      varintSize(length) +
+      length;
+    sizes[i] = item;
+    total += 1 + varintSize(item) + item;
+  }
+  const out = Buffer.allocUnsafeSlow(total);
+  let at = 0;
+  for (let i = 0; i < bodies.length; i++) {
+    const body = bodies[i]!;
+    out[at++] = tagBatchItem;
+    at = writeVarint(out, at, sizes[i]!);
+    out[at++] = tagSeq;
+    at = writeVarint(out, at, head.firstSeq + i);
+    out[at++] = tagRunId;
+    at = writeVarint(out, at, runId.length);
+    out.set(runId, at);
+    at += runId.length;
+    if (firstRunSeq > 0) {
+      out[at++] = tagRunSeq;
+      at = writeVarint(out, at, firstRunSeq + i);
+    }
+    out[at++] = tagRecordTime;
+    at = writeVarint(out, at, time.length);
+    out.set(time, at);
+    at += time.length;
+    out[at++] = tag;
+    at = writeVarint(out, at, body.length);
+    out.set(body, at);
+    at += body.length;
+  }
+  return out;
+}
+
+/** Encodes consecutive events of one run; `events` are encoded `Event`s, `firstRunSeq` is from 1. */
+export function encodeEvents(
+  head: RecordHead,
+  firstRunSeq: number,
+  events: readonly Uint8Array[],
+): Uint8Array {
+  return encode(head, tagEvent, firstRunSeq, events);
+}
+
+/** Encodes one fact; `body` is the encoded RunStarted, RunFinished or RunResumed. */
+export function encodeFact(head: RecordHead, kind: FactKind, body: Uint8Array): Uint8Array {
+  return encode(head, factTags[kind], 0, [body]);
+}
+
+/** Reads the varint at an offset: [value, offset behind it]. */
+function readVarint(data: Uint8Array, at: number): [number, number] {
+  let value = 0;
+  let scale = 1;
+  for (let offset = at; offset < data.length; offset++) {
+    const byte = data[offset]!;
+    value += (byte & 0x7f) * scale;
+    if (byte < 0x80) return [value, offset + 1];
+    scale *= 0x80;
+  }
+  throw new RangeError("truncated varint in a record");
+}
+
+/** Offset of the item with this index. */
+function itemOffset(data: Uint8Array, index: number): number {
+  let at = 0;
+  for (let i = 0; i < index; i++) {
+    const [size, start] = readVarint(data, at + 1);
+    at = start + size;
+  }
+  return at;
+}
+
+/** The bytes of a record from the item with index `skip` on; a view, not a copy. */
+export function skipItems(data: Uint8Array, skip: number): Uint8Array {
+  return skip === 0 ? data : data.subarray(itemOffset(data, skip));
+}
+
+/** The encoded `Event`s in a record of events, from the item with index `skip` on; views. */
+export function* eventsIn(data: Uint8Array, skip = 0): Generator<Uint8Array> {
+  let at = itemOffset(data, skip);
+  while (at < data.length) {
+    const [size, start] = readVarint(data, at + 1);
+    const end = start + size;
+    for (let field = start; field < end; ) {
+      const tag = data[field]!;
+      const [value, next] = readVarint(data, field + 1);
+      if (tag === tagEvent) yield data.subarray(next, next + value);
+      field = tag === tagSeq || tag === tagRunSeq ? next : next + value;
+    }
+    at = end;
+  }
+}

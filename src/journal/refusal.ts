@@ -1,0 +1,105 @@
+/**
+ * Why the domain refuses something. A refusal carries data, not text; one
+ * switch in the server maps it to a gRPC code and an `ErrorDetail`.
+ */
+
+/** A refusal as plain data. `field` is a path as in the contract's ErrorDetail. */
+export type Refusal =
+  | {
+      readonly reason: "invalid_field";
+      readonly field: string;
+      readonly problem: string;
+      readonly limit?: number;
+    }
+  | { readonly reason: "run_id_limit"; readonly limit: number; readonly got: number }
+  | { readonly reason: "run_not_found"; readonly runId: string }
+  | { readonly reason: "parent_not_found"; readonly parentRunId: string }
+  | { readonly reason: "run_exists"; readonly runId: string }
+  | { readonly reason: "seq_gap"; readonly expectedRunSeq: number; readonly gotRunSeq: number }
+  | { readonly reason: "fenced"; readonly epoch: number }
+  | { readonly reason: "run_finished"; readonly runId: string }
+  | { readonly reason: "run_not_open"; readonly runId: string }
+  | {
+      readonly reason: "too_large";
+      readonly field: string;
+      readonly bytes: number;
+      readonly limit: number;
+    }
+  | { readonly reason: "conflict"; readonly runSeq: number; readonly expectedRunSeq: number }
+  | { readonly reason: "cursor_trimmed"; readonly earliestSeq: number }
+  | { readonly reason: "cursor_ahead"; readonly latestSeq: number }
+  | { readonly reason: "journal_changed"; readonly journalId: string }
+  | { readonly reason: "quota"; readonly what: string; readonly limit: number }
+  | { readonly reason: "draining" }
+  | { readonly reason: "journal_unavailable" }
+  | { readonly reason: "unimplemented"; readonly what: string };
+
+/** Thrown by the domain for whatever the caller can act on. */
+export class RefusedError extends Error {
+  readonly refusal: Refusal;
+
+  constructor(refusal: Refusal, options?: ErrorOptions) {
+    super(describeRefusal(refusal), options);
+    this.name = "RefusedError";
+    this.refusal = refusal;
+  }
+}
+
+/** Says for people what was refused and what to do about it. */
+export function describeRefusal(refusal: Refusal): string {
+  switch (refusal.reason) {
+    case "invalid_field":
+      return `${refusal.field}: ${refusal.problem}`;
+    case "run_id_limit":
+      return `a filter takes at most ${refusal.limit} run ids, this one has ${refusal.got}: subscribe to their ancestor instead`;
+    case "run_not_found":
+      return `run ${JSON.stringify(refusal.runId)} does not exist: create it, or open it with a spec`;
+    case "parent_not_found":
+      return `parent run ${JSON.stringify(refusal.parentRunId)} does not exist in this namespace: create it first`;
+    case "run_exists":
+      return `run id ${JSON.stringify(refusal.runId)} is taken by a run with another spec: use another id`;
+    case "seq_gap":
+      return `run_seq ${refusal.gotRunSeq} is beyond the next event: the run goes on with ${refusal.expectedRunSeq}`;
+    case "fenced":
+      return `another producer has opened the run since (epoch ${refusal.epoch}): stop, do not retry`;
+    case "run_finished":
+      return `run ${JSON.stringify(refusal.runId)} has ended: it takes no more events and no other result`;
+    case "run_not_open":
+      return `run ${JSON.stringify(refusal.runId)} is not open on this stream: send open first`;
+    case "too_large":
+      return `${refusal.field} has ${refusal.bytes} bytes, the limit is ${refusal.limit}`;
+    case "conflict":
+      return `the event sent as run_seq ${refusal.runSeq} differs from the durable one; the run goes on with ${refusal.expectedRunSeq}`;
+    case "cursor_trimmed":
+      return `records before seq ${refusal.earliestSeq} are no longer kept: start again from there`;
+    case "cursor_ahead":
+      return `the cursor is beyond the journal's newest seq ${refusal.latestSeq}: it belongs to another journal or to a newer state of this one`;
+    case "journal_changed":
+      return `the cursor belongs to another journal, this one is ${refusal.journalId}: start again without a cursor`;
+    case "quota":
+      return `at most ${refusal.limit} ${refusal.what}`;
+    case "draining":
+      return "the server is going away: call again";
+    case "journal_unavailable":
+      return "the journal's database did not answer; nothing was acknowledged that is not durable: call again";
+    case "unimplemented":
+      return `${refusal.what} is not available in this version of runlog`;
+  }
+}
+
+/** Refuses a field; shorthand for the most frequent refusal. */
+export function invalidField(field: string, problem: string, limit?: number): RefusedError {
+  return new RefusedError(
+    limit === undefined
+      ? { reason: "invalid_field", field, problem }
+      : { reason: "invalid_field", field, problem, limit },
+  );
+}
+
+/** The journal cannot be opened; the message is one line that says why and what to do. */
+export class JournalOpenError extends Error {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "JournalOpenError";
+  }
+}

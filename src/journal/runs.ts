@@ -1,0 +1,279 @@
+/**
+ * Queries about namespaces and runs. Those that write expect a transaction
+ * that holds the namespace's lock.
+ */
+import {
+  type Expression,
+  type ExpressionBuilder,
+  type Insertable,
+  type Selectable,
+  type SqlBool,
+  sql,
+} from "kysely";
+import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import type { Db, NamespacesTable, RunsTable, Schema } from "./schema.ts";
+
+/** A namespace as stored. */
+export type NamespaceRow = Selectable<NamespacesTable>;
+/** A run as stored. */
+export type RunRow = Selectable<RunsTable>;
+/** A run with what a caller of the API needs to know of its relatives. */
+export interface RunView extends RunRow {
+  readonly root_run_id: string;
+  readonly fork_run_id: string | null;
+}
+
+/** Rows for one multi-row statement: 22 columns each stay below SQLite's 32,766 parameters. */
+const chunkRows = 500;
+
+function chunks<T>(items: readonly T[]): T[][] {
+  const out: T[][] = [];
+  for (let i = 0; i < items.length; i += chunkRows) out.push(items.slice(i, i + chunkRows));
+  return out;
+}
+
+/** Reads a namespace; undefined while nothing has been written to it. */
+export function findNamespace(db: Db, name: string): Promise<NamespaceRow | undefined> {
+  return db.selectFrom("namespaces").selectAll().where("name", "=", name).executeTakeFirst();
+}
+
+/**
+ * Takes the namespace's row lock until the transaction ends, so that seqs are
+ * allocated in commit order. The update changes nothing: it is the lock.
+ *
+ * @returns undefined where the namespace does not exist
+ */
+export function lockNamespace(tx: Db, name: string): Promise<NamespaceRow | undefined> {
+  return tx
+    .updateTable("namespaces")
+    .set((eb) => ({ last_seq: eb.ref("last_seq") }))
+    .where("name", "=", name)
+    .returningAll()
+    .executeTakeFirst();
+}
+
+/** Creates a namespace unless it exists. */
+export async function insertNamespace(tx: Db, name: string, timeMs: number): Promise<void> {
+  await tx
+    .insertInto("namespaces")
+    .columns(["name", "last_seq", "trimmed_seq", "last_time_ms", "create_time_ms"])
+    .expression(sql`values (${name}, 0, 0, ${timeMs}, ${timeMs})`)
+    .onConflict((conflict) => conflict.column("name").doNothing())
+    .execute();
+}
+
+/** Moves the namespace's newest seq and record_time. */
+export async function advanceNamespace(
+  tx: Db,
+  namespaceId: number,
+  lastSeq: number,
+  lastTimeMs: number,
+): Promise<void> {
+  await tx
+    .updateTable("namespaces")
+    .set({ last_seq: lastSeq, last_time_ms: lastTimeMs })
+    .where("namespace_id", "=", namespaceId)
+    .execute();
+}
+
+/** Reads runs by their ids; those that do not exist are missing from the answer. */
+export async function findRuns(
+  db: Db,
+  namespaceId: number,
+  runIds: readonly string[],
+): Promise<RunRow[]> {
+  const rows: RunRow[] = [];
+  for (const chunk of chunks(runIds)) {
+    rows.push(
+      ...(await db
+        .selectFrom("runs")
+        .selectAll()
+        .where("namespace_id", "=", namespaceId)
+        .where("run_id", "in", chunk)
+        .execute()),
+    );
+  }
+  return rows;
+}
+
+/** Writes runs as they are now: new ones are created, others get their mutable columns. */
+export async function upsertRuns(tx: Db, runs: readonly Insertable<RunsTable>[]): Promise<void> {
+  for (const chunk of chunks(runs)) {
+    await tx
+      .insertInto("runs")
+      .values(chunk)
+      .onConflict((conflict) =>
+        conflict.columns(["namespace_id", "run_key"]).doUpdateSet((eb) => ({
+          epoch: eb.ref("excluded.epoch"),
+          state: eb.ref("excluded.state"),
+          last_run_seq: eb.ref("excluded.last_run_seq"),
+          last_event_seq: eb.ref("excluded.last_event_seq"),
+          last_seq: eb.ref("excluded.last_seq"),
+          event_bytes: eb.ref("excluded.event_bytes"),
+          result: eb.ref("excluded.result"),
+          end_time_ms: eb.ref("excluded.end_time_ms"),
+        })),
+      )
+      .execute();
+  }
+}
+
+/** Adds a new run to the closure: itself, and its parent's ancestors one edge further. */
+export async function insertAncestors(
+  tx: Db,
+  namespaceId: number,
+  runKey: number,
+  parentKey: number | null,
+): Promise<void> {
+  await tx
+    .insertInto("run_ancestors")
+    .values({ namespace_id: namespaceId, ancestor_key: runKey, run_key: runKey, depth: 0 })
+    .execute();
+  if (parentKey === null) return;
+  await tx
+    .insertInto("run_ancestors")
+    .columns(["namespace_id", "ancestor_key", "run_key", "depth"])
+    .expression((eb) =>
+      eb
+        .selectFrom("run_ancestors")
+        .select(["namespace_id", "ancestor_key"])
+        .select(sql<number>`${sql.lit(runKey)}`.as("run_key"))
+        .select(sql<number>`depth + 1`.as("depth"))
+        .where("namespace_id", "=", namespaceId)
+        .where("run_key", "=", parentKey),
+    )
+    .execute();
+}
+
+/** Makes a new run's labels findable. */
+export async function insertLabels(
+  tx: Db,
+  namespaceId: number,
+  runKey: number,
+  labels: Readonly<Record<string, string>>,
+): Promise<void> {
+  const rows = Object.entries(labels).map(([key, value]) => ({
+    namespace_id: namespaceId,
+    label_key: key,
+    label_value: value,
+    run_key: runKey,
+  }));
+  if (rows.length > 0) await tx.insertInto("run_labels").values(rows).execute();
+}
+
+/** The ids of a run and its ancestors, from the run itself up to its root. */
+export async function readLineage(db: Db, namespaceId: number, runKey: number): Promise<string[]> {
+  const rows = await db
+    .selectFrom("run_ancestors as a")
+    .innerJoin("runs as r", (join) =>
+      join.onRef("r.namespace_id", "=", "a.namespace_id").onRef("r.run_key", "=", "a.ancestor_key"),
+    )
+    .select("r.run_id")
+    .where("a.namespace_id", "=", namespaceId)
+    .where("a.run_key", "=", runKey)
+    .orderBy("a.depth")
+    .execute();
+  return rows.map((row) => row.run_id);
+}
+
+function selectRunViews(db: Db, namespaceId: number) {
+  return db
+    .selectFrom("runs as r")
+    .innerJoin("runs as root", (join) =>
+      join
+        .onRef("root.namespace_id", "=", "r.namespace_id")
+        .onRef("root.run_key", "=", "r.root_key"),
+    )
+    .leftJoin("runs as source", (join) =>
+      join
+        .onRef("source.namespace_id", "=", "r.namespace_id")
+        .onRef("source.run_key", "=", "r.fork_key"),
+    )
+    .selectAll("r")
+    .select(["root.run_id as root_run_id", "source.run_id as fork_run_id"])
+    .where("r.namespace_id", "=", namespaceId);
+}
+
+/** Reads one run for the API. */
+export function findRunView(
+  db: Db,
+  namespaceId: number,
+  runId: string,
+): Promise<RunView | undefined> {
+  return selectRunViews(db, namespaceId).where("r.run_id", "=", runId).executeTakeFirst();
+}
+
+/** Which runs to list; what is set must all hold. */
+export interface RunQuery {
+  readonly parentKey?: number;
+  readonly ancestorKey?: number;
+  readonly conversationId?: string;
+  readonly states?: readonly number[];
+  readonly labels?: Readonly<Record<string, string>>;
+  /** Only runs with a smaller key: where the page before ended. */
+  readonly beforeKey?: number;
+  /** At most this many. */
+  readonly limit: number;
+}
+
+/** Lists runs, newest first. */
+export function listRunViews(db: Db, namespaceId: number, query: RunQuery): Promise<RunView[]> {
+  type Eb = ExpressionBuilder<{ r: RunsTable } & Schema, "r">;
+  let select = selectRunViews(db, namespaceId);
+  const { parentKey, ancestorKey, conversationId, states, beforeKey } = query;
+  if (parentKey !== undefined) select = select.where("r.parent_key", "=", parentKey);
+  if (conversationId !== undefined) select = select.where("r.conversation_id", "=", conversationId);
+  if (states !== undefined) select = select.where("r.state", "in", states);
+  if (beforeKey !== undefined) select = select.where("r.run_key", "<", beforeKey);
+  if (ancestorKey !== undefined) {
+    select = select.where(
+      (eb): Expression<SqlBool> =>
+        (eb as unknown as Eb).exists(
+          (eb as unknown as Eb)
+            .selectFrom("run_ancestors as a")
+            .select("a.run_key")
+            .where("a.namespace_id", "=", namespaceId)
+            .where("a.ancestor_key", "=", ancestorKey)
+            .where("a.depth", ">", 0)
+            .whereRef("a.run_key", "=", "r.run_key"),
+        ),
+    );
+  }
+  for (const [key, value] of Object.entries(query.labels ?? {})) {
+    select = select.where(
+      (eb): Expression<SqlBool> =>
+        (eb as unknown as Eb).exists(
+          (eb as unknown as Eb)
+            .selectFrom("run_labels as l")
+            .select("l.run_key")
+            .where("l.namespace_id", "=", namespaceId)
+            .where("l.label_key", "=", key)
+            .where("l.label_value", "=", value)
+            .whereRef("l.run_key", "=", "r.run_key"),
+        ),
+    );
+  }
+  return select.orderBy("r.run_key", "desc").limit(query.limit).execute();
+}
+
+/** Whether a run of this family, the ancestor included, has not ended. */
+export async function familyIsRunning(
+  db: Db,
+  namespaceId: number,
+  ancestorKey: number,
+): Promise<boolean> {
+  // In the order of keys: the ancestor comes first, and is mostly the last to end.
+  const row = await db
+    .selectFrom("run_ancestors as a")
+    .innerJoin("runs as r", (join) =>
+      join.onRef("r.namespace_id", "=", "a.namespace_id").onRef("r.run_key", "=", "a.run_key"),
+    )
+    .select("r.run_key")
+    .where("a.namespace_id", "=", namespaceId)
+    .where("a.ancestor_key", "=", ancestorKey)
+    .where("r.state", "=", RunState.RUNNING)
+    .orderBy("a.run_key")
+    .limit(1)
+    .executeTakeFirst();
+  return row !== undefined;
+}

@@ -1,0 +1,99 @@
+/**
+ * The tables, as Kysely sees them. Every key begins with the namespace, so
+ * that each statement touches one namespace and the tables can be spread by it.
+ *
+ * Integers are JavaScript numbers: seqs stay below 2^53. Times are
+ * milliseconds since 1970. Messages are stored in protobuf's binary encoding.
+ */
+import type { Kysely } from "kysely";
+
+/** One row: what identifies the database. */
+export interface JournalTable {
+  readonly only_row: number;
+  readonly journal_id: string;
+}
+
+/** The unit of order: its row lock is held from the allocation of seqs until the commit. */
+export interface NamespacesTable {
+  readonly namespace_id: number;
+  readonly name: string;
+  readonly last_seq: number;
+  /** Seqs up to this one may have been deleted. */
+  readonly trimmed_seq: number;
+  /** record_time of the newest record; the next one is not earlier. */
+  readonly last_time_ms: number;
+  readonly retention_ms: number | null;
+  readonly create_time_ms: number;
+}
+
+/** The seq of a run's RunStarted record is the run's key: unique and immutable. */
+export interface RunsTable {
+  readonly namespace_id: number;
+  readonly run_key: number;
+  readonly run_id: string;
+  readonly parent_key: number | null;
+  readonly root_key: number;
+  readonly depth: number;
+  readonly conversation_id: string;
+  readonly spec: Uint8Array;
+  readonly fork_key: number | null;
+  readonly fork_run_seq: number | null;
+  readonly create_time_ms: number;
+  readonly epoch: number;
+  readonly state: number;
+  readonly last_run_seq: number;
+  /** seq of the event with last_run_seq; 0 while there is none. */
+  readonly last_event_seq: number;
+  /** seq of the newest record, event or fact. */
+  readonly last_seq: number;
+  readonly event_bytes: number;
+  readonly result: Uint8Array | null;
+  readonly end_time_ms: number | null;
+}
+
+/** The closure of the parent relation; a run is its own ancestor at depth 0. */
+export interface RunAncestorsTable {
+  readonly namespace_id: number;
+  readonly ancestor_key: number;
+  readonly run_key: number;
+  readonly depth: number;
+}
+
+/** RunSpec.labels, so that ListRuns can look for them. */
+export interface RunLabelsTable {
+  readonly namespace_id: number;
+  readonly label_key: string;
+  readonly label_value: string;
+  readonly run_key: number;
+}
+
+/** One row per append batch, or per fact about a run. */
+export interface RecordsTable {
+  readonly namespace_id: number;
+  /** seq of the last event in the record; the first one's is last_seq - count + 1. */
+  readonly last_seq: number;
+  readonly event_count: number;
+  readonly run_key: number;
+  readonly root_key: number;
+  /** 0 for a fact. */
+  readonly first_run_seq: number;
+  /** The distinct event types in it, one a line; empty for a fact. */
+  readonly types: string;
+  /** Length of data in bytes; stands in the indexes so that a page is bounded before it is read. */
+  readonly size: number;
+  /** The wire encoding of an EventBatch. */
+  readonly data: Uint8Array;
+}
+
+/** The database. */
+export interface Schema {
+  readonly journal: JournalTable;
+  readonly namespaces: NamespacesTable;
+  readonly runs: RunsTable;
+  readonly run_ancestors: RunAncestorsTable;
+  readonly run_labels: RunLabelsTable;
+  readonly records: RecordsTable;
+}
+
+/** A connection pool or a transaction; every query takes one. */
+export type Db = Kysely<Schema>;

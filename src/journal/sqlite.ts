@@ -1,0 +1,182 @@
+/**
+ * The embedded journal on SQLite: what differs from other databases.
+ *
+ * Durability: WAL with synchronous=FULL, so that a commit returns after the
+ * fsync of its WAL frames (https://sqlite.org/pragma.html#pragma_synchronous).
+ * better-sqlite3 is compiled for NORMAL in WAL mode, so it is set on each
+ * connection and read back.
+ */
+import { randomUUID } from "node:crypto";
+import { existsSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import Database, { SqliteError } from "better-sqlite3";
+import { Kysely, type SqliteDatabase, SqliteDialect } from "kysely";
+import type { Journal } from "./journal.ts";
+import { migrate } from "./migrations.ts";
+import { JournalOpenError, RefusedError } from "./refusal.ts";
+import type { Db, Schema } from "./schema.ts";
+
+/** How to open a SQLite journal. */
+export interface SqliteOptions {
+  /** Path of the database file; it is created where it does not exist. */
+  readonly path: string;
+  /** Milliseconds to wait for another process's lock before a write is tried again. */
+  readonly lockTimeoutMs: number;
+}
+
+/** Statements kept prepared per connection; the hot paths use about twenty. */
+const maxPreparedStatements = 256;
+/** Tries of one transaction that found the database locked. */
+const maxTries = 3;
+/** "rnlg", so that `file` and a later version recognise the database. */
+const applicationId = 0x726e6c67;
+
+/**
+ * Opens the journal in a file, creates it where it is missing, and migrates it.
+ * One process at a time: the tail of one would not see what another appends.
+ *
+ * @throws JournalOpenError with one line that says what to do
+ */
+export async function openSqliteJournal(options: SqliteOptions): Promise<Journal> {
+  const path = resolve(options.path);
+  if (!existsSync(dirname(path))) {
+    throw new JournalOpenError(
+      `cannot open ${path}: the directory does not exist, create it first`,
+    );
+  }
+  const lock = lockFile(path);
+  const opened: Kysely<Schema>[] = [];
+  try {
+    const open = (): Kysely<Schema> => {
+      const db = new Kysely<Schema>({ dialect: dialect(connect(path, options.lockTimeoutMs)) });
+      opened.push(db);
+      return db;
+    };
+    const writer = open();
+    await migrate(writer as unknown as Kysely<never>, { bytes: "blob" });
+    const id = await identity(writer);
+    const reader = open();
+    return {
+      id,
+      db: reader,
+      write: (work) => write(writer, work),
+      async close() {
+        for (const db of opened) await db.destroy();
+        lock.close();
+      },
+    };
+  } catch (error) {
+    for (const db of opened) await db.destroy().catch(() => undefined);
+    lock.close();
+    throw toOpenError(path, error);
+  }
+}
+
+/**
+ * Holds an exclusive lock beside the database for as long as the process
+ * lives. The operating system releases it, whatever ends the process.
+ */
+function lockFile(path: string): Database.Database {
+  let lock: Database.Database | undefined;
+  try {
+    lock = new Database(`${path}.lock`, { timeout: 0 });
+    lock.pragma("journal_mode = MEMORY");
+    lock.exec("BEGIN EXCLUSIVE");
+    return lock;
+  } catch (error) {
+    lock?.close();
+    if (error instanceof SqliteError && error.code.startsWith("SQLITE_BUSY")) {
+      throw new JournalOpenError(
+        `${path} is in use by another runlog process: stop that one first`,
+        {
+          cause: error,
+        },
+      );
+    }
+    throw toOpenError(path, error);
+  }
+}
+
+function connect(path: string, lockTimeoutMs: number): Database.Database {
+  const connection = new Database(path, { timeout: lockTimeoutMs });
+  try {
+    const id = connection.pragma("application_id", { simple: true });
+    if (id !== 0 && id !== applicationId) {
+      throw new JournalOpenError(`${path} is another program's database: name another file`);
+    }
+    connection.pragma(`application_id = ${applicationId}`);
+    const mode = connection.pragma("journal_mode = WAL", { simple: true });
+    connection.pragma("synchronous = FULL");
+    // 64 MiB of WAL between checkpoints instead of 4: fewer fsyncs of the main file.
+    connection.pragma("wal_autocheckpoint = 16384");
+    connection.pragma("cache_size = -65536");
+    const synchronous = connection.pragma("synchronous", { simple: true });
+    if (mode !== "wal" || synchronous !== 2) {
+      throw new JournalOpenError(
+        `${path} cannot be made durable (journal_mode=${String(mode)}, synchronous=${String(synchronous)}): put it on a local file system`,
+      );
+    }
+    return connection;
+  } catch (error) {
+    connection.close();
+    throw error;
+  }
+}
+
+/** Keeps statements prepared by their text: preparing one costs more than running it. */
+function dialect(connection: Database.Database): SqliteDialect {
+  const prepared = new Map<string, Database.Statement>();
+  const database: SqliteDatabase = {
+    close: () => connection.close(),
+    prepare(text) {
+      let statement = prepared.get(text);
+      if (statement === undefined) {
+        statement = connection.prepare(text);
+        if (prepared.size >= maxPreparedStatements) {
+          const [oldest] = prepared.keys();
+          if (oldest !== undefined) prepared.delete(oldest);
+        }
+      } else {
+        prepared.delete(text);
+      }
+      // Last in the map: most recently used.
+      prepared.set(text, statement);
+      return statement as unknown as ReturnType<SqliteDatabase["prepare"]>;
+    },
+  };
+  return new SqliteDialect({ database });
+}
+
+async function identity(db: Db): Promise<string> {
+  const row = await db.selectFrom("journal").select("journal_id").executeTakeFirst();
+  if (row !== undefined) return row.journal_id;
+  const journalId = randomUUID();
+  await db.insertInto("journal").values({ only_row: 1, journal_id: journalId }).execute();
+  return journalId;
+}
+
+async function write<T>(db: Kysely<Schema>, work: (tx: Db) => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await db.transaction().execute(work);
+    } catch (error) {
+      if (!(error instanceof SqliteError)) throw error;
+      if (!error.code.startsWith("SQLITE_BUSY") || tries === maxTries) {
+        throw new RefusedError({ reason: "journal_unavailable" }, { cause: error });
+      }
+    }
+  }
+}
+
+function toOpenError(path: string, error: unknown): Error {
+  if (error instanceof JournalOpenError) return error;
+  const reason = error instanceof Error ? error.message : String(error);
+  const code = error instanceof SqliteError ? error.code : "";
+  if (code === "SQLITE_NOTADB" || code.startsWith("SQLITE_CORRUPT")) {
+    return new JournalOpenError(
+      `${path} is not a database, or is damaged (${reason}): restore it from a backup, or name another file`,
+      { cause: error },
+    );
+  }
+  return new JournalOpenError(`cannot open ${path}: ${reason}`, { cause: error });
+}
