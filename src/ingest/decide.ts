@@ -1,0 +1,121 @@
+/**
+ * What the journal does with a producer's request: pure functions over plain
+ * values, so that ordering, fencing and finishing can be tested against a
+ * model. One transaction (commit.ts) applies what they decide.
+ */
+import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import type { Refusal } from "../journal/refusal.ts";
+
+/** Where a run stands, as far as decisions need it. */
+export interface RunStanding {
+  readonly runId: string;
+  readonly state: RunState;
+  readonly epoch: number;
+  /** The run's last event; 0 while there is none. */
+  readonly lastRunSeq: number;
+}
+
+/** A refusal as a decision. */
+export interface Refused {
+  readonly t: "refused";
+  readonly refusal: Refusal;
+}
+
+function refused(refusal: Refusal): Refused {
+  return { t: "refused", refusal };
+}
+
+/** What becomes of an open. */
+export type OpenDecision =
+  | { readonly t: "create" }
+  | { readonly t: "take"; readonly resumed: boolean }
+  | Refused;
+
+/**
+ * Decides an open. An ended run can be opened: that is how a producer which
+ * missed its RunEnded asks again.
+ *
+ * @param spec whether the request carries a spec, and whether it is the run's
+ */
+export function decideOpen(
+  runId: string,
+  run: RunStanding | undefined,
+  spec: "absent" | "equal" | "different",
+): OpenDecision {
+  if (run === undefined) {
+    return spec === "absent" ? refused({ reason: "run_not_found", runId }) : { t: "create" };
+  }
+  if (spec === "different") return refused({ reason: "run_exists", runId });
+  return { t: "take", resumed: run.state === RunState.LOST };
+}
+
+/** Decides whether a producer still holds a run; undefined means that it does. */
+export function decideCheck(run: RunStanding, epoch: number): Refused | undefined {
+  return epoch === run.epoch ? undefined : refused({ reason: "fenced", epoch: run.epoch });
+}
+
+/** What becomes of an append: `skip` events are durable already. */
+export type AppendDecision =
+  | { readonly t: "append"; readonly skip: number }
+  | { readonly t: "duplicate" }
+  | Refused;
+
+/**
+ * Decides an append of `count` events from `firstRunSeq` on. The caller still
+ * compares what is skipped with the durable bytes.
+ */
+export function decideAppend(
+  run: RunStanding,
+  epoch: number,
+  firstRunSeq: number,
+  count: number,
+): AppendDecision {
+  const fenced = decideCheck(run, epoch);
+  if (fenced !== undefined) return fenced;
+  const expectedRunSeq = run.lastRunSeq + 1;
+  if (firstRunSeq > expectedRunSeq) {
+    return refused({ reason: "seq_gap", expectedRunSeq, gotRunSeq: firstRunSeq });
+  }
+  const skip = expectedRunSeq - firstRunSeq;
+  if (skip >= count) return { t: "duplicate" };
+  if (run.state !== RunState.RUNNING) return refused({ reason: "run_finished", runId: run.runId });
+  return { t: "append", skip };
+}
+
+/** What becomes of a finish; `repeat` answers as the first one was answered. */
+export type FinishDecision = { readonly t: "finish" } | { readonly t: "repeat" } | Refused;
+
+/**
+ * Decides a finish.
+ *
+ * @param sameResult whether the run has ended with an equal result
+ */
+export function decideFinish(
+  run: RunStanding,
+  epoch: number,
+  lastRunSeq: number,
+  sameResult: boolean,
+): FinishDecision {
+  const fenced = decideCheck(run, epoch);
+  if (fenced !== undefined) return fenced;
+  if (run.state !== RunState.RUNNING) {
+    return sameResult && lastRunSeq === run.lastRunSeq
+      ? { t: "repeat" }
+      : refused({ reason: "run_finished", runId: run.runId });
+  }
+  if (lastRunSeq > run.lastRunSeq) {
+    return refused({
+      reason: "seq_gap",
+      expectedRunSeq: run.lastRunSeq + 1,
+      gotRunSeq: lastRunSeq,
+    });
+  }
+  if (lastRunSeq < run.lastRunSeq) {
+    return refused({
+      reason: "invalid_field",
+      field: "finish.last_run_seq",
+      problem: `the run's last event is ${run.lastRunSeq}, not ${lastRunSeq}`,
+    });
+  }
+  return { t: "finish" };
+}

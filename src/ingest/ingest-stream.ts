@@ -1,0 +1,303 @@
+/**
+ * One Ingest stream: frames in, frames out.
+ *
+ * A run on a stream is in one of these states, held in #runs:
+ *   absent   nothing was opened: an append is refused with RUN_NOT_OPEN
+ *   held     open was sent; the committer decides frames in their order
+ *   rejected it was refused: frames are discarded until it is opened again
+ *
+ * The stream is not read while what it sent and what it was not yet told are
+ * over their bounds, so that a slow database or a producer that does not read
+ * its acknowledgements costs bounded memory.
+ */
+import type { Append, FinishRun, IngestRequest, OpenRun } from "../../gen/runlog/v1/ingest_pb.js";
+import { type Refusal, RefusedError } from "../journal/refusal.ts";
+import type { RunView } from "../journal/runs.ts";
+import type { Limits } from "../limits.ts";
+import type { Committer } from "./committer.ts";
+import { type Operation, type Outcome, Producer } from "./operation.ts";
+import { Outbox } from "./outbox.ts";
+import {
+  checkEvents,
+  checkNamespace,
+  checkPlace,
+  checkResult,
+  checkRunId,
+  checkSpec,
+} from "./validate.ts";
+
+/** A frame for the producer, before it is a message of the contract. */
+export type IngestFrame =
+  | {
+      readonly t: "opened";
+      readonly runId: string;
+      readonly epoch: number;
+      readonly lastRunSeq: number;
+    }
+  | { readonly t: "ack"; readonly runId: string; readonly runSeq: number; readonly seq: number }
+  | { readonly t: "ended"; readonly namespace: string; readonly run: RunView }
+  | { readonly t: "rejected"; readonly runId: string; readonly refusal: Refusal }
+  | { readonly t: "go_away"; readonly reason: string };
+
+/** What a stream works with. */
+export interface IngestStreamOptions {
+  readonly committer: Committer;
+  readonly limits: Limits;
+}
+
+/** The state of one Ingest stream. */
+export class IngestStream {
+  readonly #committer: Committer;
+  readonly #limits: Limits;
+  readonly #outbox = new Outbox<IngestFrame>();
+  readonly #runs = new Map<string, Producer>();
+  readonly #ended = new Set<Producer>();
+  readonly #unacked = new Map<Producer, number>();
+  #namespace: string | undefined;
+  #pendingBytes = 0;
+  #pendingFrames = 0;
+  /** Runs with more unacknowledged events than they may have. */
+  #runsOverUnacked = 0;
+  #closed = false;
+  #wakeReader: (() => void) | undefined;
+
+  constructor(options: IngestStreamOptions) {
+    this.#committer = options.committer;
+    this.#limits = options.limits;
+  }
+
+  /** Tells the producer to reconnect; what it sends meanwhile is still taken. */
+  goAway(reason: string): void {
+    this.#outbox.push({ t: "go_away", reason });
+  }
+
+  /** Ends the stream with an error after what is already to be told. */
+  fail(error: unknown): void {
+    this.#outbox.end({ error });
+  }
+
+  /**
+   * Reads the requests and yields the answers, until the requests end and
+   * everything they asked for has been answered.
+   *
+   * @throws what `requests` throws, and RefusedError where the stream as a whole cannot go on
+   */
+  async *run(requests: AsyncIterable<IngestRequest>): AsyncGenerator<IngestFrame[]> {
+    // Owned by the outbox: its end or its error is what the reader below sees.
+    const reading = this.#read(requests).then(
+      () => this.#outbox.end(),
+      (error: unknown) => this.#outbox.end({ error }),
+    );
+    try {
+      for (;;) {
+        const frames = await this.#outbox.take((ack) => ({ t: "ack", ...ack }));
+        if (frames === undefined) return await reading;
+        this.#wakeReader?.();
+        yield frames;
+      }
+    } finally {
+      this.#closed = true;
+      this.#wakeReader?.();
+      for (const producer of this.#runs.values()) {
+        this.#committer.release(this.#namespace ?? "default", producer);
+      }
+    }
+  }
+
+  async #read(requests: AsyncIterable<IngestRequest>): Promise<void> {
+    for await (const { frame } of requests) {
+      if (this.#closed) return;
+      if (frame.case === "open") this.#open(frame.value);
+      else if (frame.case === "append") this.#append(frame.value);
+      else if (frame.case === "finish") this.#finish(frame.value);
+      else
+        throw new RefusedError({ reason: "invalid_field", field: "frame", problem: "is missing" });
+      await this.#until(() => !this.#isFull());
+    }
+    await this.#until(() => this.#pendingFrames === 0);
+  }
+
+  #isFull(): boolean {
+    const { maxPendingBytesPerStream, maxPendingFramesPerStream } = this.#limits;
+    return (
+      this.#pendingBytes > maxPendingBytesPerStream ||
+      this.#pendingFrames > maxPendingFramesPerStream ||
+      this.#outbox.size > maxPendingFramesPerStream ||
+      this.#runsOverUnacked > 0
+    );
+  }
+
+  async #until(holds: () => boolean): Promise<void> {
+    while (!this.#closed && !holds()) {
+      await new Promise<void>((resolve) => {
+        this.#wakeReader = resolve;
+      });
+      this.#wakeReader = undefined;
+    }
+  }
+
+  #open(open: OpenRun): void {
+    const { runId } = open;
+    const producer = new Producer(runId, (epoch) =>
+      this.#reject(runId, { reason: "fenced", epoch }),
+    );
+    this.#refuseUnless(runId, producer, () => {
+      const namespace = checkNamespace("open.namespace", open.namespace);
+      this.#namespace ??= namespace;
+      if (namespace !== this.#namespace) {
+        const problem = `is the same for all runs of a stream, and was ${this.#namespace}`;
+        throw new RefusedError({ reason: "invalid_field", field: "open.namespace", problem });
+      }
+      checkRunId("open.run_id", runId);
+      if (open.create !== undefined) checkSpec("open.create", open.create);
+      const spec = open.create;
+      this.#submit({ kind: "open", namespace, runId, producer, spec }, 0, 0);
+    });
+  }
+
+  #append(append: Append): void {
+    const { runId } = append;
+    const producer = this.#producerOf(runId);
+    if (producer === undefined) return;
+    this.#refuseUnless(runId, producer, () => {
+      if (append.events.length === 0) {
+        throw new RefusedError({
+          reason: "invalid_field",
+          field: "append.events",
+          problem: "is empty",
+        });
+      }
+      const firstRunSeq = checkPlace("append.first_run_seq", append.firstRunSeq);
+      if (firstRunSeq === 0) {
+        const problem = "is from 1 on";
+        throw new RefusedError({ reason: "invalid_field", field: "append.first_run_seq", problem });
+      }
+      const { events, bytes } = checkEvents("append.events", append.events, this.#limits);
+      const namespace = this.#namespace ?? "default";
+      this.#submit(
+        { kind: "append", namespace, runId, producer, firstRunSeq, events, bytes },
+        bytes,
+        events.length,
+      );
+    });
+  }
+
+  #finish(finish: FinishRun): void {
+    const { runId } = finish;
+    const producer = this.#producerOf(runId);
+    if (producer === undefined) return;
+    this.#refuseUnless(runId, producer, () => {
+      const lastRunSeq = checkPlace("finish.last_run_seq", finish.lastRunSeq);
+      const result = checkResult("finish.result", finish.result, this.#limits.maxEventBytes);
+      const namespace = this.#namespace ?? "default";
+      this.#submit({ kind: "finish", namespace, runId, producer, lastRunSeq, result }, 0, 0);
+    });
+  }
+
+  /** The producer whose frames are to be decided, or undefined where they are refused or discarded. */
+  #producerOf(runId: string): Producer | undefined {
+    const producer = this.#runs.get(runId);
+    if (producer === undefined) {
+      this.#note(runId, new Producer(runId));
+      this.#reject(runId, { reason: "run_not_open", runId });
+      return undefined;
+    }
+    return producer.rejected ? undefined : producer;
+  }
+
+  /** Runs `submit`; what it refuses is refused for this run alone. */
+  #refuseUnless(runId: string, producer: Producer, submit: () => void): void {
+    this.#note(runId, producer);
+    try {
+      submit();
+    } catch (error) {
+      if (!(error instanceof RefusedError)) throw error;
+      this.#reject(runId, error.refusal);
+    }
+  }
+
+  #note(runId: string, producer: Producer): void {
+    const limit = this.#limits.maxOpenRunsPerStream;
+    if (!this.#runs.has(runId) && this.#runs.size >= limit && !this.#forgetOne()) {
+      throw new RefusedError({
+        reason: "quota",
+        what: "runs on one stream: open another stream",
+        limit,
+      });
+    }
+    this.#runs.set(runId, producer);
+  }
+
+  /** Makes room by forgetting a run that has ended or was rejected; false where there is none. */
+  #forgetOne(): boolean {
+    for (const [runId, producer] of this.#runs) {
+      if (!producer.rejected && !this.#ended.has(producer)) continue;
+      this.#runs.delete(runId);
+      this.#ended.delete(producer);
+      return true;
+    }
+    return false;
+  }
+
+  #reject(runId: string, refusal: Refusal): void {
+    const producer = this.#runs.get(runId);
+    if (producer !== undefined) producer.rejected = true;
+    this.#outbox.push({ t: "rejected", runId, refusal });
+  }
+
+  #submit(operation: Exclude<Operation, { kind: "create" }>, bytes: number, events: number): void {
+    const { producer } = operation;
+    this.#pendingBytes += bytes;
+    this.#pendingFrames++;
+    this.#count(producer, events);
+    this.#committer
+      .submit(operation)
+      .then((outcome) => this.#answer(operation, outcome))
+      .catch((error: unknown) => this.#outbox.end({ error }))
+      .finally(() => {
+        this.#pendingBytes -= bytes;
+        this.#pendingFrames--;
+        this.#count(producer, -events);
+        this.#wakeReader?.();
+      });
+  }
+
+  #count(producer: Producer, events: number): void {
+    const limit = this.#limits.maxUnackedEvents;
+    const before = this.#unacked.get(producer) ?? 0;
+    const unacked = before + events;
+    this.#runsOverUnacked += Number(unacked > limit) - Number(before > limit);
+    if (unacked === 0) this.#unacked.delete(producer);
+    else this.#unacked.set(producer, unacked);
+  }
+
+  #answer(operation: Exclude<Operation, { kind: "create" }>, outcome: Outcome): void {
+    const { runId, namespace } = operation;
+    switch (outcome.t) {
+      case "opened":
+        // The stream may have ended while the open was under way.
+        if (this.#closed) this.#committer.release(namespace, operation.producer);
+        this.#outbox.push({
+          t: "opened",
+          runId,
+          epoch: outcome.epoch,
+          lastRunSeq: outcome.lastRunSeq,
+        });
+        return;
+      case "durable":
+        this.#outbox.ack({ runId, runSeq: outcome.runSeq, seq: outcome.seq });
+        return;
+      case "ended":
+        // Still held: an equal FinishRun is answered again.
+        this.#ended.add(operation.producer);
+        this.#outbox.push({ t: "ended", namespace, run: outcome.run });
+        return;
+      case "refused":
+        this.#outbox.push({ t: "rejected", runId, refusal: outcome.refusal });
+        return;
+      case "created":
+      case "discarded":
+        return;
+    }
+  }
+}

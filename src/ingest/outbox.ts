@@ -1,0 +1,74 @@
+/**
+ * What an Ingest stream still has to tell its producer. Acknowledgements are
+ * cumulative, so one that has not been sent yet is replaced by the next of its
+ * run: a producer that reads slowly costs an entry per run, not per append.
+ */
+
+/** The newest durable event of a run. */
+export interface Ack {
+  readonly runId: string;
+  readonly runSeq: number;
+  readonly seq: number;
+}
+
+/** A queue of frames with one reader. */
+export class Outbox<Frame> {
+  readonly #frames: ({ readonly frame: Frame } | { ack: Ack })[] = [];
+  readonly #acks = new Map<string, { ack: Ack }>();
+  #ended: { readonly error?: unknown } | undefined;
+  #wake: (() => void) | undefined;
+
+  /** Frames that wait. */
+  get size(): number {
+    return this.#frames.length;
+  }
+
+  /** Adds a frame behind all others. */
+  push(frame: Frame): void {
+    // A later acknowledgement stays behind this frame.
+    this.#acks.clear();
+    this.#frames.push({ frame });
+    this.#notify();
+  }
+
+  /** Adds an acknowledgement, or moves the run's waiting one on. */
+  ack(ack: Ack): void {
+    const waiting = this.#acks.get(ack.runId);
+    if (waiting !== undefined) {
+      waiting.ack = ack;
+      return;
+    }
+    const entry = { ack };
+    this.#acks.set(ack.runId, entry);
+    this.#frames.push(entry);
+    this.#notify();
+  }
+
+  /** No more frames will come; with an error, the reader throws it after the last one. */
+  end(outcome: { readonly error?: unknown } = {}): void {
+    this.#ended ??= outcome;
+    this.#notify();
+  }
+
+  /** Takes all frames that wait, or waits for some; undefined at the end. */
+  async take(toFrame: (ack: Ack) => Frame): Promise<Frame[] | undefined> {
+    while (this.#frames.length === 0) {
+      if (this.#ended !== undefined) {
+        if ("error" in this.#ended) throw this.#ended.error;
+        return undefined;
+      }
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    this.#acks.clear();
+    return this.#frames
+      .splice(0)
+      .map((entry) => ("ack" in entry ? toFrame(entry.ack) : entry.frame));
+  }
+
+  #notify(): void {
+    this.#wake?.();
+    this.#wake = undefined;
+  }
+}

@@ -1,0 +1,136 @@
+/**
+ * Gives the events and facts of a group their seqs and turns them into records.
+ *
+ * Events of one run are gathered in one record as long as no fact comes in
+ * between and it does not grow too large; so a record is an append batch,
+ * however small the appends were.
+ */
+import type { CommittedRecord } from "../journal/committed-record.ts";
+import { encodeEvents, encodeFact, type FactKind } from "../journal/record-codec.ts";
+import type { NewRecord } from "../journal/records.ts";
+import { maxRecordBytes } from "../limits.ts";
+import type { Draft } from "./draft.ts";
+import type { CheckedEvent } from "./operation.ts";
+
+/** Told the place of a run's last event once it has one. */
+export type OnPlaced = (runSeq: number, seq: number) => void;
+
+interface OpenRecord {
+  readonly draft: Draft;
+  readonly firstRunSeq: number;
+  readonly events: CheckedEvent[];
+  bytes: number;
+  readonly placed: { readonly runSeq: number; readonly count: number; readonly tell: OnPlaced }[];
+}
+
+/** The records of one group, in seq order. */
+export class RecordLog {
+  /** As rows of the journal. */
+  readonly rows: NewRecord[] = [];
+  /** As what subscribers are matched with. */
+  readonly records: CommittedRecord[] = [];
+  readonly #timeMs: number;
+  readonly #open = new Map<Draft, OpenRecord>();
+  #lastSeq: number;
+
+  /**
+   * @param lastSeq newest seq of the namespace
+   * @param timeMs record_time of the whole group
+   */
+  constructor(lastSeq: number, timeMs: number) {
+    this.#lastSeq = lastSeq;
+    this.#timeMs = timeMs;
+  }
+
+  /** The newest seq that was given out. */
+  get lastSeq(): number {
+    return this.#lastSeq;
+  }
+
+  /** Adds the run's next event. */
+  addEvent(draft: Draft, event: CheckedEvent): void {
+    let record = this.#open.get(draft);
+    if (record !== undefined && record.bytes + event.bytes.length > maxRecordBytes) {
+      this.#seal(record);
+      record = undefined;
+    }
+    if (record === undefined) {
+      const firstRunSeq = draft.row.last_run_seq + 1;
+      record = { draft, firstRunSeq, events: [], bytes: 0, placed: [] };
+      this.#open.set(draft, record);
+    }
+    record.events.push(event);
+    record.bytes += event.bytes.length;
+    draft.added.push(event);
+    draft.changed = true;
+    draft.row.last_run_seq++;
+    draft.row.event_bytes += event.bytes.length;
+  }
+
+  /** Tells the place of the run's last event as of now: at once, or when its record is sealed. */
+  whenPlaced(draft: Draft, tell: OnPlaced): void {
+    const runSeq = draft.row.last_run_seq;
+    const record = this.#open.get(draft);
+    if (record === undefined) tell(runSeq, draft.row.last_event_seq);
+    else record.placed.push({ runSeq, count: record.events.length, tell });
+  }
+
+  /** Adds a fact about a run, behind everything that came before it. */
+  addFact(draft: Draft, kind: FactKind, body: Uint8Array): void {
+    this.sealAll();
+    const data = encodeFact(this.#headOf(draft), kind, body);
+    this.#push(draft, { count: 1, firstRunSeq: 0, types: "", data });
+  }
+
+  /** Gives the run's last event its seq. */
+  seal(draft: Draft): void {
+    const record = this.#open.get(draft);
+    if (record !== undefined) this.#seal(record);
+  }
+
+  /** Gives every event its seq. */
+  sealAll(): void {
+    for (const record of [...this.#open.values()]) this.#seal(record);
+  }
+
+  #headOf(draft: Draft) {
+    return { firstSeq: this.#lastSeq + 1, runId: draft.row.run_id, timeMs: this.#timeMs };
+  }
+
+  #seal(record: OpenRecord): void {
+    const { draft, events, firstRunSeq } = record;
+    const head = this.#headOf(draft);
+    const data = encodeEvents(
+      head,
+      firstRunSeq,
+      events.map((event) => event.bytes),
+    );
+    const types = [...new Set(events.map((event) => event.type))].join("\n");
+    this.#push(draft, { count: events.length, firstRunSeq, types, data });
+    draft.row.last_event_seq = this.#lastSeq;
+    for (const { runSeq, count, tell } of record.placed) tell(runSeq, head.firstSeq + count - 1);
+    this.#open.delete(draft);
+  }
+
+  #push(
+    draft: Draft,
+    record: { count: number; firstRunSeq: number; types: string; data: Uint8Array },
+  ): void {
+    const { count, firstRunSeq, types, data } = record;
+    const firstSeq = this.#lastSeq + 1;
+    this.#lastSeq += count;
+    draft.row.last_seq = this.#lastSeq;
+    this.rows.push({
+      namespace_id: draft.row.namespace_id,
+      last_seq: this.#lastSeq,
+      event_count: count,
+      run_key: draft.row.run_key,
+      root_key: draft.row.root_key,
+      first_run_seq: firstRunSeq,
+      types,
+      size: data.length,
+      data,
+    });
+    this.records.push({ firstSeq, count, lineage: draft.lineage, data });
+  }
+}

@@ -1,0 +1,177 @@
+/**
+ * Checks what producers send before it gets near the journal. `field` names
+ * the place of the value in the request, as a path, and goes into the refusal.
+ *
+ * Each function throws RefusedError with the field, what is wrong, and the limit.
+ */
+import { toBinary } from "@bufbuild/protobuf";
+import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import {
+  type RunResult,
+  RunResultSchema,
+  type RunSpec,
+  RunState,
+} from "../../gen/runlog/v1/run_pb.js";
+import { invalidField, RefusedError } from "../journal/refusal.ts";
+import {
+  maxAttributes,
+  maxAttributeValueBytes,
+  maxContentTypeBytes,
+  maxKeyBytes,
+  maxLabels,
+  maxLabelValueBytes,
+  maxLeaseMs,
+  maxNamespaceBytes,
+  maxRunIdBytes,
+  maxSpecStringBytes,
+  maxSuppressed,
+  maxTypeBytes,
+  minLeaseMs,
+} from "../limits.ts";
+import type { CheckedEvent } from "./operation.ts";
+
+/** Bytes of a string in UTF-8, without encoding the usual short one. */
+function exceeds(text: string, limit: number): boolean {
+  // A UTF-16 unit takes one to three bytes of UTF-8.
+  if (text.length > limit) return true;
+  return text.length * 3 > limit && Buffer.byteLength(text, "utf8") > limit;
+}
+
+function checkLength(field: string, text: string, limit: number): void {
+  if (exceeds(text, limit)) throw invalidField(field, `is longer than ${limit} bytes`, limit);
+}
+
+/** Returns the namespace's name; empty means "default". */
+export function checkNamespace(field: string, name: string): string {
+  if (name === "") return "default";
+  checkLength(field, name, maxNamespaceBytes);
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name)) {
+    throw invalidField(field, "takes letters, digits, '.', '_' and '-', a letter or digit first");
+  }
+  return name;
+}
+
+/** Checks a run id: 1 to 128 visible ASCII characters. */
+export function checkRunId(field: string, runId: string): void {
+  if (runId === "") throw invalidField(field, "is missing");
+  checkLength(field, runId, maxRunIdBytes);
+  if (!/^[\x21-\x7e]+$/.test(runId)) {
+    throw invalidField(field, "takes visible ASCII characters without spaces");
+  }
+}
+
+/** Turns a uint64 that names a place into a number; places stay below 2^53. */
+export function checkPlace(field: string, value: bigint): number {
+  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw invalidField(field, "is beyond 2^53 - 1");
+  return Number(value);
+}
+
+function hasControlCharacter(text: string): boolean {
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    if (unit < 0x20 || unit === 0x7f) return true;
+  }
+  return false;
+}
+
+/** Checks an event's type: one line of 1 to 128 bytes. */
+function checkType(field: string, type: string): void {
+  if (type === "") throw invalidField(field, "is missing");
+  checkLength(field, type, maxTypeBytes);
+  if (hasControlCharacter(type)) throw invalidField(field, "holds a control character");
+}
+
+function checkPairs(
+  field: string,
+  pairs: Readonly<Record<string, string>>,
+  maxPairs: number,
+  maxValueBytes: number,
+): void {
+  let count = 0;
+  for (const key in pairs) {
+    if (++count > maxPairs) throw invalidField(field, `has more than ${maxPairs} pairs`, maxPairs);
+    if (key === "") throw invalidField(field, "has an empty key");
+    checkLength(`${field} (a key)`, key, maxKeyBytes);
+    checkLength(`${field}[${JSON.stringify(key)}]`, pairs[key] ?? "", maxValueBytes);
+  }
+}
+
+/** Checks an event and encodes it. */
+export function checkEvent(field: string, event: Event, maxEventBytes: number): CheckedEvent {
+  checkType(`${field}.type`, event.type);
+  checkLength(`${field}.content_type`, event.contentType, maxContentTypeBytes);
+  checkPairs(`${field}.attributes`, event.attributes, maxAttributes, maxAttributeValueBytes);
+  const bytes = toBinary(EventSchema, event);
+  if (bytes.length > maxEventBytes) {
+    throw new RefusedError({
+      reason: "too_large",
+      field,
+      bytes: bytes.length,
+      limit: maxEventBytes,
+    });
+  }
+  return { type: event.type, bytes };
+}
+
+/** Checks the events of one append. */
+export function checkEvents(
+  field: string,
+  events: readonly Event[],
+  limits: { readonly maxEventBytes: number; readonly maxAppendBytes: number },
+): { events: CheckedEvent[]; bytes: number } {
+  let bytes = 0;
+  const checked = events.map((event, index) => {
+    const one = checkEvent(`${field}[${index}]`, event, limits.maxEventBytes);
+    bytes += one.bytes.length;
+    return one;
+  });
+  if (bytes > limits.maxAppendBytes) {
+    throw new RefusedError({ reason: "too_large", field, bytes, limit: limits.maxAppendBytes });
+  }
+  return { events: checked, bytes };
+}
+
+/** Checks what a caller says of a new run. */
+export function checkSpec(field: string, spec: RunSpec): void {
+  if (spec.parentRunId !== "") checkRunId(`${field}.parent_run_id`, spec.parentRunId);
+  checkLength(`${field}.conversation_id`, spec.conversationId, maxSpecStringBytes);
+  checkLength(`${field}.agent_id`, spec.agentId, maxSpecStringBytes);
+  checkLength(`${field}.agent_version`, spec.agentVersion, maxSpecStringBytes);
+  checkLength(`${field}.display_name`, spec.displayName, maxSpecStringBytes);
+  checkPairs(`${field}.labels`, spec.labels, maxLabels, maxLabelValueBytes);
+  if (spec.lease !== undefined) {
+    const leaseMs = Number(spec.lease.seconds) * 1000 + spec.lease.nanos / 1e6;
+    if (!(leaseMs >= minLeaseMs && leaseMs <= maxLeaseMs)) {
+      throw invalidField(`${field}.lease`, `is from ${minLeaseMs} ms to ${maxLeaseMs} ms`);
+    }
+  }
+}
+
+/** Checks a producer's result. */
+export function checkResult(
+  field: string,
+  result: RunResult | undefined,
+  maxBytes: number,
+): RunResult {
+  if (result === undefined) throw invalidField(field, "is missing");
+  switch (result.state) {
+    case RunState.SUCCEEDED:
+    case RunState.CANCELLED:
+      if (result.failure !== undefined) {
+        throw invalidField(`${field}.failure`, "goes with the state FAILED only");
+      }
+      break;
+    case RunState.FAILED:
+      break;
+    default:
+      throw invalidField(`${field}.state`, "is SUCCEEDED, FAILED or CANCELLED");
+  }
+  if (result.suppressed.length > maxSuppressed) {
+    throw invalidField(`${field}.suppressed`, `takes at most ${maxSuppressed}`, maxSuppressed);
+  }
+  checkLength(`${field}.output_content_type`, result.outputContentType, maxContentTypeBytes);
+  const bytes = toBinary(RunResultSchema, result).length;
+  if (bytes > maxBytes)
+    throw new RefusedError({ reason: "too_large", field, bytes, limit: maxBytes });
+  return result;
+}
