@@ -1,0 +1,84 @@
+/** Which records a subscriber wants: parsed once, matched by a record's lineage. */
+import type { EventFilter } from "../../gen/runlog/v1/event_pb.js";
+import { invalidField, RefusedError } from "../journal/refusal.ts";
+import { maxFilterRunIds, maxRunIdBytes } from "../limits.ts";
+
+/** Whose records; runs are named by their ids. */
+export type Scope =
+  | { readonly kind: "all" }
+  | {
+      readonly kind: "ancestor";
+      readonly ancestorId: string;
+      readonly includeSelf: boolean;
+      /** Edges below the ancestor; Infinity for any depth. */
+      readonly maxDepth: number;
+    }
+  | { readonly kind: "runs"; readonly runIds: readonly string[] };
+
+function checkRunId(field: string, runId: string): void {
+  if (runId === "") throw invalidField(field, "is missing");
+  if (runId.length > maxRunIdBytes) {
+    throw invalidField(field, `is longer than ${maxRunIdBytes} bytes`, maxRunIdBytes);
+  }
+}
+
+/**
+ * Checks a filter.
+ *
+ * @throws RefusedError with the field at fault
+ */
+export function parseFilter(field: string, filter: EventFilter | undefined): Scope {
+  if ((filter?.eventTypes.length ?? 0) > 0) {
+    throw new RefusedError({ reason: "unimplemented", what: `${field}.event_types` });
+  }
+  const scope = filter?.scope;
+  switch (scope?.case) {
+    case "all":
+      return { kind: "all" };
+    case "ancestor": {
+      const { ancestorRunId, includeSelf, maxDepth } = scope.value;
+      checkRunId(`${field}.ancestor.ancestor_run_id`, ancestorRunId);
+      return {
+        kind: "ancestor",
+        ancestorId: ancestorRunId,
+        includeSelf,
+        maxDepth: maxDepth === 0 ? Number.POSITIVE_INFINITY : maxDepth,
+      };
+    }
+    case "runIds": {
+      const { runIds, includeInherited } = scope.value;
+      if (includeInherited) {
+        throw new RefusedError({
+          reason: "unimplemented",
+          what: `${field}.run_ids.include_inherited`,
+        });
+      }
+      const got = runIds.length;
+      if (got > maxFilterRunIds) {
+        throw new RefusedError({ reason: "run_id_limit", limit: maxFilterRunIds, got });
+      }
+      if (got === 0) throw invalidField(`${field}.run_ids.run_ids`, "is empty");
+      runIds.forEach((runId, index) => {
+        checkRunId(`${field}.run_ids.run_ids[${index}]`, runId);
+      });
+      return { kind: "runs", runIds: [...new Set(runIds)] };
+    }
+    default:
+      throw invalidField(`${field}.scope`, "is missing: set ancestor, run_ids or all");
+  }
+}
+
+/** Whether a record of the run with this lineage (the run first, its root last) is wanted. */
+export function matches(scope: Scope, lineage: readonly string[]): boolean {
+  switch (scope.kind) {
+    case "all":
+      return true;
+    case "runs":
+      return scope.runIds.includes(lineage[0]!);
+    case "ancestor": {
+      const edges = lineage.indexOf(scope.ancestorId);
+      if (edges === 0) return scope.includeSelf;
+      return edges > 0 && edges <= scope.maxDepth;
+    }
+  }
+}

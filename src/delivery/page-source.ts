@@ -1,0 +1,126 @@
+/**
+ * Where a subscriber's next page comes from: the tail or the journal, chosen
+ * by its cursor alone.
+ */
+
+import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import type { Journal } from "../journal/journal.ts";
+import { type RecordScope, readPage } from "../journal/records.ts";
+import { familyIsRunning, findNamespace, findRuns } from "../journal/runs.ts";
+import type { Limits } from "../limits.ts";
+import type { Scope } from "./filter.ts";
+import type { Tails } from "./tail.ts";
+
+/** A record's place and bytes. */
+export interface PageRecord {
+  readonly firstSeq: number;
+  readonly count: number;
+  /** The wire encoding of an EventBatch. */
+  readonly data: Uint8Array;
+}
+
+/** A page; every wanted record up to `upToSeq` is in it or before it. */
+export interface Page {
+  readonly records: readonly PageRecord[];
+  readonly upToSeq: number;
+  /** Whether everything durable has been looked at. */
+  readonly atEnd: boolean;
+}
+
+/** Reads pages of one namespace. */
+export class PageSource {
+  readonly #journal: Journal;
+  readonly #tails: Tails;
+  readonly #namespace: string;
+  readonly #limits: Limits;
+
+  constructor(journal: Journal, tails: Tails, namespace: string, limits: Limits) {
+    this.#journal = journal;
+    this.#tails = tails;
+    this.#namespace = namespace;
+    this.#limits = limits;
+  }
+
+  /** The next page of a scope after a cursor. */
+  async next(scope: Scope, afterSeq: number): Promise<Page> {
+    const { pageRecords: maxRecords, pageBytes: maxBytes } = this.#limits;
+    const cached = this.#tails.of(this.#namespace).read(scope, afterSeq, { maxRecords, maxBytes });
+    if (cached !== undefined) return { ...cached, atEnd: cached.records.length === 0 };
+    // The end is read first: whatever is durable up to it is visible to the
+    // queries that follow, runs that started up to it included.
+    const { db } = this.#journal;
+    const namespace = await findNamespace(db, this.#namespace);
+    if (namespace === undefined || namespace.last_seq <= afterSeq) {
+      return { records: [], upToSeq: afterSeq, atEnd: true };
+    }
+    const { namespace_id: namespaceId, last_seq: endSeq } = namespace;
+    const stored = await this.#resolve(namespaceId, scope);
+    if (stored === undefined) return { records: [], upToSeq: endSeq, atEnd: true };
+    const bounds = { afterSeq, upToSeq: endSeq, maxRecords, maxBytes };
+    const page = await readPage(db, namespaceId, stored, bounds);
+    const records = page.records.map(({ last_seq, event_count, data }) => ({
+      firstSeq: last_seq - event_count + 1,
+      count: event_count,
+      data,
+    }));
+    return {
+      records,
+      upToSeq: page.upToSeq,
+      atEnd: page.upToSeq === endSeq && records.length === 0,
+    };
+  }
+
+  /** The scope's runs by their keys; undefined while none of them exists. */
+  async #resolve(namespaceId: number, scope: Scope): Promise<RecordScope | undefined> {
+    if (scope.kind === "all") return scope;
+    const { db } = this.#journal;
+    if (scope.kind === "runs") {
+      const runs = await findRuns(db, namespaceId, scope.runIds);
+      return runs.length === 0
+        ? undefined
+        : { kind: "runs", runKeys: runs.map((run) => run.run_key) };
+    }
+    const [ancestor] = await findRuns(db, namespaceId, [scope.ancestorId]);
+    if (ancestor === undefined) return undefined;
+    const { includeSelf, maxDepth } = scope;
+    if (ancestor.depth === 0 && includeSelf && maxDepth === Number.POSITIVE_INFINITY) {
+      return { kind: "tree", rootKey: ancestor.run_key };
+    }
+    return {
+      kind: "descendants",
+      rootKey: ancestor.root_key,
+      ancestorKey: ancestor.run_key,
+      minDepth: includeSelf ? 0 : 1,
+      // Every run is within this; Infinity is no number to a database.
+      maxDepth: Math.min(maxDepth, Number.MAX_SAFE_INTEGER),
+    };
+  }
+
+  /** The first of the scope's runs that does not exist, if any. */
+  async missing(scope: Scope): Promise<string | undefined> {
+    if (scope.kind === "all") return undefined;
+    const wanted = scope.kind === "runs" ? scope.runIds : [scope.ancestorId];
+    const namespace = await findNamespace(this.#journal.db, this.#namespace);
+    if (namespace === undefined) return wanted[0];
+    const runs = await findRuns(this.#journal.db, namespace.namespace_id, wanted);
+    const found = new Set(runs.map((run) => run.run_id));
+    return wanted.find((runId) => !found.has(runId));
+  }
+
+  /**
+   * Whether all of the scope's runs exist and have ended: the ancestor with all
+   * its descendants whatever the depth, or all of the run ids.
+   */
+  async isFinished(scope: Scope): Promise<boolean> {
+    if (scope.kind === "all" || (await this.missing(scope)) !== undefined) return false;
+    const { db } = this.#journal;
+    const namespace = await findNamespace(db, this.#namespace);
+    if (namespace === undefined) return false;
+    const { namespace_id: namespaceId } = namespace;
+    const wanted = scope.kind === "runs" ? scope.runIds : [scope.ancestorId];
+    const runs = await findRuns(db, namespaceId, wanted);
+    if (runs.some((run) => run.state === RunState.RUNNING)) return false;
+    if (scope.kind === "runs") return true;
+    return !(await familyIsRunning(db, namespaceId, runs[0]!.run_key));
+  }
+}

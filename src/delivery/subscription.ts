@@ -1,0 +1,148 @@
+/**
+ * A subscription: a filter and a cursor. Take the next page after the cursor,
+ * hand it over, move the cursor; where there is no page, wait for a wake-up or
+ * for the progress interval. History and live are the same loop.
+ *
+ * Between two frames it holds one page, so a subscriber that does not read
+ * costs that much and delays nobody.
+ */
+import type { Journal } from "../journal/journal.ts";
+import { skipItems } from "../journal/record-codec.ts";
+import { invalidField, RefusedError } from "../journal/refusal.ts";
+import { findNamespace } from "../journal/runs.ts";
+import type { Limits } from "../limits.ts";
+import type { Scope } from "./filter.ts";
+import { type Page, PageSource } from "./page-source.ts";
+import type { Tails } from "./tail.ts";
+import { Wakeup } from "./wakeup.ts";
+
+/** When a subscription ends by itself. */
+export type Stop = "never" | "caught_up" | "finished";
+
+/** What to deliver. */
+export interface Subscription {
+  readonly namespace: string;
+  readonly scope: Scope;
+  /** Deliver what comes after this seq, or after the newest one. */
+  readonly start: { readonly afterSeq: number } | "now";
+  readonly stop: Stop;
+  /** Milliseconds without a frame after which Progress is sent. */
+  readonly progressIntervalMs: number;
+  /** Whether runs that do not exist are waited for. */
+  readonly allowMissing: boolean;
+  /** The journal that the cursor came from; empty skips the check. */
+  readonly journalId: string;
+}
+
+/** A frame for the subscriber, before it is a message of the contract. */
+export type SubscriptionFrame =
+  | {
+      readonly t: "subscribed";
+      readonly journalId: string;
+      readonly earliestSeq: number;
+      readonly latestSeq: number;
+    }
+  /** The parts, one behind the other, are the wire encoding of an EventBatch. */
+  | { readonly t: "events"; readonly parts: readonly Uint8Array[] }
+  | { readonly t: "caught_up"; readonly seq: number }
+  | { readonly t: "progress"; readonly seq: number };
+
+/** What subscriptions read from. */
+export interface DeliveryOptions {
+  readonly journal: Journal;
+  readonly tails: Tails;
+  readonly limits: Limits;
+}
+
+/**
+ * Delivers a subscription until it ends by itself or `signal` aborts; then the
+ * generator returns, and who aborted knows why.
+ *
+ * @throws RefusedError where the subscription cannot start
+ */
+export async function* subscribe(
+  options: DeliveryOptions,
+  subscription: Subscription,
+  signal: AbortSignal,
+): AsyncGenerator<SubscriptionFrame> {
+  const { journal, tails, limits } = options;
+  const { namespace, scope, stop, progressIntervalMs } = subscription;
+  if (stop === "finished" && scope.kind === "all") {
+    throw invalidField("stop", "FINISHED needs an ancestor or run ids: a namespace never ends");
+  }
+  const source = new PageSource(journal, tails, namespace, limits);
+  const wakeup = new Wakeup();
+  const unwatch = tails.of(namespace).watch(scope, wakeup.wake);
+  try {
+    if (!subscription.allowMissing) await refuseMissing(source, scope);
+    const { earliestSeq, latestSeq, afterSeq } = await startOf(journal, subscription);
+    yield { t: "subscribed", journalId: journal.id, earliestSeq, latestSeq };
+    let cursor = afterSeq;
+    let caughtUp = false;
+    while (!signal.aborted) {
+      wakeup.reset();
+      const page = await source.next(scope, cursor);
+      yield* framesOf(page, cursor, limits.frameBytes);
+      cursor = page.upToSeq;
+      if (!caughtUp && cursor >= latestSeq) {
+        caughtUp = true;
+        yield { t: "caught_up", seq: cursor };
+        if (stop === "caught_up") return;
+      }
+      if (!page.atEnd) continue;
+      if (stop === "finished" && (await source.isFinished(scope))) {
+        // What ended the last run may have become durable after this page.
+        const end = await source.next(scope, cursor);
+        if (end.atEnd) return;
+        continue;
+      }
+      const woken = await wakeup.wait(progressIntervalMs, signal);
+      if (woken === "timeout") {
+        // The wait found nothing that matches: what became durable meanwhile is passed over.
+        const quiet = await source.next(scope, cursor);
+        if (quiet.records.length > 0) continue;
+        cursor = quiet.upToSeq;
+        yield { t: "progress", seq: cursor };
+      }
+    }
+  } finally {
+    unwatch();
+  }
+}
+
+async function refuseMissing(source: PageSource, scope: Scope): Promise<void> {
+  const runId = await source.missing(scope);
+  if (runId !== undefined) throw new RefusedError({ reason: "run_not_found", runId });
+}
+
+async function startOf(
+  journal: Journal,
+  { namespace, start, journalId }: Subscription,
+): Promise<{ earliestSeq: number; latestSeq: number; afterSeq: number }> {
+  if (journalId !== "" && journalId !== journal.id) {
+    throw new RefusedError({ reason: "journal_changed", journalId: journal.id });
+  }
+  const row = await findNamespace(journal.db, namespace);
+  const latestSeq = row?.last_seq ?? 0;
+  const earliestSeq = (row?.trimmed_seq ?? 0) + 1;
+  const afterSeq = start === "now" ? latestSeq : start.afterSeq;
+  if (afterSeq > latestSeq) throw new RefusedError({ reason: "cursor_ahead", latestSeq });
+  return { earliestSeq, latestSeq, afterSeq };
+}
+
+/** A page's items after the cursor, in frames of about `frameBytes`. */
+function* framesOf(page: Page, cursor: number, frameBytes: number): Generator<SubscriptionFrame> {
+  let parts: Uint8Array[] = [];
+  let bytes = 0;
+  for (const { firstSeq, data } of page.records) {
+    const part = skipItems(data, Math.max(0, cursor - firstSeq + 1));
+    if (parts.length > 0 && bytes + part.length > frameBytes) {
+      yield { t: "events", parts };
+      parts = [];
+      bytes = 0;
+    }
+    parts.push(part);
+    bytes += part.length;
+  }
+  if (parts.length > 0) yield { t: "events", parts };
+}

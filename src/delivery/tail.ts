@@ -1,0 +1,205 @@
+/**
+ * The newest part of a namespace's journal, in memory: a cache that a
+ * subscriber's cursor reads as it reads the journal, never a second source.
+ *
+ * Invariant: the tail holds every record that ends after startSeq and at or
+ * before endSeq, and everything up to endSeq is durable.
+ *
+ * A record stands in the list of each run in its lineage, so that publishing
+ * it, waking those who want it, and reading a family's part cost the depth of
+ * its run, not the number of subscriptions nor of strangers' records.
+ */
+import type { CommittedRecord } from "../journal/committed-record.ts";
+import { Deque } from "./deque.ts";
+import { matches, type Scope } from "./filter.ts";
+
+/** A page out of the tail. */
+export interface TailPage {
+  readonly records: readonly CommittedRecord[];
+  /** Every wanted record up to this seq is in the page or before it. */
+  readonly upToSeq: number;
+}
+
+/** Called when something may have become durable that a scope wants. It carries no data. */
+export type Wake = () => void;
+
+function endOf(record: CommittedRecord): number {
+  return record.firstSeq + record.count - 1;
+}
+
+/** Bytes that a record holds in memory, about: its data and its places in the lists. */
+function costOf(record: CommittedRecord): number {
+  return record.data.length + 100 + 16 * record.lineage.length;
+}
+
+function keysOf(scope: Scope): string[] {
+  switch (scope.kind) {
+    case "all":
+      return ["*"];
+    case "ancestor":
+      return [`a${scope.ancestorId}`];
+    case "runs":
+      return scope.runIds.map((runId) => `r${runId}`);
+  }
+}
+
+function keysOfRecord(record: CommittedRecord): string[] {
+  return ["*", `r${record.lineage[0]}`, ...record.lineage.map((runId) => `a${runId}`)];
+}
+
+/** The tail of one namespace. */
+export class Tail {
+  /** Undefined until something is published. */
+  #range: { startSeq: number; endSeq: number } | undefined;
+  readonly #lists = new Map<string, Deque<CommittedRecord>>();
+  readonly #wakes = new Map<string, Set<Wake>>();
+  #bytes = 0;
+
+  /**
+   * Adds a commit's records, which follow each other without a gap, and wakes
+   * who may want them. Where they do not follow what the tail holds, it starts
+   * anew with them. Returns by how many bytes the tail has grown.
+   */
+  publish(records: readonly CommittedRecord[]): number {
+    const first = records[0];
+    if (first === undefined) return 0;
+    const before = this.#bytes;
+    if (this.#range?.endSeq !== first.firstSeq - 1) this.#restart(first.firstSeq - 1);
+    const woken = new Set<Wake>();
+    for (const record of records) {
+      this.#bytes += costOf(record);
+      for (const key of keysOfRecord(record)) {
+        let list = this.#lists.get(key);
+        if (list === undefined) {
+          list = new Deque();
+          this.#lists.set(key, list);
+        }
+        list.push(record);
+        for (const wake of this.#wakes.get(key) ?? []) woken.add(wake);
+      }
+      this.#range!.endSeq = endOf(record);
+    }
+    for (const wake of woken) wake();
+    return this.#bytes - before;
+  }
+
+  /** Drops the oldest record; returns the bytes that it held. */
+  evictOldest(): number {
+    const oldest = this.#lists.get("*")?.at(0);
+    if (oldest === undefined || this.#range === undefined) return 0;
+    for (const key of keysOfRecord(oldest)) {
+      const list = this.#lists.get(key);
+      list?.shift();
+      if (list?.length === 0) this.#lists.delete(key);
+    }
+    this.#range.startSeq = endOf(oldest);
+    const cost = costOf(oldest);
+    this.#bytes -= cost;
+    return cost;
+  }
+
+  /**
+   * Reads a page after a cursor.
+   *
+   * @returns undefined where the cursor is before the tail: read the journal
+   */
+  read(
+    scope: Scope,
+    afterSeq: number,
+    bounds: { readonly maxRecords: number; readonly maxBytes: number },
+  ): TailPage | undefined {
+    const range = this.#range;
+    if (range === undefined || afterSeq < range.startSeq) return undefined;
+    const records: CommittedRecord[] = [];
+    let bytes = 0;
+    for (const record of this.#after(scope, afterSeq)) {
+      bytes += record.data.length;
+      if (records.length === bounds.maxRecords || (records.length > 0 && bytes > bounds.maxBytes)) {
+        return { records, upToSeq: endOf(records.at(-1)!) };
+      }
+      records.push(record);
+    }
+    return { records, upToSeq: Math.max(range.endSeq, afterSeq) };
+  }
+
+  /** Calls `wake` after each publication that the scope may want, until the returned function is called. */
+  watch(scope: Scope, wake: Wake): () => void {
+    const keys = keysOf(scope);
+    for (const key of keys) {
+      const wakes = this.#wakes.get(key);
+      if (wakes === undefined) this.#wakes.set(key, new Set([wake]));
+      else wakes.add(wake);
+    }
+    return () => {
+      for (const key of keys) {
+        const wakes = this.#wakes.get(key);
+        wakes?.delete(wake);
+        if (wakes?.size === 0) this.#wakes.delete(key);
+      }
+    };
+  }
+
+  #restart(startSeq: number): void {
+    this.#lists.clear();
+    this.#bytes = 0;
+    this.#range = { startSeq, endSeq: startSeq };
+  }
+
+  /** The wanted records after a cursor in seq order, merged over the scope's lists. */
+  *#after(scope: Scope, afterSeq: number): Generator<CommittedRecord> {
+    const heads: { list: Deque<CommittedRecord>; index: number }[] = [];
+    for (const key of keysOf(scope)) {
+      const list = this.#lists.get(key);
+      if (list === undefined) continue;
+      const index = list.firstIndex((record) => endOf(record) > afterSeq);
+      if (index < list.length) heads.push({ list, index });
+    }
+    while (heads.length > 0) {
+      let next = 0;
+      for (let i = 1; i < heads.length; i++) {
+        const { list, index } = heads[i]!;
+        const best = heads[next]!;
+        if (list.at(index)!.firstSeq < best.list.at(best.index)!.firstSeq) next = i;
+      }
+      const head = heads[next]!;
+      const record = head.list.at(head.index)!;
+      head.index++;
+      if (head.index === head.list.length) heads.splice(next, 1);
+      if (matches(scope, record.lineage)) yield record;
+    }
+  }
+}
+
+/** The tails of all namespaces, within one bound of memory: the oldest record goes first. */
+export class Tails {
+  readonly #tails = new Map<string, Tail>();
+  /** The namespace of each record that is held, in the order of publication. */
+  readonly #order = new Deque<Tail>();
+  readonly #maxBytes: number;
+  #bytes = 0;
+
+  /** @param maxBytes for all namespaces together */
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  /** The tail of a namespace, which may have nothing in it yet. */
+  of(namespace: string): Tail {
+    let tail = this.#tails.get(namespace);
+    if (tail === undefined) {
+      tail = new Tail();
+      this.#tails.set(namespace, tail);
+    }
+    return tail;
+  }
+
+  /** Adds a commit's records. */
+  publish(namespace: string, records: readonly CommittedRecord[]): void {
+    const tail = this.of(namespace);
+    this.#bytes += tail.publish(records);
+    for (let i = 0; i < records.length; i++) this.#order.push(tail);
+    while (this.#bytes > this.#maxBytes && this.#order.length > 0) {
+      this.#bytes -= this.#order.shift()!.evictOldest();
+    }
+  }
+}
