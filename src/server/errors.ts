@@ -1,0 +1,97 @@
+/** Maps what the domain throws to gRPC codes and `ErrorDetail`: the one place that does. */
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { type ErrorDetail, ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
+import { describeRefusal, type Refusal, RefusedError } from "../journal/refusal.ts";
+
+/** Told about errors that are nobody's refusal; their cause never leaves the server. */
+export type OnUnexpected = (error: unknown) => void;
+
+type Detail = MessageInitShape<typeof ErrorDetailSchema>;
+
+/** The code, and the detail without which a client could not act; unimplemented calls carry none. */
+function mapRefusal(refusal: Refusal): { code: Code; detail?: Detail } {
+  switch (refusal.reason) {
+    case "invalid_field": {
+      const { field, limit } = refusal;
+      const detail = { reason: Reason.INVALID_FIELD, field, limit: BigInt(limit ?? 0) };
+      return { code: Code.InvalidArgument, detail };
+    }
+    case "run_id_limit": {
+      const detail = {
+        reason: Reason.RUN_ID_LIMIT,
+        field: "filter.run_ids.run_ids",
+        limit: BigInt(refusal.limit),
+      };
+      return { code: Code.InvalidArgument, detail };
+    }
+    case "run_not_found":
+      return { code: Code.NotFound, detail: { reason: Reason.RUN_NOT_FOUND } };
+    case "parent_not_found":
+      return { code: Code.NotFound, detail: { reason: Reason.PARENT_NOT_FOUND } };
+    case "run_exists":
+      return { code: Code.AlreadyExists, detail: { reason: Reason.RUN_EXISTS } };
+    case "seq_gap": {
+      const expectedRunSeq = BigInt(refusal.expectedRunSeq);
+      return { code: Code.OutOfRange, detail: { reason: Reason.SEQ_GAP, expectedRunSeq } };
+    }
+    case "fenced": {
+      const detail = { reason: Reason.FENCED, epoch: BigInt(refusal.epoch) };
+      return { code: Code.FailedPrecondition, detail };
+    }
+    case "run_finished":
+      return { code: Code.FailedPrecondition, detail: { reason: Reason.RUN_FINISHED } };
+    case "run_not_open":
+      return { code: Code.FailedPrecondition, detail: { reason: Reason.RUN_NOT_OPEN } };
+    case "too_large": {
+      const { field, limit } = refusal;
+      const detail = { reason: Reason.TOO_LARGE, field, limit: BigInt(limit) };
+      return { code: Code.InvalidArgument, detail };
+    }
+    case "conflict": {
+      const expectedRunSeq = BigInt(refusal.expectedRunSeq);
+      return { code: Code.FailedPrecondition, detail: { reason: Reason.CONFLICT, expectedRunSeq } };
+    }
+    case "cursor_trimmed": {
+      const earliestSeq = BigInt(refusal.earliestSeq);
+      return { code: Code.OutOfRange, detail: { reason: Reason.CURSOR_TRIMMED, earliestSeq } };
+    }
+    case "cursor_ahead": {
+      const latestSeq = BigInt(refusal.latestSeq);
+      return { code: Code.OutOfRange, detail: { reason: Reason.CURSOR_AHEAD, latestSeq } };
+    }
+    case "journal_changed":
+      return { code: Code.OutOfRange, detail: { reason: Reason.JOURNAL_CHANGED } };
+    case "quota": {
+      const limit = BigInt(refusal.limit);
+      return { code: Code.ResourceExhausted, detail: { reason: Reason.QUOTA, limit } };
+    }
+    case "draining":
+      return { code: Code.Unavailable, detail: { reason: Reason.DRAINING } };
+    case "journal_unavailable":
+      return { code: Code.Unavailable, detail: { reason: Reason.JOURNAL_UNAVAILABLE } };
+    case "unimplemented":
+      return { code: Code.Unimplemented };
+  }
+}
+
+/** The detail of a refusal, for frames that carry it inside a stream. */
+export function toErrorDetail(refusal: Refusal): ErrorDetail {
+  return create(ErrorDetailSchema, mapRefusal(refusal).detail ?? {});
+}
+
+/**
+ * The status of a call that failed. A refusal keeps its reason; Connect's own
+ * errors pass; anything else is INTERNAL, and only `onUnexpected` sees why.
+ */
+export function toConnectError(error: unknown, onUnexpected: OnUnexpected): ConnectError {
+  if (error instanceof ConnectError) return error;
+  if (error instanceof RefusedError) {
+    if (error.refusal.reason === "journal_unavailable") onUnexpected(error);
+    const { code, detail } = mapRefusal(error.refusal);
+    const details = detail === undefined ? [] : [{ desc: ErrorDetailSchema, value: detail }];
+    return new ConnectError(describeRefusal(error.refusal), code, undefined, details);
+  }
+  onUnexpected(error);
+  return new ConnectError("internal error: the server's log tells more", Code.Internal);
+}

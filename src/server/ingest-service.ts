@@ -1,0 +1,71 @@
+/** IngestService over the domain. */
+import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type {
+  IngestRequest,
+  IngestResponse,
+  IngestService,
+} from "../../gen/runlog/v1/ingest_pb.js";
+import { appendWindow } from "../ingest/append-window.ts";
+import { IngestStream } from "../ingest/ingest-stream.ts";
+import { RefusedError } from "../journal/refusal.ts";
+import { toConnectError } from "./errors.ts";
+import { toIngestLimits, toIngestResponse } from "./messages.ts";
+import { type ServiceContext, unary } from "./service-context.ts";
+
+/** Implements IngestService. */
+export function ingestService(context: ServiceContext): ServiceImpl<typeof IngestService> {
+  const { committer, limits } = context;
+  return {
+    ingest: (requests, call) => ingest(context, requests, call),
+    appendEvents: unary(context, async (request) => {
+      const window = await appendWindow(committer, limits, request);
+      return {
+        epoch: BigInt(window.epoch),
+        lastRunSeq: BigInt(window.lastRunSeq),
+        seq: BigInt(window.seq),
+        limits: toIngestLimits(limits),
+      };
+    }),
+  };
+}
+
+async function* ingest(
+  context: ServiceContext,
+  requests: AsyncIterable<IngestRequest>,
+  call: HandlerContext,
+): AsyncGenerator<IngestResponse> {
+  const { committer, limits, draining, onUnexpected } = context;
+  const stream = new IngestStream({ committer, limits });
+  const onAbort = () => stream.fail(call.signal.reason);
+  call.signal.addEventListener("abort", onAbort);
+  const notDraining = draining.onStart(() => stream.goAway("the server is going away"));
+  const notEnding = draining.onDeadline(() =>
+    stream.fail(new RefusedError({ reason: "draining" })),
+  );
+  try {
+    for await (const frames of stream.run(typed(requests, limits.maxMessageBytes))) {
+      for (const frame of frames) yield toIngestResponse(frame, limits);
+    }
+  } catch (error) {
+    throw toConnectError(error, onUnexpected);
+  } finally {
+    call.signal.removeEventListener("abort", onAbort);
+    notDraining();
+    notEnding();
+  }
+}
+
+/** Gives the error for a message over the limit, which is Connect's own, our detail. */
+async function* typed(
+  requests: AsyncIterable<IngestRequest>,
+  limit: number,
+): AsyncGenerator<IngestRequest> {
+  try {
+    yield* requests;
+  } catch (error) {
+    if (!(error instanceof ConnectError) || error.code !== Code.ResourceExhausted) throw error;
+    const bytes = Number(/message size (\d+)/.exec(error.rawMessage)?.[1] ?? limit + 1);
+    throw new RefusedError({ reason: "too_large", field: "frame", bytes, limit });
+  }
+}

@@ -1,0 +1,156 @@
+/** Maps the domain's values to the contract's messages. */
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { type IngestResponse, IngestResponseSchema } from "../../gen/runlog/v1/ingest_pb.js";
+import { type Run, RunResultSchema, RunSchema, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
+import {
+  type EventBatch,
+  EventBatchSchema,
+  type SubscribeResponse,
+  SubscribeResponseSchema,
+} from "../../gen/runlog/v1/subscribe_pb.js";
+import type { SubscriptionFrame } from "../delivery/subscription.ts";
+import type { IngestFrame } from "../ingest/ingest-stream.ts";
+import { describeRefusal } from "../journal/refusal.ts";
+import type { RunView } from "../journal/runs.ts";
+import type { Limits } from "../limits.ts";
+import { toErrorDetail } from "./errors.ts";
+
+/** A run as the API shows it. */
+export function toRun(namespace: string, view: RunView): Run {
+  return create(RunSchema, {
+    runId: view.run_id,
+    namespace,
+    spec: fromBinary(RunSpecSchema, view.spec),
+    rootRunId: view.root_run_id,
+    depth: view.depth,
+    state: view.state,
+    lastRunSeq: BigInt(view.last_run_seq),
+    startSeq: BigInt(view.run_key),
+    lastSeq: BigInt(view.last_seq),
+    createTime: timestampFromMs(view.create_time_ms),
+    eventBytes: BigInt(view.event_bytes),
+    ...(view.result === null ? {} : { result: fromBinary(RunResultSchema, view.result) }),
+    ...(view.end_time_ms === null ? {} : { endTime: timestampFromMs(view.end_time_ms) }),
+    ...(view.fork_run_id === null
+      ? {}
+      : { fork: { runId: view.fork_run_id, runSeq: BigInt(view.fork_run_seq ?? 0) } }),
+  });
+}
+
+/** What a producer is told of the limits. */
+export function toIngestLimits(limits: Limits) {
+  return {
+    maxEventBytes: BigInt(limits.maxEventBytes),
+    maxAppendBytes: BigInt(limits.maxAppendBytes),
+    maxUnackedEvents: BigInt(limits.maxUnackedEvents),
+  };
+}
+
+/** A frame of an Ingest stream. */
+export function toIngestResponse(frame: IngestFrame, limits: Limits): IngestResponse {
+  switch (frame.t) {
+    case "opened":
+      return create(IngestResponseSchema, {
+        frame: {
+          case: "opened",
+          value: {
+            runId: frame.runId,
+            epoch: BigInt(frame.epoch),
+            lastRunSeq: BigInt(frame.lastRunSeq),
+            limits: toIngestLimits(limits),
+          },
+        },
+      });
+    case "ack":
+      return create(IngestResponseSchema, {
+        frame: {
+          case: "ack",
+          value: { runId: frame.runId, runSeq: BigInt(frame.runSeq), seq: BigInt(frame.seq) },
+        },
+      });
+    case "ended":
+      return create(IngestResponseSchema, {
+        frame: { case: "ended", value: { run: toRun(frame.namespace, frame.run) } },
+      });
+    case "rejected":
+      return create(IngestResponseSchema, {
+        frame: {
+          case: "rejected",
+          value: {
+            runId: frame.runId,
+            detail: toErrorDetail(frame.refusal),
+            message: describeRefusal(frame.refusal),
+          },
+        },
+      });
+    case "go_away":
+      return create(IngestResponseSchema, {
+        frame: { case: "goAway", value: { reason: frame.reason } },
+      });
+  }
+}
+
+/** How a call's messages are written: JSON has to be decoded first, binary is copied. */
+export type MessageFormat = "binary" | "json";
+
+/** Field number of SubscribeResponse.events. */
+const eventsField = SubscribeResponseSchema.field.events.number;
+/** Protobuf's wire type of a length-delimited field. */
+const lengthDelimited = 2;
+
+function lengthPrefix(length: number): Uint8Array {
+  const bytes: number[] = [];
+  let rest = length;
+  for (; rest >= 0x80; rest >>>= 7) bytes.push((rest & 0x7f) | 0x80);
+  bytes.push(rest);
+  return Uint8Array.from(bytes);
+}
+
+function decodeBatch(parts: readonly Uint8Array[]): EventBatch {
+  return fromBinary(EventBatchSchema, Buffer.concat(parts));
+}
+
+/**
+ * A frame of a subscription. In binary the journal's bytes go out as they are:
+ * a field that the message does not know is written verbatim, so they are put
+ * there instead of being decoded only to be encoded again.
+ */
+export function toSubscribeResponse(
+  frame: SubscriptionFrame,
+  format: MessageFormat,
+): SubscribeResponse {
+  switch (frame.t) {
+    case "subscribed":
+      return create(SubscribeResponseSchema, {
+        frame: {
+          case: "subscribed",
+          value: {
+            journalId: frame.journalId,
+            earliestSeq: BigInt(frame.earliestSeq),
+            latestSeq: BigInt(frame.latestSeq),
+          },
+        },
+      });
+    case "events": {
+      if (format === "json") {
+        return create(SubscribeResponseSchema, {
+          frame: { case: "events", value: decodeBatch(frame.parts) },
+        });
+      }
+      const length = frame.parts.reduce((sum, part) => sum + part.length, 0);
+      const data = Buffer.concat([lengthPrefix(length), ...frame.parts]);
+      const response = create(SubscribeResponseSchema);
+      response.$unknown = [{ no: eventsField, wireType: lengthDelimited, data }];
+      return response;
+    }
+    case "caught_up":
+      return create(SubscribeResponseSchema, {
+        frame: { case: "caughtUp", value: { seq: BigInt(frame.seq) } },
+      });
+    case "progress":
+      return create(SubscribeResponseSchema, {
+        frame: { case: "progress", value: { seq: BigInt(frame.seq) } },
+      });
+  }
+}

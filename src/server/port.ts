@@ -1,0 +1,164 @@
+/**
+ * One port for HTTP/2 with prior knowledge and for HTTP/1.1, told apart by the
+ * connection's first bytes (RFC 9113, section 3.4: the client's preface).
+ *
+ * HTTP/2 sessions are looked after here, because nobody else does: dead ones
+ * are found by pings and destroyed, and all are closed on the way out.
+ */
+import { once } from "node:events";
+import * as http from "node:http";
+import * as http2 from "node:http2";
+import type * as net from "node:net";
+
+/** Answers a request of either protocol; connect-node's adapter is one. */
+export type RequestHandler = (
+  request: http.IncomingMessage | http2.Http2ServerRequest,
+  response: http.ServerResponse | http2.Http2ServerResponse,
+) => void;
+
+/** A port that listens. */
+export interface Port {
+  readonly host: string;
+  readonly port: number;
+  /** Takes no more connections, and no more requests on those there are. */
+  stopAccepting(): void;
+  /** Resolves when all connections are closed. */
+  closed(): Promise<void>;
+  /** Cuts all connections. */
+  destroy(): void;
+}
+
+/** First bytes of HTTP/2's preface that no HTTP/1.1 method begins with. */
+const prefaceStart = Buffer.from("PRI ");
+/** Milliseconds for a connection's first bytes. */
+const firstBytesTimeoutMs = 10_000;
+/** Milliseconds between pings, and for their answer. */
+const pingIntervalMs = 30_000;
+const pingTimeoutMs = 10_000;
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+/** The default 64 KiB window caps a stream at a window per round trip. */
+const streamWindowBytes = 4 * MiB;
+const sessionWindowBytes = 16 * MiB;
+/** The default 100 stalls the 101st subscriber of a connection silently. */
+const maxConcurrentStreams = 10_000;
+/** Megabytes; the default 10 refuses streams while subscribers are slow. */
+const maxSessionMemoryMB = 512;
+/** A client that cancels thousands of subscriptions at once is no attacker. */
+const streamResetBurst = 10_000;
+const streamResetRate = 1_000;
+
+/**
+ * Listens on a port.
+ *
+ * @param port 0 takes a free one
+ * @throws the system's error, EADDRINUSE for one
+ */
+export async function listen(host: string, port: number, handler: RequestHandler): Promise<Port> {
+  const http1Server = http.createServer({ noDelay: true }, handler);
+  // A subscription's request is short, its response is not; slow requests are cut by Node's default.
+  http1Server.keepAliveTimeout = 65_000;
+  const http2Server = http2.createServer(
+    {
+      settings: { initialWindowSize: streamWindowBytes, maxConcurrentStreams },
+      maxSessionMemory: maxSessionMemoryMB,
+      streamResetBurst,
+      streamResetRate,
+    },
+    handler,
+  );
+  const sessions = new Set<http2.ServerHttp2Session>();
+  http2Server.on("session", (session) => {
+    session.setLocalWindowSize(sessionWindowBytes);
+    sessions.add(session);
+    const stopPinging = keepAlive(session);
+    session.once("close", () => {
+      stopPinging();
+      sessions.delete(session);
+    });
+  });
+  const sockets = new Set<net.Socket>();
+  // The HTTP/1.1 server owns the port, and so looks after its own idle and
+  // slow connections; only who gets a new connection is decided here.
+  const serveHttp1 = http1Server.listeners("connection")[0] as (socket: net.Socket) => void;
+  http1Server.removeAllListeners("connection");
+  http1Server.on("connection", (socket: net.Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+    route(socket, {
+      http1: () => serveHttp1.call(http1Server, socket),
+      http2: () => http2Server.emit("connection", socket),
+    });
+  });
+  http1Server.listen(port, host);
+  await once(http1Server, "listening");
+  const address = http1Server.address() as net.AddressInfo;
+  const closed = once(http1Server, "close");
+  return {
+    host: address.family === "IPv6" ? `[${address.address}]` : address.address,
+    port: address.port,
+    stopAccepting() {
+      http1Server.close();
+      // Streams that are open go on; new ones are refused with GOAWAY.
+      for (const session of sessions) session.close();
+    },
+    async closed() {
+      await closed;
+    },
+    destroy() {
+      for (const session of sessions) session.destroy();
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+}
+
+/** Hands a connection to the server for its protocol once its first bytes are there. */
+function route(
+  socket: net.Socket,
+  serve: { readonly http1: () => void; readonly http2: () => void },
+): void {
+  const onError = () => socket.destroy();
+  const onTimeout = () => socket.destroy();
+  const onReadable = () => {
+    const chunk: Buffer | null = socket.read();
+    if (chunk === null) return;
+    socket.unshift(chunk);
+    const compared = Math.min(chunk.length, prefaceStart.length);
+    const isHttp2 = chunk.subarray(0, compared).equals(prefaceStart.subarray(0, compared));
+    // Not enough to tell yet: wait for the bytes that follow.
+    if (isHttp2 && compared < prefaceStart.length) return;
+    socket.off("readable", onReadable);
+    socket.off("error", onError);
+    socket.off("timeout", onTimeout);
+    socket.setTimeout(0);
+    if (isHttp2) serve.http2();
+    else serve.http1();
+    // Being read by hand has paused it.
+    socket.resume();
+  };
+  socket.on("error", onError);
+  socket.setTimeout(firstBytesTimeoutMs, onTimeout);
+  socket.on("readable", onReadable);
+}
+
+/** Pings a session and destroys it when an answer is overdue; `close()` would wait for its streams. */
+function keepAlive(session: http2.ServerHttp2Session): () => void {
+  let overdue: NodeJS.Timeout | undefined;
+  const pinging = setInterval(() => {
+    if (overdue !== undefined || session.destroyed) return;
+    overdue = setTimeout(() => session.destroy(), pingTimeoutMs);
+    const sent = session.ping(() => {
+      clearTimeout(overdue);
+      overdue = undefined;
+    });
+    if (!sent) {
+      clearTimeout(overdue);
+      overdue = undefined;
+    }
+  }, pingIntervalMs);
+  return () => {
+    clearInterval(pinging);
+    clearTimeout(overdue);
+  };
+}

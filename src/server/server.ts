@@ -1,0 +1,155 @@
+/** Puts a server together: journal, domain, services, port; and takes it apart again in order. */
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import type { Logger } from "pino";
+import { Health } from "../../gen/grpc/health/v1/health_pb.js";
+import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
+import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
+import { RunService } from "../../gen/runlog/v1/run_pb.js";
+import { SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
+import { Tails } from "../delivery/tail.ts";
+import { Committer } from "../ingest/committer.ts";
+import type { Journal } from "../journal/journal.ts";
+import { openJournal } from "../journal/open.ts";
+import { defaultLimits, type Limits } from "../limits.ts";
+import { adminService } from "./admin-service.ts";
+import { Draining } from "./draining.ts";
+import { healthService } from "./health.ts";
+import { ingestService } from "./ingest-service.ts";
+import { listen, type Port, type RequestHandler } from "./port.ts";
+import { runService } from "./run-service.ts";
+import type { ServiceContext } from "./service-context.ts";
+import { subscribeService } from "./subscribe-service.ts";
+
+/** How to run a server. */
+export interface ServerOptions {
+  /** Address to bind to; loopback unless somebody wants it otherwise. */
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  /** `sqlite:PATH`. */
+  readonly journal: string;
+  readonly logger: Logger;
+  /** Milliseconds that calls may take to finish once the server drains. Default 5,000. */
+  readonly drainTimeoutMs?: number;
+  /** Where they differ from the defaults. */
+  readonly limits?: Partial<Limits>;
+  /** Wraps the journal once it is open; tests crash and fail it there. */
+  readonly wrapJournal?: (journal: Journal) => Journal;
+}
+
+/** A server that serves. */
+export interface RunningServer {
+  /** http://HOST:PORT */
+  readonly url: string;
+  /**
+   * Goes away: reports NOT_SERVING, asks streams to finish, ends those that do
+   * not in time, closes the journal. Resolves in drainTimeoutMs and a little.
+   */
+  drain(): Promise<void>;
+}
+
+const defaultDrainTimeoutMs = 5_000;
+/** Milliseconds from the end of the last call until connections are cut. */
+const closeTimeoutMs = 1_000;
+/** No response is as large as this, so none is compressed: gzip costs four fifths of the speed. */
+const neverCompress = 0xffff_ffff;
+
+/**
+ * Starts a server.
+ *
+ * @throws JournalOpenError where the journal cannot be opened
+ * @throws the system's error where the port cannot be bound, EADDRINUSE for one
+ */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const { logger } = options;
+  const limits: Limits = { ...defaultLimits, ...options.limits };
+  const opened = await openJournal(options.journal, limits);
+  const journal = options.wrapJournal?.(opened) ?? opened;
+  const tails = new Tails(limits.tailBytes);
+  const context: ServiceContext = {
+    journal,
+    tails,
+    limits,
+    committer: new Committer({
+      journal,
+      limits,
+      now: Date.now,
+      onCommitted: (namespace, records) => tails.publish(namespace, records),
+    }),
+    draining: new Draining(),
+    onUnexpected: (error) => logger.error({ err: error }, "a call failed unexpectedly"),
+  };
+  let port: Port;
+  try {
+    port = await listen(options.host, options.port, requestHandler(context));
+  } catch (error) {
+    await journal.close();
+    throw error;
+  }
+  const url = `http://${port.host}:${port.port}`;
+  logger.info({ url, journal: options.journal, journalId: journal.id }, "serving");
+  let drained: Promise<void> | undefined;
+  return {
+    url,
+    drain() {
+      drained ??= drain(context, port, options.drainTimeoutMs ?? defaultDrainTimeoutMs, logger);
+      return drained;
+    },
+  };
+}
+
+function requestHandler(context: ServiceContext): RequestHandler {
+  const handler = connectNodeAdapter({
+    routes(router) {
+      router.service(RunService, runService(context));
+      router.service(IngestService, ingestService(context));
+      router.service(SubscribeService, subscribeService(context));
+      router.service(AdminService, adminService(context));
+      router.service(Health, healthService(context.draining));
+    },
+    readMaxBytes: context.limits.maxMessageBytes,
+    compressMinBytes: neverCompress,
+    fallback(request, response) {
+      const isHealth = request.method === "GET" && request.url === "/healthz";
+      const status = isHealth ? (context.draining.started ? 503 : 200) : 404;
+      response.writeHead(status, { "content-type": "text/plain" });
+      response.end(isHealth ? (status === 200 ? "serving\n" : "draining\n") : "not found\n");
+    },
+  });
+  return handler as RequestHandler;
+}
+
+async function drain(
+  context: ServiceContext,
+  port: Port,
+  timeoutMs: number,
+  logger: Logger,
+): Promise<void> {
+  logger.info("draining");
+  // Subscriptions end, producers are asked to, and health says NOT_SERVING.
+  context.draining.start();
+  port.stopAccepting();
+  const closed = port.closed();
+  if (!(await within(timeoutMs, closed))) {
+    context.draining.end();
+    if (!(await within(closeTimeoutMs, closed))) {
+      logger.warn("cutting connections that did not close in time");
+      port.destroy();
+      await closed;
+    }
+  }
+  await context.committer.idle();
+  await context.journal.close();
+  logger.info("drained");
+}
+
+/** Whether a promise is settled within some milliseconds. */
+async function within(timeoutMs: number, promise: Promise<void>): Promise<boolean> {
+  const { promise: timeout, resolve } = Promise.withResolvers<boolean>();
+  const timer = setTimeout(resolve, timeoutMs, false);
+  try {
+    return await Promise.race([promise.then(() => true), timeout]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

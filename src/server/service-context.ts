@@ -1,0 +1,41 @@
+/** What every service works with, and how its errors leave it. */
+
+import type { Tails } from "../delivery/tail.ts";
+import type { Committer } from "../ingest/committer.ts";
+import type { Journal } from "../journal/journal.ts";
+import { RefusedError } from "../journal/refusal.ts";
+import type { Limits } from "../limits.ts";
+import type { Draining } from "./draining.ts";
+import { type OnUnexpected, toConnectError } from "./errors.ts";
+
+/** The server's parts, made once. */
+export interface ServiceContext {
+  readonly journal: Journal;
+  readonly committer: Committer;
+  readonly tails: Tails;
+  readonly limits: Limits;
+  readonly draining: Draining;
+  readonly onUnexpected: OnUnexpected;
+}
+
+/** Wraps a unary method: refusals become statuses. */
+export function unary<Req, Res>(
+  context: ServiceContext,
+  method: (request: Req) => Promise<Res>,
+): (request: Req) => Promise<Res> {
+  return async (request) => {
+    try {
+      return await method(request);
+    } catch (error) {
+      throw toConnectError(error, context.onUnexpected);
+    }
+  };
+}
+
+/** A method that a later version brings. */
+export function notYet(context: ServiceContext, what: string): () => Promise<never> {
+  return () =>
+    Promise.reject(
+      toConnectError(new RefusedError({ reason: "unimplemented", what }), context.onUnexpected),
+    );
+}
