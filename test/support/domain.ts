@@ -1,0 +1,115 @@
+/** The domain put together as the server does it, without the wire. */
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { type Event, EventSchema, type SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import { RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
+import { EventBatchSchema } from "../../gen/runlog/v1/subscribe_pb.js";
+import type { Scope } from "../../src/delivery/filter.ts";
+import {
+  type DeliveryOptions,
+  type Subscription,
+  type SubscriptionFrame,
+  subscribe,
+} from "../../src/delivery/subscription.ts";
+import { Tails } from "../../src/delivery/tail.ts";
+import { Committer } from "../../src/ingest/committer.ts";
+import { type Outcome, Producer } from "../../src/ingest/operation.ts";
+import { checkEvents } from "../../src/ingest/validate.ts";
+import type { Journal } from "../../src/journal/journal.ts";
+import { defaultLimits, type Limits } from "../../src/limits.ts";
+
+/** Ingest and delivery over one journal. */
+export interface Domain extends DeliveryOptions {
+  readonly committer: Committer;
+}
+
+/** Puts the domain together; `limits` where they differ from the defaults. */
+export function domainOver(journal: Journal, limits: Partial<Limits> = {}): Domain {
+  const all: Limits = { ...defaultLimits, ...limits };
+  const tails = new Tails(all.tailBytes);
+  const committer = new Committer({
+    journal,
+    limits: all,
+    now: Date.now,
+    onCommitted: (namespace, records) => tails.publish(namespace, records),
+  });
+  return { journal, tails, limits: all, committer };
+}
+
+/** An event with a payload that names it. */
+export function eventOf(text: string, type = "test"): Event {
+  return create(EventSchema, { type, data: Buffer.from(text) });
+}
+
+/** Opens a run, creating it where there is a parent or a spec is wanted. */
+export async function openRun(
+  { committer }: Domain,
+  runId: string,
+  parentRunId = "",
+): Promise<Producer> {
+  const producer = new Producer(runId);
+  const spec = create(RunSpecSchema, { parentRunId });
+  const outcome = await committer.submit({
+    kind: "open",
+    namespace: "default",
+    runId,
+    producer,
+    spec,
+  });
+  if (outcome.t !== "opened") throw new Error(`open was answered ${JSON.stringify(outcome)}`);
+  return producer;
+}
+
+/** Appends events; resolves with the outcome after its commit. */
+export function append(
+  { committer, limits }: Domain,
+  producer: Producer,
+  firstRunSeq: number,
+  events: readonly Event[],
+): Promise<Outcome> {
+  const checked = checkEvents("events", events, limits);
+  const { runId } = producer;
+  return committer.submit({
+    kind: "append",
+    namespace: "default",
+    runId,
+    producer,
+    firstRunSeq,
+    ...checked,
+  });
+}
+
+/** A subscription to the namespace "default", with what differs from the usual. */
+export function subscriptionTo(scope: Scope, rest: Partial<Subscription> = {}): Subscription {
+  return {
+    namespace: "default",
+    scope,
+    start: { afterSeq: 0 },
+    stop: "never",
+    progressIntervalMs: 60_000,
+    allowMissing: true,
+    journalId: "",
+    ...rest,
+  };
+}
+
+/** The records in a frame. */
+export function recordsIn(frame: SubscriptionFrame): SequencedEvent[] {
+  return frame.t === "events"
+    ? fromBinary(EventBatchSchema, Buffer.concat(frame.parts)).events
+    : [];
+}
+
+/** Everything that is durable for a scope after a seq, read from the journal alone. */
+export async function readAll(
+  journal: Journal,
+  scope: Scope = { kind: "all" },
+  afterSeq = 0,
+): Promise<SequencedEvent[]> {
+  const records: SequencedEvent[] = [];
+  const options = { journal, tails: new Tails(0), limits: defaultLimits };
+  const subscription = subscriptionTo(scope, { start: { afterSeq }, stop: "caught_up" });
+  for await (const frame of subscribe(options, subscription, new AbortController().signal)) {
+    records.push(...recordsIn(frame));
+  }
+  return records;
+}
