@@ -21,10 +21,17 @@ export interface CommitterOptions {
   readonly onCommitted: (namespace: string, records: readonly CommittedRecord[]) => void;
 }
 
+/** Who asked for an operation; one of the two is called once, in the order of the operations. */
+export interface Asker {
+  /** Called after the commit. */
+  readonly onOutcome: (outcome: Outcome) => void;
+  /** Called where the database failed, with RefusedError journal_unavailable for one. */
+  readonly onFailure: (error: unknown) => void;
+}
+
 interface Waiting {
   readonly operation: Operation;
-  readonly resolve: (outcome: Outcome) => void;
-  readonly reject: (error: unknown) => void;
+  readonly asker: Asker;
 }
 
 /** One namespace's queue; `running` is the loop that empties it. */
@@ -45,21 +52,26 @@ export class Committer {
     this.#options = options;
   }
 
+  /** Queues an operation. A refusal is an outcome, not a failure. */
+  enqueue(operation: Operation, asker: Asker): void {
+    let lane = this.#lanes.get(operation.namespace);
+    if (lane === undefined) {
+      lane = { waiting: [], running: undefined };
+      this.#lanes.set(operation.namespace, lane);
+    }
+    lane.waiting.push({ operation, asker });
+    lane.running ??= this.#run(operation.namespace, lane);
+  }
+
   /**
-   * Queues an operation. A refusal is an outcome, not an error.
+   * Queues an operation and waits for its outcome.
    *
    * @throws RefusedError journal_unavailable where the database failed; whether
    *   the operation took effect is then unknown, and it may be submitted again
    */
   submit(operation: Operation): Promise<Outcome> {
-    return new Promise((resolve, reject) => {
-      let lane = this.#lanes.get(operation.namespace);
-      if (lane === undefined) {
-        lane = { waiting: [], running: undefined };
-        this.#lanes.set(operation.namespace, lane);
-      }
-      lane.waiting.push({ operation, resolve, reject });
-      lane.running ??= this.#run(operation.namespace, lane);
+    return new Promise((onOutcome, onFailure) => {
+      this.enqueue(operation, { onOutcome, onFailure });
     });
   }
 
@@ -83,7 +95,7 @@ export class Committer {
       try {
         await this.#commit(namespace, group);
       } catch (error) {
-        for (const waiting of group) waiting.reject(error);
+        for (const { asker } of group) asker.onFailure(error);
       }
     }
     this.#lanes.delete(namespace);
@@ -110,26 +122,24 @@ export class Committer {
     );
     if (committed.records.length > 0) onCommitted(namespace, committed.records);
     for (let index = 0; index < group.length; index++) {
-      const { operation, resolve } = group[index]!;
+      const { operation, asker } = group[index]!;
       const outcome = committed.outcomes[index]!;
       this.#apply(operation, outcome);
-      resolve(outcome);
+      asker.onOutcome(outcome);
     }
   }
 
   #apply(operation: Operation, outcome: Outcome): void {
     if (operation.kind === "create") return;
     const { producer } = operation;
-    if (outcome.t === "refused") producer.rejected = true;
+    if (outcome.t === "refused") producer.reject(outcome.refusal);
     if (operation.kind !== "open" || outcome.t !== "opened") return;
     producer.epoch = outcome.epoch;
     const key = holderKey(operation.namespace, producer.runId);
     const before = this.#holders.get(key);
     this.#holders.set(key, producer);
-    if (before !== undefined && before !== producer && !before.rejected) {
-      before.rejected = true;
-      before.onFenced(outcome.epoch);
-    }
+    if (before?.owner !== producer.owner)
+      before?.reject({ reason: "fenced", epoch: outcome.epoch });
   }
 }
 

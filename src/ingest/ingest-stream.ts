@@ -138,9 +138,7 @@ export class IngestStream {
 
   #open(open: OpenRun): void {
     const { runId } = open;
-    const producer = new Producer(runId, (epoch) =>
-      this.#reject(runId, { reason: "fenced", epoch }),
-    );
+    const producer = this.#newProducer(runId);
     this.#refuseUnless(runId, producer, () => {
       const namespace = checkNamespace("open.namespace", open.namespace);
       this.#namespace ??= namespace;
@@ -198,8 +196,9 @@ export class IngestStream {
   #producerOf(runId: string): Producer | undefined {
     const producer = this.#runs.get(runId);
     if (producer === undefined) {
-      this.#note(runId, new Producer(runId));
-      this.#reject(runId, { reason: "run_not_open", runId });
+      const stranger = this.#newProducer(runId);
+      this.#note(runId, stranger);
+      stranger.reject({ reason: "run_not_open", runId });
       return undefined;
     }
     return producer.rejected ? undefined : producer;
@@ -212,7 +211,7 @@ export class IngestStream {
       submit();
     } catch (error) {
       if (!(error instanceof RefusedError)) throw error;
-      this.#reject(runId, error.refusal);
+      producer.reject(error.refusal);
     }
   }
 
@@ -239,10 +238,10 @@ export class IngestStream {
     return false;
   }
 
-  #reject(runId: string, refusal: Refusal): void {
-    const producer = this.#runs.get(runId);
-    if (producer !== undefined) producer.rejected = true;
-    this.#outbox.push({ t: "rejected", runId, refusal });
+  #newProducer(runId: string): Producer {
+    return new Producer(runId, this, (refusal) =>
+      this.#outbox.push({ t: "rejected", runId, refusal }),
+    );
   }
 
   #submit(operation: Exclude<Operation, { kind: "create" }>, bytes: number, events: number): void {
@@ -250,16 +249,22 @@ export class IngestStream {
     this.#pendingBytes += bytes;
     this.#pendingFrames++;
     this.#count(producer, events);
-    this.#committer
-      .submit(operation)
-      .then((outcome) => this.#answer(operation, outcome))
-      .catch((error: unknown) => this.#outbox.end({ error }))
-      .finally(() => {
-        this.#pendingBytes -= bytes;
-        this.#pendingFrames--;
-        this.#count(producer, -events);
-        this.#wakeReader?.();
-      });
+    const settle = () => {
+      this.#pendingBytes -= bytes;
+      this.#pendingFrames--;
+      this.#count(producer, -events);
+      this.#wakeReader?.();
+    };
+    this.#committer.enqueue(operation, {
+      onOutcome: (outcome) => {
+        this.#answer(operation, outcome);
+        settle();
+      },
+      onFailure: (error) => {
+        this.#outbox.end({ error });
+        settle();
+      },
+    });
   }
 
   #count(producer: Producer, events: number): void {
@@ -292,9 +297,8 @@ export class IngestStream {
         this.#ended.add(operation.producer);
         this.#outbox.push({ t: "ended", namespace, run: outcome.run });
         return;
+      // Its producer has been told.
       case "refused":
-        this.#outbox.push({ t: "rejected", runId, refusal: outcome.refusal });
-        return;
       case "created":
       case "discarded":
         return;

@@ -12,13 +12,34 @@ export class Producer {
   readonly runId: string;
   /** Undefined until the open has committed. */
   epoch: number | undefined;
-  rejected = false;
-  /** Called at most once, when another producer of this process takes the run. */
-  readonly onFenced: (epoch: number) => void;
+  /** Whose hold it is: opening a run anew does not fence oneself. */
+  readonly owner: object;
+  #rejected = false;
+  readonly #onRejected: (refusal: Refusal) => void;
 
-  constructor(runId: string, onFenced: (epoch: number) => void = () => undefined) {
+  /**
+   * @param owner the stream; without one the producer is its own
+   * @param onRejected called once, with the first refusal
+   */
+  constructor(
+    runId: string,
+    owner?: object,
+    onRejected: (refusal: Refusal) => void = () => undefined,
+  ) {
     this.runId = runId;
-    this.onFenced = onFenced;
+    this.owner = owner ?? this;
+    this.#onRejected = onRejected;
+  }
+
+  get rejected(): boolean {
+    return this.#rejected;
+  }
+
+  /** Refuses the producer; only the first refusal counts, what follows is a consequence of it. */
+  reject(refusal: Refusal): void {
+    if (this.#rejected) return;
+    this.#rejected = true;
+    this.#onRejected(refusal);
   }
 }
 

@@ -1,0 +1,189 @@
+/**
+ * What Ingest streams should do, in the simplest terms: one request at a time,
+ * runs as arrays of payloads. The property compares the real thing with it.
+ */
+import { RunState } from "../../gen/runlog/v1/run_pb.js";
+
+/** A request of a producer; `stream` and `run` are indexes. */
+export type ModelStep =
+  | {
+      readonly kind: "open";
+      readonly stream: number;
+      readonly run: number;
+      readonly create: boolean;
+    }
+  | {
+      readonly kind: "append";
+      readonly stream: number;
+      readonly run: number;
+      /** Where the batch begins, relative to the next run_seq. */
+      readonly offset: number;
+      readonly count: number;
+      /** Sends other payloads than usual under these run_seqs. */
+      readonly differs: boolean;
+    }
+  | {
+      readonly kind: "finish";
+      readonly stream: number;
+      readonly run: number;
+      readonly offset: number;
+      readonly state: RunState.SUCCEEDED | RunState.FAILED;
+    };
+
+/** What a stream is told, acknowledgements apart. */
+export type ModelAnswer =
+  | {
+      readonly t: "opened";
+      readonly run: number;
+      readonly epoch: number;
+      readonly lastRunSeq: number;
+    }
+  | {
+      readonly t: "rejected";
+      readonly run: number;
+      readonly reason: string;
+      readonly expected?: number;
+      readonly epoch?: number;
+    }
+  | { readonly t: "ended"; readonly run: number; readonly state: RunState };
+
+/** A run: its payloads in order; run_seq is the index + 1. */
+export interface ModelRun {
+  readonly payloads: string[];
+  epoch: number;
+  state: RunState;
+}
+
+interface Hold {
+  readonly epoch: number;
+  rejected: boolean;
+}
+
+/** One stream as the model sees it. */
+class ModelStream {
+  readonly holds = new Map<number, Hold>();
+  readonly answers: ModelAnswer[] = [];
+  /** The last run_seq that was acknowledged, by run. */
+  readonly acked = new Map<number, number>();
+}
+
+/** The payload that a producer sends as a run_seq. */
+export function payloadOf(run: number, runSeq: number, differs: boolean): string {
+  return `${run}:${runSeq}${differs ? ":other" : ""}`;
+}
+
+/** The model's state. */
+export class IngestModel {
+  readonly runs = new Map<number, ModelRun>();
+  readonly streams: ModelStream[];
+
+  constructor(streamCount: number) {
+    this.streams = Array.from({ length: streamCount }, () => new ModelStream());
+  }
+
+  /** Next run_seq of a run, from which the offsets of a step count. */
+  next(run: number): number {
+    return (this.runs.get(run)?.payloads.length ?? 0) + 1;
+  }
+
+  /** A stream's connection is lost; a new one takes its place. */
+  drop(stream: number): void {
+    this.streams[stream] = new ModelStream();
+  }
+
+  apply(step: ModelStep): void {
+    const stream = this.streams[step.stream]!;
+    if (step.kind === "open") this.#open(stream, step.run, step.create);
+    else {
+      const hold = stream.holds.get(step.run);
+      if (hold === undefined) {
+        stream.holds.set(step.run, { epoch: 0, rejected: false });
+        this.#reject(stream, step.run, { reason: "run_not_open" });
+      } else if (!hold.rejected) {
+        if (step.kind === "append") this.#append(stream, step);
+        else this.#finish(stream, step);
+      }
+    }
+  }
+
+  #open(stream: ModelStream, run: number, create: boolean): void {
+    let known = this.runs.get(run);
+    if (known === undefined && !create) {
+      stream.holds.set(run, { epoch: 0, rejected: false });
+      this.#reject(stream, run, { reason: "run_not_found" });
+      return;
+    }
+    if (known === undefined) {
+      known = { payloads: [], epoch: 0, state: RunState.RUNNING };
+      this.runs.set(run, known);
+    }
+    known.epoch++;
+    for (const other of this.streams) {
+      const hold = other.holds.get(run);
+      if (other !== stream && hold !== undefined && !hold.rejected) {
+        this.#reject(other, run, { reason: "fenced", epoch: known.epoch });
+      }
+    }
+    stream.holds.set(run, { epoch: known.epoch, rejected: false });
+    stream.answers.push({
+      t: "opened",
+      run,
+      epoch: known.epoch,
+      lastRunSeq: known.payloads.length,
+    });
+  }
+
+  #append(stream: ModelStream, step: Extract<ModelStep, { kind: "append" }>): void {
+    const known = this.runs.get(step.run)!;
+    const expected = known.payloads.length + 1;
+    const first = Math.max(1, expected + step.offset);
+    if (first > expected) {
+      this.#reject(stream, step.run, { reason: "seq_gap", expected });
+      return;
+    }
+    const added: string[] = [];
+    const isBeyondEnd = first + step.count > expected;
+    if (isBeyondEnd && known.state !== RunState.RUNNING) {
+      this.#reject(stream, step.run, { reason: "run_finished" });
+      return;
+    }
+    for (let runSeq = first; runSeq < first + step.count; runSeq++) {
+      const payload = payloadOf(step.run, runSeq, step.differs);
+      const durable = known.payloads[runSeq - 1];
+      if (durable === undefined) added.push(payload);
+      else if (durable !== payload) {
+        this.#reject(stream, step.run, { reason: "conflict", expected });
+        return;
+      }
+    }
+    known.payloads.push(...added);
+    stream.acked.set(step.run, known.payloads.length);
+  }
+
+  #finish(stream: ModelStream, step: Extract<ModelStep, { kind: "finish" }>): void {
+    const known = this.runs.get(step.run)!;
+    const last = known.payloads.length;
+    const claimed = Math.max(0, last + step.offset);
+    if (known.state !== RunState.RUNNING) {
+      if (known.state === step.state && claimed === last) {
+        stream.answers.push({ t: "ended", run: step.run, state: known.state });
+      } else this.#reject(stream, step.run, { reason: "run_finished" });
+      return;
+    }
+    if (claimed > last) this.#reject(stream, step.run, { reason: "seq_gap", expected: last + 1 });
+    else if (claimed < last) this.#reject(stream, step.run, { reason: "invalid_field" });
+    else {
+      known.state = step.state;
+      stream.answers.push({ t: "ended", run: step.run, state: step.state });
+    }
+  }
+
+  #reject(
+    stream: ModelStream,
+    run: number,
+    why: { reason: string; expected?: number; epoch?: number },
+  ): void {
+    stream.holds.get(run)!.rejected = true;
+    stream.answers.push({ t: "rejected", run, ...why });
+  }
+}

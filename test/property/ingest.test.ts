@@ -1,0 +1,296 @@
+import assert from "node:assert/strict";
+import { create } from "@bufbuild/protobuf";
+import fc from "fast-check";
+import { type IngestRequest, IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";
+import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import { type IngestFrame, IngestStream } from "../../src/ingest/ingest-stream.ts";
+import type { Limits } from "../../src/limits.ts";
+import { type Domain, domainOver, eventOf, readAll } from "../support/domain.ts";
+import { describeJournal } from "../support/journals.ts";
+import { IngestModel, type ModelAnswer, type ModelStep, payloadOf } from "./ingest-model.ts";
+
+const runCount = 3;
+const streamCount = 3;
+
+type Step =
+  | ModelStep
+  | { readonly kind: "lose"; readonly stream: number }
+  | { readonly kind: "turns"; readonly count: number };
+
+const stream = fc.nat({ max: streamCount - 1 });
+const run = fc.nat({ max: runCount - 1 });
+const step: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: fc.constant("open" as const),
+      stream,
+      run,
+      create: fc.nat(5).map((n) => n > 0),
+    }),
+  },
+  {
+    weight: 10,
+    arbitrary: fc.record({
+      kind: fc.constant("append" as const),
+      stream,
+      run,
+      offset: fc.oneof(
+        { weight: 6, arbitrary: fc.constant(0) },
+        { weight: 3, arbitrary: fc.integer({ min: -9, max: -1 }) },
+        { weight: 1, arbitrary: fc.integer({ min: 1, max: 2 }) },
+      ),
+      count: fc.integer({ min: 1, max: 6 }),
+      differs: fc.nat(9).map((n) => n === 0),
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      kind: fc.constant("finish" as const),
+      stream,
+      run,
+      offset: fc.constantFrom(0, 0, 0, 1, -1),
+      state: fc.constantFrom(RunState.SUCCEEDED as const, RunState.FAILED as const),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant("lose" as const), stream }) },
+  { weight: 4, arbitrary: fc.record({ kind: fc.constant("turns" as const), count: fc.nat(6) }) },
+);
+
+/** A producer's connection: requests are handed over one by one, answers are noted. */
+class Connection {
+  readonly frames: IngestFrame[] = [];
+  readonly ended: Promise<unknown>;
+  #next: PromiseWithResolvers<IngestRequest | undefined> = Promise.withResolvers();
+  #asked: PromiseWithResolvers<void> = Promise.withResolvers();
+
+  constructor(domain: Domain) {
+    const frames = new IngestStream(domain).run(this.#requests());
+    this.ended = this.#note(frames).catch((error: unknown) => error);
+  }
+
+  async *#requests(): AsyncGenerator<IngestRequest> {
+    for (;;) {
+      this.#asked.resolve();
+      const request = await this.#next.promise;
+      if (request === undefined) return;
+      this.#next = Promise.withResolvers();
+      yield request;
+    }
+  }
+
+  async #note(batches: AsyncGenerator<IngestFrame[]>): Promise<undefined> {
+    for await (const frames of batches) this.frames.push(...frames);
+    return undefined;
+  }
+
+  /** Resolves when the server has taken the request and asks for the next. */
+  async send(request: IngestRequest): Promise<void> {
+    await this.#asked.promise;
+    this.#asked = Promise.withResolvers();
+    this.#next.resolve(request);
+    await this.#asked.promise;
+  }
+
+  async halfClose(): Promise<void> {
+    await this.#asked.promise;
+    this.#next.resolve(undefined);
+    assert.equal(await this.ended, undefined);
+  }
+
+  async lose(): Promise<void> {
+    await this.#asked.promise;
+    const lost = new Error("the connection is lost");
+    this.#next.reject(lost);
+    assert.equal(await this.ended, lost);
+  }
+}
+
+function toRequest(model: IngestModel, one: ModelStep): IngestRequest {
+  const runId = `run-${one.run}`;
+  switch (one.kind) {
+    case "open": {
+      const spec = one.create ? { create: { agentId: `agent-${one.run}` } } : {};
+      return create(IngestRequestSchema, { frame: { case: "open", value: { runId, ...spec } } });
+    }
+    case "append": {
+      const first = Math.max(1, model.next(one.run) + one.offset);
+      const events = Array.from({ length: one.count }, (_, i) =>
+        eventOf(payloadOf(one.run, first + i, one.differs)),
+      );
+      const value = { runId, firstRunSeq: BigInt(first), events };
+      return create(IngestRequestSchema, { frame: { case: "append", value } });
+    }
+    case "finish": {
+      const lastRunSeq = BigInt(Math.max(0, model.next(one.run) - 1 + one.offset));
+      const value = { runId, lastRunSeq, result: { state: one.state } };
+      return create(IngestRequestSchema, { frame: { case: "finish", value } });
+    }
+  }
+}
+
+function toAnswers(frames: readonly IngestFrame[]): ModelAnswer[] {
+  return frames.flatMap((frame): ModelAnswer[] => {
+    switch (frame.t) {
+      case "opened":
+        return [
+          {
+            t: "opened",
+            run: Number(frame.runId.slice(4)),
+            epoch: frame.epoch,
+            lastRunSeq: frame.lastRunSeq,
+          },
+        ];
+      case "ended":
+        return [{ t: "ended", run: Number(frame.run.run_id.slice(4)), state: frame.run.state }];
+      case "rejected": {
+        const { refusal } = frame;
+        return [
+          {
+            t: "rejected",
+            run: Number(frame.runId.slice(4)),
+            reason: refusal.reason,
+            ...("expectedRunSeq" in refusal ? { expected: refusal.expectedRunSeq } : {}),
+            ...("epoch" in refusal ? { epoch: refusal.epoch } : {}),
+          },
+        ];
+      }
+      default:
+        return [];
+    }
+  });
+}
+
+/** Every acknowledgement that the producers of a run got, with its place in the journal. */
+type Acks = { readonly runId: string; readonly runSeq: number; readonly seq: number }[];
+
+async function compare(
+  domain: Domain,
+  steps: readonly Step[],
+): Promise<{ model: IngestModel; acks: Acks }> {
+  const model = new IngestModel(streamCount);
+  const connections = Array.from({ length: streamCount }, () => new Connection(domain));
+  const acks: Acks = [];
+  const note = ({ frames }: Connection) => {
+    for (const frame of frames) if (frame.t === "ack") acks.push(frame);
+  };
+  for (const one of steps) {
+    if (one.kind === "turns") {
+      for (let i = 0; i < one.count; i++) await new Promise((resolve) => setImmediate(resolve));
+    } else if (one.kind === "lose") {
+      const connection = connections[one.stream]!;
+      await connection.lose();
+      note(connection);
+      connections[one.stream] = new Connection(domain);
+      model.drop(one.stream);
+    } else {
+      const request = toRequest(model, one);
+      model.apply(one);
+      await connections[one.stream]!.send(request);
+    }
+  }
+  // All together: a stream that ends early would miss that it was fenced.
+  await domain.committer.idle();
+  for (const [index, connection] of connections.entries()) {
+    await connection.halfClose();
+    note(connection);
+    const expected = model.streams[index]!;
+    const answers = toAnswers(connection.frames);
+    for (let runIndex = 0; runIndex < runCount; runIndex++) {
+      // Between runs there is no order: what needs no commit is answered first.
+      assert.deepEqual(
+        answers.filter((answer) => answer.run === runIndex),
+        expected.answers.filter((answer) => answer.run === runIndex),
+        `what stream ${index} is told of run ${runIndex}`,
+      );
+    }
+    for (const [runIndex, lastAcked] of expected.acked) {
+      const own = connection.frames.filter((f) => f.t === "ack" && f.runId === `run-${runIndex}`);
+      const runSeqs = own.map((frame) => (frame.t === "ack" ? frame.runSeq : 0));
+      assert.equal(
+        runSeqs.at(-1),
+        lastAcked,
+        "all that was accepted is acknowledged at half-close",
+      );
+      assert.deepEqual(
+        runSeqs,
+        runSeqs.toSorted((a, b) => a - b),
+        "acknowledgements do not go back",
+      );
+    }
+  }
+  return { model, acks };
+}
+
+const settings: Readonly<Record<string, Partial<Limits>>> = {
+  "with the usual limits": {},
+  "with streams that are not read while one frame is uncommitted": {
+    maxPendingFramesPerStream: 0,
+    maxCommitOps: 2,
+  },
+};
+
+describeJournal("ingest does what its model does", (open) => {
+  for (const [name, limits] of Object.entries(settings)) {
+    it(`for random batches, overlaps, gaps, conflicts, reopenings, stale producers and lost connections, ${name}`, async () => {
+      await fc.assert(
+        fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 120 }), async (steps) => {
+          const store = await open();
+          try {
+            const { model, acks } = await compare(domainOver(store.journal, limits), steps);
+            const records = await readAll(store.journal);
+            assert.deepEqual(
+              records.map((record) => Number(record.seq)),
+              records.map((_, index) => index + 1),
+              "seq is dense",
+            );
+            const times = records.map((record) => record.recordTime!);
+            const ms = times.map((time) => Number(time.seconds) * 1000 + time.nanos / 1e6);
+            assert.deepEqual(
+              ms,
+              ms.toSorted((a, b) => a - b),
+              "record_time does not decrease",
+            );
+            for (const [index, known] of model.runs) {
+              const own = records.filter((record) => record.runId === `run-${index}`);
+              const events = own.filter((record) => record.record.case === "event");
+              assert.deepEqual(
+                events.map((record) => Number(record.runSeq)),
+                known.payloads.map((_, at) => at + 1),
+                "run_seq is dense",
+              );
+              assert.deepEqual(
+                events.map(({ record }) =>
+                  record.case === "event" ? Buffer.from(record.value.data).toString() : "",
+                ),
+                known.payloads,
+                "a run holds what its producers were told that it holds",
+              );
+              const facts = own.filter((record) => record.record.case !== "event");
+              const isEnded = known.state !== RunState.RUNNING;
+              assert.deepEqual(
+                facts.map((record) => record.record.case),
+                isEnded ? ["runStarted", "runFinished"] : ["runStarted"],
+              );
+              assert.equal(own[0]?.record.case, "runStarted");
+              if (isEnded) assert.equal(own.at(-1)?.record.case, "runFinished");
+            }
+            for (const ack of acks) {
+              const record = records[ack.seq - 1];
+              assert.equal(record?.runId, ack.runId);
+              assert.equal(
+                Number(record?.runSeq),
+                ack.runSeq,
+                "an acknowledged event is at its seq",
+              );
+            }
+          } finally {
+            await store.remove();
+          }
+        }),
+        { numRuns: 200 },
+      );
+    });
+  }
+});
