@@ -12,7 +12,10 @@ export interface Limits {
   readonly maxEventBytes: number;
   /** Bytes of the events of one Append. Told to producers in IngestLimits. */
   readonly maxAppendBytes: number;
-  /** Bytes of one message on the wire; above maxAppendBytes, for its framing. */
+  /**
+   * Bytes of one message on the wire. Above maxAppendBytes, so that an append
+   * over its limit is told so by us and not cut by the transport.
+   */
   readonly maxMessageBytes: number;
   /** Events of one run that may await acknowledgement. */
   readonly maxUnackedEvents: number;
@@ -44,7 +47,7 @@ export interface Limits {
 export const defaultLimits: Limits = {
   maxEventBytes: 1 * MiB,
   maxAppendBytes: 4 * MiB,
-  maxMessageBytes: 4 * MiB + 256 * KiB,
+  maxMessageBytes: 8 * MiB,
   maxUnackedEvents: 100_000,
   maxPendingBytesPerStream: 16 * MiB,
   maxPendingFramesPerStream: 1_024,

@@ -106,7 +106,6 @@ export function checkEvent(field: string, event: Event, maxEventBytes: number): 
     throw new RefusedError({
       reason: "too_large",
       field,
-      bytes: bytes.length,
       limit: maxEventBytes,
     });
   }
@@ -126,7 +125,7 @@ export function checkEvents(
     return one;
   });
   if (bytes > limits.maxAppendBytes) {
-    throw new RefusedError({ reason: "too_large", field, bytes, limit: limits.maxAppendBytes });
+    throw new RefusedError({ reason: "too_large", field, limit: limits.maxAppendBytes });
   }
   return { events: checked, bytes };
 }
@@ -171,7 +170,6 @@ export function checkResult(
   }
   checkLength(`${field}.output_content_type`, result.outputContentType, maxContentTypeBytes);
   const bytes = toBinary(RunResultSchema, result).length;
-  if (bytes > maxBytes)
-    throw new RefusedError({ reason: "too_large", field, bytes, limit: maxBytes });
+  if (bytes > maxBytes) throw new RefusedError({ reason: "too_large", field, limit: maxBytes });
   return result;
 }

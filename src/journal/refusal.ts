@@ -22,7 +22,6 @@ export type Refusal =
   | {
       readonly reason: "too_large";
       readonly field: string;
-      readonly bytes: number;
       readonly limit: number;
     }
   | { readonly reason: "conflict"; readonly runSeq: number; readonly expectedRunSeq: number }
@@ -67,7 +66,7 @@ export function describeRefusal(refusal: Refusal): string {
     case "run_not_open":
       return `run ${JSON.stringify(refusal.runId)} is not open on this stream: send open first`;
     case "too_large":
-      return `${refusal.field} has ${refusal.bytes} bytes, the limit is ${refusal.limit}`;
+      return `${refusal.field} is over the limit of ${refusal.limit} bytes`;
     case "conflict":
       return `the event sent as run_seq ${refusal.runSeq} differs from the durable one; the run goes on with ${refusal.expectedRunSeq}`;
     case "cursor_trimmed":

@@ -37,7 +37,7 @@ async function* ingest(
 ): AsyncGenerator<IngestResponse> {
   const { committer, limits, draining, onUnexpected } = context;
   const stream = new IngestStream({ committer, limits });
-  const onAbort = () => stream.fail(call.signal.reason);
+  const onAbort = () => stream.fail(ConnectError.from(call.signal.reason, Code.Canceled));
   call.signal.addEventListener("abort", onAbort);
   const notDraining = draining.onStart(() => stream.goAway("the server is going away"));
   const notEnding = draining.onDeadline(() =>
@@ -56,7 +56,10 @@ async function* ingest(
   }
 }
 
-/** Gives the error for a message over the limit, which is Connect's own, our detail. */
+/**
+ * Gives what Connect throws while requests are read its meaning here: a message
+ * over the limit is a refusal, and a connection that broke is nobody's error.
+ */
 async function* typed(
   requests: AsyncIterable<IngestRequest>,
   limit: number,
@@ -64,8 +67,8 @@ async function* typed(
   try {
     yield* requests;
   } catch (error) {
-    if (!(error instanceof ConnectError) || error.code !== Code.ResourceExhausted) throw error;
-    const bytes = Number(/message size (\d+)/.exec(error.rawMessage)?.[1] ?? limit + 1);
-    throw new RefusedError({ reason: "too_large", field: "frame", bytes, limit });
+    if (!(error instanceof ConnectError)) throw ConnectError.from(error, Code.Canceled);
+    if (error.code !== Code.ResourceExhausted) throw error;
+    throw new RefusedError({ reason: "too_large", field: "frame", limit });
   }
 }

@@ -10,11 +10,17 @@ import * as http from "node:http";
 import * as http2 from "node:http2";
 import type * as net from "node:net";
 
-/** Answers a request of either protocol; connect-node's adapter is one. */
-export type RequestHandler = (
-  request: http.IncomingMessage | http2.Http2ServerRequest,
-  response: http.ServerResponse | http2.Http2ServerResponse,
-) => void;
+/** A request of either protocol. */
+export type PortRequest = http.IncomingMessage | http2.Http2ServerRequest;
+
+/** The response of either protocol, as far as their writeHead and end agree. */
+export type PortResponse = (http.ServerResponse | http2.Http2ServerResponse) & {
+  writeHead(status: number, headers: Record<string, string>): unknown;
+  end(text: string): unknown;
+};
+
+/** Answers a request. */
+export type RequestHandler = (request: PortRequest, response: PortResponse) => void;
 
 /** A port that listens. */
 export interface Port {
@@ -132,6 +138,8 @@ function route(
     socket.off("error", onError);
     socket.off("timeout", onTimeout);
     socket.setTimeout(0);
+    // An HTTP/1.1 client may half-close; an HTTP/2 one that does has gone.
+    if (isHttp2) socket.allowHalfOpen = false;
     if (isHttp2) serve.http2();
     else serve.http1();
     // Being read by hand has paused it.

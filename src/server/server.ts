@@ -1,5 +1,4 @@
 /** Puts a server together: journal, domain, services, port; and takes it apart again in order. */
-import { connectNodeAdapter } from "@connectrpc/connect-node";
 import type { Logger } from "pino";
 import { Health } from "../../gen/grpc/health/v1/health_pb.js";
 import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
@@ -16,6 +15,7 @@ import { Draining } from "./draining.ts";
 import { healthService } from "./health.ts";
 import { ingestService } from "./ingest-service.ts";
 import { listen, type Port, type RequestHandler } from "./port.ts";
+import { rpcHandler } from "./rpc-handler.ts";
 import { runService } from "./run-service.ts";
 import type { ServiceContext } from "./service-context.ts";
 import { subscribeService } from "./subscribe-service.ts";
@@ -81,7 +81,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   };
   let port: Port;
   try {
-    port = await listen(options.host, options.port, requestHandler(context));
+    port = await listen(options.host, options.port, requestHandler(context, logger));
   } catch (error) {
     await journal.close();
     throw error;
@@ -98,25 +98,29 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   };
 }
 
-function requestHandler(context: ServiceContext): RequestHandler {
-  const handler = connectNodeAdapter({
+function requestHandler(context: ServiceContext, logger: Logger): RequestHandler {
+  const { limits, draining } = context;
+  return rpcHandler({
     routes(router) {
       router.service(RunService, runService(context));
       router.service(IngestService, ingestService(context));
       router.service(SubscribeService, subscribeService(context));
       router.service(AdminService, adminService(context));
-      router.service(Health, healthService(context.draining));
+      router.service(Health, healthService(draining));
     },
-    readMaxBytes: context.limits.maxMessageBytes,
-    compressMinBytes: neverCompress,
+    router: { readMaxBytes: limits.maxMessageBytes, compressMinBytes: neverCompress },
     fallback(request, response) {
       const isHealth = request.method === "GET" && request.url === "/healthz";
-      const status = isHealth ? (context.draining.started ? 503 : 200) : 404;
+      const [status, text] = isHealth
+        ? draining.started
+          ? [503, "draining"]
+          : [200, "serving"]
+        : [404, "not found"];
       response.writeHead(status, { "content-type": "text/plain" });
-      response.end(isHealth ? (status === 200 ? "serving\n" : "draining\n") : "not found\n");
+      response.end(`${text}\n`);
     },
+    onFailure: (method, error) => logger.warn({ err: error, method }, "a response was cut"),
   });
-  return handler as RequestHandler;
 }
 
 async function drain(

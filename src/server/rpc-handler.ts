@@ -1,0 +1,56 @@
+/**
+ * Answers requests of either HTTP version with Connect's handlers. connect-node
+ * has an adapter for this, but it writes to the console when a client goes
+ * away in the middle of a response, which is no error here.
+ */
+import {
+  Code,
+  ConnectError,
+  type ConnectRouter,
+  type ConnectRouterOptions,
+  createConnectRouter,
+} from "@connectrpc/connect";
+import {
+  compressionBrotli,
+  compressionGzip,
+  universalRequestFromNodeRequest,
+  universalResponseToNodeResponse,
+} from "@connectrpc/connect-node";
+import type { RequestHandler } from "./port.ts";
+
+/** How to answer. */
+export interface RpcHandlerOptions {
+  /** Registers the services. */
+  readonly routes: (router: ConnectRouter) => void;
+  readonly router: ConnectRouterOptions;
+  /** Answers what is no method of a service. */
+  readonly fallback: RequestHandler;
+  /** Told about responses that could not be written though the client was there. */
+  readonly onFailure: (method: string, error: unknown) => void;
+}
+
+/** What is left to say when the client has gone, or cancelled. */
+const gone: ReadonlySet<Code> = new Set([Code.Aborted, Code.Canceled]);
+
+/** Makes the handler. Compressed requests are understood. */
+export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
+  const router = createConnectRouter({
+    acceptCompression: [compressionGzip, compressionBrotli],
+    ...options.router,
+  });
+  options.routes(router);
+  const methods = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
+  return (request, response) => {
+    const path = request.url?.split("?", 1)[0] ?? "";
+    const handler = methods.get(path);
+    if (handler === undefined) {
+      options.fallback(request, response);
+      return;
+    }
+    handler(universalRequestFromNodeRequest(request, response, undefined, undefined))
+      .then((answer) => universalResponseToNodeResponse(answer, response))
+      .catch((error: unknown) => {
+        if (!gone.has(ConnectError.from(error).code)) options.onFailure(path, error);
+      });
+  };
+}
