@@ -1,0 +1,51 @@
+/**
+ * Waiting between attempts: exponential with full jitter, so that thousands
+ * of clients that lost the same server do not return in step.
+ *
+ * Invariant: every wait ends at once when its signal aborts.
+ */
+
+/** How long to wait between attempts. */
+export interface BackoffOptions {
+  /** Milliseconds that the first wait takes at most. */
+  readonly baseMs: number;
+  /** Milliseconds that any wait takes at most. */
+  readonly capMs: number;
+}
+
+/** Short enough that a server's restart is hardly seen, bounded so that an outage costs little. */
+export const defaultBackoff: BackoffOptions = { baseMs: 200, capMs: 10_000 };
+
+/**
+ * Milliseconds to wait after `attempt` failed attempts in a row (1 is the
+ * first), uniform in [0, min(cap, base · 2^(attempt − 1))). `random` returns
+ * a number in [0, 1), as Math.random does. Source of the formula:
+ * https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+ */
+export function backoffMs(attempt: number, options: BackoffOptions, random: () => number): number {
+  // Beyond 2^30 the cap has long won; the bound only keeps the power finite.
+  const ceiling = Math.min(
+    options.capMs,
+    options.baseMs * 2 ** Math.min(30, Math.max(0, attempt - 1)),
+  );
+  return Math.floor(random() * ceiling);
+}
+
+/** Resolves after `ms` milliseconds; rejects with the signal's reason once it aborts. */
+export function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) {
+      reject(signal.reason);
+      return;
+    }
+    const onAbort = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", onAbort);
+      resolve();
+    }, ms);
+    signal.addEventListener("abort", onAbort, { once: true });
+  });
+}

@@ -1,0 +1,143 @@
+/**
+ * What a call's end means to a client: try again, or stop and tell.
+ *
+ * Invariant: a refusal that the server explained (it carries an ErrorDetail)
+ * is never retried unless its reason says that the server was at fault. An
+ * end that nobody explained is retried, because proxies turn a lost
+ * connection into almost any code.
+ */
+import { Code, ConnectError } from "@connectrpc/connect";
+import { type ErrorDetail, ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
+
+/** The server refused, for a reason that trying again does not change. */
+export class RefusalError extends Error {
+  /** gRPC code; undefined where one run of a stream was refused and the call went on. */
+  readonly code: Code | undefined;
+  /** Why; UNSPECIFIED where no ErrorDetail came with the status. */
+  readonly reason: Reason;
+  /** The server's data on it: limit, expectedRunSeq, epoch, earliestSeq, latestSeq. */
+  readonly detail: ErrorDetail | undefined;
+
+  constructor(
+    message: string,
+    code: Code | undefined,
+    detail: ErrorDetail | undefined,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+    this.name = "RefusalError";
+    this.code = code;
+    this.reason = detail?.reason ?? Reason.UNSPECIFIED;
+    this.detail = detail;
+  }
+}
+
+/**
+ * The server's journal holds less of the run than it had acknowledged: it was
+ * restored from a backup, or it is another one. The sender no longer has the
+ * missing events, so nothing that it could do would repair the run.
+ */
+export class JournalWentBackError extends Error {
+  /** run_seq up to which events had been acknowledged. */
+  readonly acknowledgedRunSeq: number;
+  /** run_seq of the last event that the server holds now. */
+  readonly lastRunSeq: number;
+
+  constructor(acknowledgedRunSeq: number, lastRunSeq: number) {
+    super(
+      `the server had acknowledged events up to run_seq ${acknowledgedRunSeq} and now holds only ${lastRunSeq}: ` +
+        "its journal was restored or replaced",
+    );
+    this.name = "JournalWentBackError";
+    this.acknowledgedRunSeq = acknowledgedRunSeq;
+    this.lastRunSeq = lastRunSeq;
+  }
+}
+
+/** The run holds events that this sender never sent: another producer writes to it. */
+export class ForeignEventsError extends Error {
+  /** The highest run_seq that this sender ever sent. */
+  readonly sentRunSeq: number;
+  /** run_seq of the last event that the server holds. */
+  readonly lastRunSeq: number;
+
+  constructor(sentRunSeq: number, lastRunSeq: number) {
+    super(
+      `the run goes up to run_seq ${lastRunSeq}, but this producer sent only ${sentRunSeq}: ` +
+        "another producer writes to the same run id",
+    );
+    this.name = "ForeignEventsError";
+    this.sentRunSeq = sentRunSeq;
+    this.lastRunSeq = lastRunSeq;
+  }
+}
+
+/** The sender was closed, or aborted by its signal (see `cause`), before it could do this. */
+export class SenderClosedError extends Error {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "SenderClosedError";
+  }
+}
+
+/** Something that had to arrive in time did not. Retried, like every unexplained end. */
+export class NoAnswerError extends Error {
+  /** Milliseconds that were waited. */
+  readonly waitedMs: number;
+
+  constructor(what: string, waitedMs: number) {
+    super(`no ${what} within ${waitedMs} ms`);
+    this.name = "NoAnswerError";
+    this.waitedMs = waitedMs;
+  }
+}
+
+/** Reads the ErrorDetail of a status, if it carries one. */
+export function errorDetailOf(error: unknown): ErrorDetail | undefined {
+  return error instanceof ConnectError ? error.findDetails(ErrorDetailSchema)[0] : undefined;
+}
+
+/** Whether a refusal with this reason can be over the next time. */
+export function isRetryableReason(reason: Reason): boolean {
+  return reason === Reason.DRAINING || reason === Reason.JOURNAL_UNAVAILABLE;
+}
+
+/**
+ * Whether to call again after this end of a call.
+ *
+ * With an ErrorDetail its reason decides. Without one the server itself did
+ * not speak, and almost any code may be a proxy's or a broken connection's:
+ * INTERNAL "missing status", INVALID_ARGUMENT "incomplete envelope", UNKNOWN
+ * from an HTTP 502, RESOURCE_EXHAUSTED from a 429. Three codes stay final,
+ * since they mean a wrong address or wrong credentials wherever they come
+ * from, and asking again for ever would hide that: UNIMPLEMENTED (also an
+ * HTTP 404), UNAUTHENTICATED (401), PERMISSION_DENIED (403).
+ */
+export function isRetryable(error: unknown): boolean {
+  if (error instanceof RefusalError) {
+    return isRetryableReason(error.reason);
+  }
+  const detail = errorDetailOf(error);
+  if (detail !== undefined) {
+    return isRetryableReason(detail.reason);
+  }
+  if (!(error instanceof ConnectError)) {
+    return error instanceof NoAnswerError;
+  }
+  switch (error.code) {
+    case Code.Unimplemented:
+    case Code.Unauthenticated:
+    case Code.PermissionDenied:
+      return false;
+    default:
+      return true;
+  }
+}
+
+/** Turns the final end of a call into an error that carries its data; others pass unchanged. */
+export function toFinalError(error: unknown): Error {
+  if (error instanceof ConnectError) {
+    return new RefusalError(error.rawMessage, error.code, errorDetailOf(error), { cause: error });
+  }
+  return error instanceof Error ? error : new Error(String(error));
+}

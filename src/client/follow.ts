@@ -1,0 +1,250 @@
+/**
+ * Reading a journal from a cursor, for as long as it takes.
+ *
+ * Invariant: the cursor moves with every frame that says how far the journal
+ * was read (events, CaughtUp, Progress), and every call after the first one
+ * starts there. The server is exact, so nothing is compared or thrown away:
+ * what this yields is each matching record once, in seq order.
+ */
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { createClient, type Transport } from "@connectrpc/connect";
+import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import {
+  StopPolicy,
+  type SubscribeRequestSchema,
+  type SubscribeResponse,
+  SubscribeService,
+} from "../../gen/runlog/v1/subscribe_pb.js";
+import { type BackoffOptions, backoffMs, defaultBackoff, sleep } from "./backoff.ts";
+import { isRetryable, NoAnswerError, toFinalError } from "./errors.ts";
+import { followProgressIntervalMs, followSilentIntervals } from "./limits.ts";
+
+/** What to follow, from where, and until when. */
+export interface FollowRequest {
+  /** Empty or unset: "default". */
+  readonly namespace?: string;
+  readonly filter: MessageInitShape<typeof EventFilterSchema>;
+  /** Exclusive: 0n is the beginning, "now" what becomes durable from now on. */
+  readonly after: bigint | "now";
+  /** Where `after` came from; checked by the server where it is set. */
+  readonly journalId?: string;
+  /** Unset: never ends by itself. */
+  readonly stop?: StopPolicy;
+  /** Wait for runs that do not exist yet, instead of RUN_NOT_FOUND. */
+  readonly allowMissing?: boolean;
+  /** Milliseconds between Progress frames, at least 1000. Default 15,000. */
+  readonly progressIntervalMs?: number;
+}
+
+/** Where a follower stands. */
+export type FollowState =
+  | { readonly t: "connecting"; readonly attempt: number }
+  /** The subscription stands; the cursor belongs to this journal. */
+  | { readonly t: "following"; readonly journalId: string; readonly resumed: boolean }
+  /** The call ended; the next one resumes after `cursor`. */
+  | {
+      readonly t: "waiting";
+      readonly attempt: number;
+      readonly delayMs: number;
+      readonly error: Error;
+    };
+
+/** How to follow. */
+export interface FollowOptions {
+  /** Ends the following: the iteration throws the signal's reason. */
+  readonly signal?: AbortSignal;
+  /** Told of every change. Must not throw. */
+  readonly onState?: (state: FollowState) => void;
+  readonly backoff?: BackoffOptions;
+  /** Jitter of the waits between calls, in [0, 1). Default: Math.random. */
+  readonly random?: () => number;
+}
+
+/** A step of the following. `cursor` can be handed back as `after`. */
+export type FollowItem =
+  /** Records in seq order, at least one. */
+  | { readonly t: "records"; readonly records: readonly SequencedEvent[]; readonly cursor: bigint }
+  /** What was durable at the start has been yielded; what follows is live. Once. */
+  | { readonly t: "caught_up"; readonly cursor: bigint }
+  /** Nothing up to the cursor is outstanding. */
+  | { readonly t: "progress"; readonly cursor: bigint };
+
+/**
+ * Follows the records that match, across any number of calls and servers.
+ * Ends where the stop policy does. Throws RefusalError where trying again
+ * cannot help (CURSOR_TRIMMED, JOURNAL_CHANGED, RUN_ID_LIMIT, …).
+ *
+ * To stop early, abort the signal: a `return()` from outside would wait for
+ * the next frame.
+ */
+export async function* follow(
+  transport: Transport,
+  request: FollowRequest,
+  options: FollowOptions = {},
+): AsyncGenerator<FollowItem, void, undefined> {
+  const { onState, backoff = defaultBackoff, random = Math.random } = options;
+  const signal = options.signal ?? new AbortController().signal;
+  const silentMs = followSilentIntervals * (request.progressIntervalMs ?? followProgressIntervalMs);
+  const client = createClient(SubscribeService, transport);
+  const position = new Position(request);
+  for (let failures = 0; ; ) {
+    signal.throwIfAborted();
+    onState?.({ t: "connecting", attempt: failures });
+    const call = new AbortController();
+    const onAbort = () => call.abort(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    let progressed = false;
+    let goAway = false;
+    let error: unknown;
+    try {
+      const responses = client.subscribe(position.toRequest(), {
+        signal: call.signal,
+        timeoutMs: 0,
+      });
+      const iterator = responses[Symbol.asyncIterator]();
+      while (!goAway) {
+        const next = await orAbort(iterator.next(), call, silentMs);
+        if (next.done === true) {
+          break;
+        }
+        const { frame } = next.value;
+        goAway = frame.case === "goAway";
+        if (frame.case === "subscribed") {
+          onState?.({
+            t: "following",
+            journalId: frame.value.journalId,
+            resumed: position.subscribed,
+          });
+        }
+        const item = position.advance(frame);
+        if (item !== undefined) {
+          progressed = true;
+          yield item;
+        }
+      }
+    } catch (thrown) {
+      // Connect wraps the reason of an abort; our own says more.
+      error = call.signal.aborted ? call.signal.reason : thrown;
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      call.abort();
+    }
+    signal.throwIfAborted();
+    if (position.isDone(error === undefined && !goAway)) {
+      return;
+    }
+    if (error !== undefined && !isRetryable(error)) {
+      throw toFinalError(error);
+    }
+    failures = progressed ? 1 : failures + 1;
+    const delayMs = backoffMs(failures, backoff, random);
+    const reason = error instanceof Error ? error : new Error("the server ended the call");
+    onState?.({ t: "waiting", attempt: failures, delayMs, error: reason });
+    await sleep(delayMs, signal);
+  }
+}
+
+/** Where a follower stands in the journal, and whether it is done. */
+class Position {
+  readonly #request: FollowRequest;
+  #after: bigint | "now";
+  #journalId: string;
+  #caughtUp = false;
+  #subscribed = false;
+
+  constructor(request: FollowRequest) {
+    this.#request = request;
+    this.#after = request.after;
+    this.#journalId = request.journalId ?? "";
+  }
+
+  /** Whether a call was accepted before. */
+  get subscribed(): boolean {
+    return this.#subscribed;
+  }
+
+  toRequest(): MessageInitShape<typeof SubscribeRequestSchema> {
+    const {
+      namespace = "",
+      filter,
+      stop,
+      allowMissing = false,
+      progressIntervalMs,
+    } = this.#request;
+    return {
+      namespace,
+      filter,
+      start:
+        this.#after === "now"
+          ? { case: "fromNow", value: true }
+          : { case: "afterSeq", value: this.#after },
+      stop: stop ?? StopPolicy.UNSPECIFIED,
+      progressInterval: durationFromMs(progressIntervalMs ?? followProgressIntervalMs),
+      allowMissing,
+      journalId: this.#journalId,
+    };
+  }
+
+  /** Moves with a frame and says what the follower yields for it, if anything. */
+  advance(frame: SubscribeResponse["frame"]): FollowItem | undefined {
+    switch (frame.case) {
+      case "subscribed":
+        this.#journalId = frame.value.journalId;
+        this.#subscribed = true;
+        // "now" was this moment: after a break, what came since is wanted too.
+        if (this.#after === "now") {
+          this.#after = frame.value.latestSeq;
+        }
+        return undefined;
+      case "events": {
+        const records = frame.value.events;
+        const last = records.at(-1);
+        if (last === undefined) {
+          return undefined;
+        }
+        this.#after = last.seq;
+        return { t: "records", records, cursor: last.seq };
+      }
+      case "caughtUp": {
+        const cursor = frame.value.seq;
+        this.#after = cursor;
+        // A resumed call catches up again; for the reader that is no news.
+        const t = this.#caughtUp ? "progress" : "caught_up";
+        this.#caughtUp = true;
+        return { t, cursor };
+      }
+      case "progress":
+        this.#after = frame.value.seq;
+        return { t: "progress", cursor: frame.value.seq };
+      default:
+        return undefined;
+    }
+  }
+
+  /** Whether the stop policy is met, after a call that the server ended regularly or not. */
+  isDone(endedByServer: boolean): boolean {
+    switch (this.#request.stop) {
+      case StopPolicy.CAUGHT_UP:
+        // Once caught up, a broken end has nothing left to bring.
+        return endedByServer || this.#caughtUp;
+      case StopPolicy.FINISHED:
+        return endedByServer;
+      default:
+        return false;
+    }
+  }
+}
+
+/** Waits for a frame; aborts the call where none comes in time, so that it rejects. */
+async function orAbort<T>(next: Promise<T>, call: AbortController, timeoutMs: number): Promise<T> {
+  const timer = setTimeout(
+    () => call.abort(new NoAnswerError("frame of the subscription", timeoutMs)),
+    timeoutMs,
+  );
+  try {
+    return await next;
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,33 @@
+/** The client: a reliable producer, a resuming consumer, typed errors. Browser-safe. */
+export { type BackoffOptions, defaultBackoff } from "./backoff.ts";
+export {
+  errorDetailOf,
+  ForeignEventsError,
+  isRetryable,
+  isRetryableReason,
+  JournalWentBackError,
+  NoAnswerError,
+  RefusalError,
+  SenderClosedError,
+  toFinalError,
+} from "./errors.ts";
+export {
+  type FollowItem,
+  type FollowOptions,
+  type FollowRequest,
+  type FollowState,
+  follow,
+} from "./follow.ts";
+export type { Opened } from "./ingest-call.ts";
+export { defaultSenderLimits, type SenderLimits } from "./limits.ts";
+export { openRun, RunSender } from "./sender.ts";
+export type {
+  Closed,
+  Drop,
+  EventInit,
+  Finished,
+  OpenRunOptions,
+  ResultInit,
+  SenderState,
+  SenderStats,
+} from "./sender-types.ts";

@@ -1,0 +1,66 @@
+/**
+ * What the client holds and how long it waits. The server's own limits arrive
+ * with RunOpened; these stand until then, and bound the client itself.
+ */
+import { defaultLimits } from "../limits.ts";
+import { type BackoffOptions, defaultBackoff } from "./backoff.ts";
+
+/** Bounds of one sender. */
+export interface SenderLimits {
+  /** Events that may wait for their acknowledgement. */
+  readonly maxBufferedEvents: number;
+  /**
+   * Encoded bytes of events after which the buffer is full. The event that
+   * reaches the bound is still taken, so memory is bounded by this plus one
+   * event.
+   */
+  readonly maxBufferedBytes: number;
+  /** Events in one Append. Measured in DESIGN.md: beyond 256 nothing is gained. */
+  readonly maxFrameEvents: number;
+  /** Encoded bytes of events in one Append, unless a single event is larger. */
+  readonly maxFrameBytes: number;
+  /** Milliseconds that an opening may take before it is abandoned and tried again. */
+  readonly openTimeoutMs: number;
+  /** Milliseconds without any acknowledgement while one is due, before the call is abandoned. */
+  readonly ackTimeoutMs: number;
+  /** Milliseconds that the server has to end a call which this side has half-closed. */
+  readonly halfCloseTimeoutMs: number;
+  /** Milliseconds that a call must have been open for its end to count as the first failure. */
+  readonly stableAfterMs: number;
+  /** Waits between calls. */
+  readonly backoff: BackoffOptions;
+}
+
+/** The defaults of a sender. */
+export const defaultSenderLimits: SenderLimits = {
+  maxBufferedEvents: 16_384,
+  maxBufferedBytes: 16 * 1024 * 1024,
+  maxFrameEvents: 256,
+  maxFrameBytes: 256 * 1024,
+  openTimeoutMs: 10_000,
+  ackTimeoutMs: 30_000,
+  halfCloseTimeoutMs: 5_000,
+  stableAfterMs: 10_000,
+  backoff: defaultBackoff,
+};
+
+/** Encoded bytes of one event, until the server has told its own limit. */
+export const defaultMaxEventBytes = defaultLimits.maxEventBytes;
+
+/** Encoded bytes of one Append, until the server has told its own limit. */
+export const defaultMaxAppendBytes = defaultLimits.maxAppendBytes;
+
+/**
+ * Bytes that an event's tag and length take inside an Append at most: 1 for
+ * the tag, 5 for a length below 2^35.
+ */
+export const eventFramingBytes = 6;
+
+/** Bytes that an Append takes besides its events: run id (to 128), run_seq, tags, lengths. */
+export const appendFramingBytes = 160;
+
+/** Milliseconds between Progress frames that a follower asks for. */
+export const followProgressIntervalMs = 15_000;
+
+/** Progress intervals without any frame after which a subscription is held to be dead. */
+export const followSilentIntervals = 3;

@@ -1,0 +1,75 @@
+/**
+ * gRPC over HTTP/2 for Node, set up for streams that stay open for days.
+ *
+ * Invariant: a dead peer is noticed within ping interval + ping timeout, even
+ * where no packet says so; nothing keeps the process alive once `close` ran.
+ */
+import type {
+  ClientHttp2Session,
+  ClientHttp2Stream,
+  ClientSessionRequestOptions,
+  OutgoingHttpHeaders,
+} from "node:http2";
+import type { Transport } from "@connectrpc/connect";
+import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+
+/** Milliseconds between PINGs while nothing arrives. gRPC servers take 10 s and more. */
+const pingIntervalMs = 20_000;
+/** Milliseconds for a PING's answer. */
+const pingTimeoutMs = 10_000;
+/** Bytes a server may send on one stream ahead of reading; Node's default of 64 KiB halves the rate. */
+const streamWindowBytes = 4 * 1024 * 1024;
+/** The same for all streams of the connection. */
+const connectionWindowBytes = 16 * 1024 * 1024;
+/** Bytes of one message: a frame to subscribers is far smaller, a single event at most a few MiB. */
+const readMaxBytes = 16 * 1024 * 1024;
+
+/** A transport with the connection that it owns. */
+export interface NodeConnection {
+  /** For openRun, follow, and any Connect client. */
+  readonly transport: Transport;
+  /** Ends the connection and all its calls at once. */
+  close(): void;
+}
+
+/**
+ * Connects to a server by URL, `http://` (HTTP/2 with prior knowledge) or
+ * `https://`; the connection is opened by the first call and again whenever a
+ * call finds it gone. Throws TypeError for an invalid URL.
+ */
+export function connectTo(url: string): NodeConnection {
+  const { origin } = new URL(url);
+  const sessions = new Http2SessionManager(
+    origin,
+    { pingIntervalMs, pingTimeoutMs },
+    { settings: { initialWindowSize: streamWindowBytes } },
+  );
+  const widened = new WeakSet<ClientHttp2Session>();
+  const transport = createGrpcTransport({
+    baseUrl: url,
+    readMaxBytes,
+    // Compression of responses costs far more than a local network does.
+    acceptCompression: [],
+    sessionManager: {
+      authority: sessions.authority,
+      async request(
+        method: string,
+        path: string,
+        headers: OutgoingHttpHeaders,
+        options: Omit<ClientSessionRequestOptions, "signal">,
+      ): Promise<ClientHttp2Stream> {
+        const stream = await sessions.request(method, path, headers, options);
+        const session = stream.session;
+        // The connection's own window has no setting; it is widened once per session.
+        if (session !== undefined && !widened.has(session as ClientHttp2Session)) {
+          widened.add(session as ClientHttp2Session);
+          session.setLocalWindowSize(connectionWindowBytes);
+        }
+        return stream;
+      },
+      notifyResponseByteRead: (stream: ClientHttp2Stream) =>
+        sessions.notifyResponseByteRead(stream),
+    },
+  });
+  return { transport, close: () => sessions.abort() };
+}

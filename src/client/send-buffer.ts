@@ -1,0 +1,217 @@
+/**
+ * The events of one run between the agent and the server's acknowledgement.
+ *
+ * Invariants: positions 1, 2, 3, … are given in the order of emit, with no
+ * gap; acked ≤ sent ≤ everSent ≤ last. run_seq = base + position, where base
+ * is what the run held when this sender first opened it; before that nothing
+ * has a run_seq. An event that has been on the wire is never taken out before
+ * it is known to be durable, nor changed.
+ *
+ * Plain data and synchronous decisions only: no clock, no transport.
+ */
+import type { Event } from "../../gen/runlog/v1/event_pb.js";
+import { ForeignEventsError, JournalWentBackError } from "./errors.ts";
+import { appendFramingBytes, eventFramingBytes } from "./limits.ts";
+
+interface Entry {
+  readonly event: Event;
+  /** Encoded size. */
+  readonly bytes: number;
+}
+
+/** Bounds of one frame, from this side's limits and the server's. */
+export interface FrameLimits {
+  readonly maxEvents: number;
+  readonly maxBytes: number;
+  readonly maxAppendBytes: number;
+  readonly maxUnackedEvents: number;
+}
+
+/** Consecutive events, ready to be sent. */
+export interface Frame {
+  readonly firstRunSeq: number;
+  readonly events: Event[];
+  /** How many of them had been on the wire before. */
+  readonly resent: number;
+}
+
+/** See the head of this file. */
+export class SendBuffer {
+  readonly #maxEvents: number;
+  readonly #maxBytes: number;
+  /** Entries of positions #acked + 1 … #last, from index #head on. */
+  #entries: (Entry | undefined)[] = [];
+  #head = 0;
+  #bytes = 0;
+  #base: number | undefined;
+  #acked = 0;
+  #sent = 0;
+  #everSent = 0;
+  #last = 0;
+
+  constructor(maxEvents: number, maxBytes: number) {
+    this.#maxEvents = maxEvents;
+    this.#maxBytes = maxBytes;
+  }
+
+  /** Whether push may be called: there is room for one more event. */
+  get hasRoom(): boolean {
+    return this.#last - this.#acked < this.#maxEvents && this.#bytes < this.#maxBytes;
+  }
+
+  /** Events that are not known to be durable. */
+  get unacked(): number {
+    return this.#last - this.#acked;
+  }
+
+  /** Events on the wire of the present call that await their acknowledgement. */
+  get inFlight(): number {
+    return this.#sent - this.#acked;
+  }
+
+  /** Events that this sender knows to be durable. */
+  get durable(): number {
+    return this.#acked;
+  }
+
+  /** run_seq of the last event, acknowledged or not. Only after the first opening. */
+  get lastRunSeq(): number {
+    return this.#baseRunSeq() + this.#last;
+  }
+
+  /** Takes an event of `bytes` encoded bytes. The caller has looked at hasRoom. */
+  push(event: Event, bytes: number): void {
+    this.#entries.push({ event, bytes });
+    this.#bytes += bytes;
+    this.#last++;
+  }
+
+  /**
+   * The run was opened and holds events up to `lastRunSeq`.
+   *
+   * The first time this fixes the base. Later the durable prefix leaves the
+   * buffer and the rest is sent again, if `ours`: that is, if no other
+   * producer can have opened the run in between. Otherwise what the server
+   * holds may be another's, so everything unacknowledged is sent again, and
+   * the server compares it with what it has (CONFLICT).
+   *
+   * Throws JournalWentBackError and ForeignEventsError.
+   */
+  opened(lastRunSeq: number, ours: boolean): void {
+    if (this.#base === undefined) {
+      this.#base = lastRunSeq;
+      return;
+    }
+    const position = lastRunSeq - this.#base;
+    if (position < this.#acked) {
+      throw new JournalWentBackError(this.#base + this.#acked, lastRunSeq);
+    }
+    if (position > this.#everSent) {
+      throw new ForeignEventsError(this.#base + this.#everSent, lastRunSeq);
+    }
+    if (ours) {
+      this.#free(position);
+    }
+    this.#sent = this.#acked;
+  }
+
+  /**
+   * Takes out what is over the server's limit and has never been sent: it has
+   * no run_seq yet, so those after it close the gap.
+   */
+  dropUnsentOver(maxEventBytes: number): readonly Event[] {
+    const firstUnsent = this.#head + (this.#everSent - this.#acked);
+    const kept: Entry[] = [];
+    const dropped: Event[] = [];
+    for (const entry of this.#entries.slice(firstUnsent)) {
+      if (entry === undefined) {
+        continue;
+      }
+      if (entry.bytes > maxEventBytes) {
+        dropped.push(entry.event);
+        this.#bytes -= entry.bytes;
+        this.#last--;
+      } else {
+        kept.push(entry);
+      }
+    }
+    if (dropped.length > 0) {
+      this.#entries.length = firstUnsent;
+      this.#entries = this.#entries.concat(kept);
+    }
+    return dropped;
+  }
+
+  /** Takes the next events to send, or nothing where none wait or too many are in flight. */
+  nextFrame(limits: FrameLimits): Frame | undefined {
+    const room = Math.min(
+      limits.maxEvents,
+      limits.maxUnackedEvents - this.inFlight,
+      this.#last - this.#sent,
+    );
+    const events: Event[] = [];
+    let payloadBytes = 0;
+    let appendBytes = appendFramingBytes;
+    for (let i = this.#head + this.inFlight; events.length < room; i++) {
+      const entry = this.#entries[i];
+      if (entry === undefined) {
+        break;
+      }
+      payloadBytes += entry.bytes;
+      appendBytes += entry.bytes + eventFramingBytes;
+      // A single event goes out whatever its size: emit has checked it.
+      if (
+        events.length > 0 &&
+        (payloadBytes > limits.maxBytes || appendBytes > limits.maxAppendBytes)
+      ) {
+        break;
+      }
+      events.push(entry.event);
+    }
+    if (events.length === 0) {
+      return undefined;
+    }
+    const first = this.#sent + 1;
+    this.#sent += events.length;
+    const resent = Math.max(0, Math.min(this.#sent, this.#everSent) - first + 1);
+    this.#everSent = Math.max(this.#everSent, this.#sent);
+    return { firstRunSeq: this.#baseRunSeq() + first, events, resent };
+  }
+
+  /**
+   * Everything up to `runSeq` is durable. Returns how many events that freed.
+   * An acknowledgement may run ahead of what this call has sent again; those
+   * events stay until the server has compared them.
+   * Throws ForeignEventsError for an event that was never sent.
+   */
+  ack(runSeq: number): number {
+    const position = runSeq - this.#baseRunSeq();
+    if (position > this.#everSent) {
+      throw new ForeignEventsError(this.#baseRunSeq() + this.#everSent, runSeq);
+    }
+    const before = this.#acked;
+    this.#free(Math.min(position, this.#sent));
+    return this.#acked - before;
+  }
+
+  #free(position: number): void {
+    while (this.#acked < position) {
+      this.#bytes -= this.#entries[this.#head]?.bytes ?? 0;
+      this.#entries[this.#head] = undefined;
+      this.#head++;
+      this.#acked++;
+    }
+    // Compacting at half keeps the cost per event constant.
+    if (this.#head > 1024 && this.#head * 2 > this.#entries.length) {
+      this.#entries = this.#entries.slice(this.#head);
+      this.#head = 0;
+    }
+  }
+
+  #baseRunSeq(): number {
+    if (this.#base === undefined) {
+      throw new Error("the run has not been opened yet");
+    }
+    return this.#base;
+  }
+}

@@ -1,0 +1,96 @@
+/** What a sender is given and what it tells: the types around RunSender. */
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import type { Run, RunResultSchema, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
+import type { SenderLimits } from "./limits.ts";
+
+/** An event as emit takes it. `time` is filled in where it is missing. */
+export type EventInit = MessageInitShape<typeof EventSchema>;
+
+/** How a run ended, as finish takes it. */
+export type ResultInit = MessageInitShape<typeof RunResultSchema>;
+
+/** An event that was not taken. It got no run_seq, so the run has no gap. */
+export interface Drop {
+  /** Why: over the server's limit, no room in the buffer, or not a valid event. */
+  readonly reason: "too_large" | "overflow" | "invalid";
+  readonly event: Event;
+  /** Its encoded bytes; 0 where it cannot be encoded. */
+  readonly bytes: number;
+  /** With too_large: the limit in bytes. */
+  readonly limit: number;
+}
+
+/** Where a sender stands. */
+export type SenderState =
+  /** A call is made; RunOpened has not come yet. */
+  | { readonly t: "connecting"; readonly attempt: number }
+  /** Events flow. */
+  | {
+      readonly t: "open";
+      readonly epoch: bigint;
+      readonly lastRunSeq: number;
+      readonly reopened: boolean;
+    }
+  /** The last call ended; the next one comes after a while. */
+  | {
+      readonly t: "waiting";
+      readonly attempt: number;
+      readonly delayMs: number;
+      readonly error: Error;
+    }
+  /** The run has ended. Final. */
+  | { readonly t: "ended"; readonly run: Run }
+  /** Closed without an end of the run. Final. */
+  | { readonly t: "closed"; readonly unacked: number }
+  /** Refused for good. Final. */
+  | { readonly t: "failed"; readonly error: Error };
+
+/** How to open a run. */
+export interface OpenRunOptions {
+  /** Empty or unset: "default". */
+  readonly namespace?: string;
+  /** Unset: a new UUIDv7. */
+  readonly runId?: string;
+  /** Creates the run where it does not exist. Unset: an unknown run is refused with RUN_NOT_FOUND. */
+  readonly spec?: MessageInitShape<typeof RunSpecSchema>;
+  readonly limits?: Partial<SenderLimits>;
+  /** Told of every event that was not taken. Must not throw. */
+  readonly onDrop?: (drop: Drop) => void;
+  /** Told of every transition. Must not throw. */
+  readonly onState?: (state: SenderState) => void;
+  /** Ends the sender at once, without draining. */
+  readonly signal?: AbortSignal;
+  /** Milliseconds since 1970 for events without a time. Default: Date.now. */
+  readonly now?: () => number;
+  /** Jitter of the waits between calls, in [0, 1). Default: Math.random. */
+  readonly random?: () => number;
+}
+
+/** What a sender has done so far. */
+export interface SenderStats {
+  /** Events that emit took. */
+  readonly emitted: number;
+  /** Events that were not taken. */
+  readonly dropped: number;
+  /** Events of this sender that are known to be durable. */
+  readonly durable: number;
+  /** Events that went over the wire more than once. */
+  readonly resent: number;
+  /** Times the run was opened again. */
+  readonly reconnects: number;
+}
+
+/** The run as it ended, and how many events of this sender are durable. */
+export interface Finished {
+  readonly run: Run;
+  readonly durable: number;
+}
+
+/** What close left behind. */
+export interface Closed {
+  /** Events of this sender that are known to be durable. */
+  readonly durable: number;
+  /** Events that may or may not be durable: their acknowledgement did not come in time. */
+  readonly unacked: number;
+}

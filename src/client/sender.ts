@@ -1,0 +1,383 @@
+/**
+ * The reliable producer of one run.
+ *
+ * Invariants: an event that emit took is sent until it is acknowledged, in
+ * the order of emit and never twice under two run_seqs, whatever happens to
+ * connections and servers; emit never waits; memory is bounded by the buffer;
+ * a refusal that cannot succeed ends the sender with a typed error and is
+ * never retried.
+ *
+ * States (one transition function, `#enter`):
+ *
+ *     connecting → open → … → waiting → connecting → …
+ *     any of these → ended | closed | failed, which are final
+ */
+import { create, toBinary } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { Transport } from "@connectrpc/connect";
+import { v7 as uuidv7 } from "uuid";
+import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import { maxTypeBytes } from "../limits.ts";
+import { backoffMs, sleep } from "./backoff.ts";
+import { SenderClosedError, toFinalError } from "./errors.ts";
+import { type CallEnd, type Goal, IngestCall, type Opened } from "./ingest-call.ts";
+import {
+  appendFramingBytes,
+  defaultMaxAppendBytes,
+  defaultMaxEventBytes,
+  defaultSenderLimits,
+  eventFramingBytes,
+  type SenderLimits,
+} from "./limits.ts";
+import { SendBuffer } from "./send-buffer.ts";
+import type {
+  Closed,
+  Drop,
+  EventInit,
+  Finished,
+  OpenRunOptions,
+  ResultInit,
+  SenderState,
+  SenderStats,
+} from "./sender-types.ts";
+
+/**
+ * Opens a run and returns at once; events may be emitted before the server
+ * has answered. Bind the result to one agent: a second sender on the same run
+ * fences this one.
+ */
+export function openRun(transport: Transport, options: OpenRunOptions = {}): RunSender {
+  return new RunSender(transport, options);
+}
+
+/** See openRun. */
+export class RunSender {
+  /** The run's id, given or minted. */
+  readonly runId: string;
+  /**
+   * Settles with the first answer of the server: how far the run is, and what
+   * it takes. Rejects where the sender ends before.
+   */
+  readonly opened: Promise<Opened>;
+  /** Aborts when somebody asks for the run to stop; the reason is what they said. */
+  readonly cancelled: AbortSignal;
+
+  readonly #transport: Transport;
+  readonly #options: OpenRunOptions;
+  readonly #limits: SenderLimits;
+  readonly #now: () => number;
+  readonly #buffer: SendBuffer;
+  readonly #cancel = new AbortController();
+  readonly #lifetime = new AbortController();
+  readonly #firstOpened = Promise.withResolvers<Opened>();
+  readonly #over = Promise.withResolvers<SenderState>();
+  #state: SenderState = { t: "connecting", attempt: 0 };
+  #goal: Goal = { t: "stream" };
+  #call: IngestCall | undefined;
+  #maxEventBytes = defaultMaxEventBytes;
+  #epoch: bigint | undefined;
+  #roomWaiters: (() => void)[] = [];
+  #emitted = 0;
+  #dropped = 0;
+  #resent = 0;
+  #reconnects = 0;
+
+  constructor(transport: Transport, options: OpenRunOptions) {
+    this.#transport = transport;
+    this.#options = options;
+    this.#limits = { ...defaultSenderLimits, ...options.limits };
+    this.#now = options.now ?? Date.now;
+    this.#buffer = new SendBuffer(this.#limits.maxBufferedEvents, this.#limits.maxBufferedBytes);
+    this.runId = options.runId ?? uuidv7();
+    this.cancelled = this.#cancel.signal;
+    this.opened = this.#firstOpened.promise;
+    // Nobody has to wait for the opening; its failure also reaches finish.
+    this.opened.catch(() => undefined);
+    const signal = options.signal;
+    const onAbort = () => this.#abort(signal?.reason);
+    if (signal?.aborted) {
+      onAbort();
+    } else {
+      signal?.addEventListener("abort", onAbort, { once: true, signal: this.#lifetime.signal });
+    }
+    // #run catches everything: it ends in a state, never in a rejection.
+    void this.#run();
+  }
+
+  /** Where the sender stands. */
+  get state(): SenderState {
+    return this.#state;
+  }
+
+  /** What it has done so far. */
+  get stats(): SenderStats {
+    return {
+      emitted: this.#emitted,
+      dropped: this.#dropped,
+      durable: this.#buffer.durable,
+      resent: this.#resent,
+      reconnects: this.#reconnects,
+    };
+  }
+
+  /** Whether the buffer takes another event now. */
+  get hasRoom(): boolean {
+    return this.#buffer.hasRoom;
+  }
+
+  /**
+   * Takes an event, never waits, never throws for a bad event. Returns false
+   * where it was dropped (see onDrop), or where the sender is over. The event
+   * and its data must not be changed afterwards.
+   */
+  emit(init: EventInit): boolean {
+    if (this.#goal.t !== "stream" || isFinal(this.#state)) {
+      return false;
+    }
+    const event = create(EventSchema, init);
+    event.time ??= timestampFromMs(this.#now());
+    const bytes = encodedBytes(event);
+    if (bytes === undefined) {
+      return this.#drop({ reason: "invalid", event, bytes: 0, limit: 0 });
+    }
+    if (bytes > this.#maxEventBytes) {
+      return this.#drop({ reason: "too_large", event, bytes, limit: this.#maxEventBytes });
+    }
+    if (!this.#buffer.hasRoom) {
+      return this.#drop({ reason: "overflow", event, bytes, limit: 0 });
+    }
+    this.#buffer.push(event, bytes);
+    this.#emitted++;
+    this.#call?.wake();
+    return true;
+  }
+
+  /**
+   * Resolves once the buffer has room, for producers that would rather wait
+   * than lose an event; look at hasRoom again afterwards, another one may have
+   * been quicker. Rejects once the sender is over.
+   */
+  async ready(): Promise<void> {
+    while (!this.#buffer.hasRoom) {
+      this.#throwIfOver();
+      await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
+    }
+    this.#throwIfOver();
+  }
+
+  /**
+   * Sends what is left, ends the run and resolves once that is durable. Waits
+   * through outages: bound it with the sender's signal. Rejects with the
+   * refusal, or SenderClosedError.
+   */
+  async finish(result: ResultInit): Promise<Finished> {
+    if (this.#goal.t === "stream") {
+      this.#goal = { t: "finish", result };
+      this.#call?.wake();
+    }
+    const end = await this.#over.promise;
+    if (end.t === "ended") {
+      return { run: end.run, durable: this.#buffer.durable };
+    }
+    throw finalError(end);
+  }
+
+  /**
+   * Sends what is left, for at most `timeoutMs` milliseconds, and leaves the
+   * run as it is: it can be opened again until its lease runs out.
+   * Never rejects; a sender that is over already says what it left.
+   */
+  async close(timeoutMs: number): Promise<Closed> {
+    if (this.#goal.t === "stream") {
+      this.#goal = { t: "close" };
+      this.#call?.wake();
+    }
+    const timer = setTimeout(
+      () => this.#abort(new SenderClosedError(`not drained within ${timeoutMs} ms`)),
+      timeoutMs,
+    );
+    await this.#over.promise;
+    clearTimeout(timer);
+    return { durable: this.#buffer.durable, unacked: this.#buffer.unacked };
+  }
+
+  /** One call after the other until a final state. */
+  async #run(): Promise<void> {
+    try {
+      for (let failures = 0; !isFinal(this.#state); ) {
+        this.#enter({ t: "connecting", attempt: failures });
+        const end = await this.#callOnce();
+        if (isFinal(this.#state)) {
+          return;
+        }
+        if (end.t === "refused") {
+          this.#enter({ t: "failed", error: toFinalError(end.error) });
+          return;
+        }
+        if (end.t === "ended" && this.#goal.t === "close" && this.#buffer.unacked === 0) {
+          this.#enter({ t: "closed", unacked: 0 });
+          return;
+        }
+        failures = end.progressed ? 1 : failures + 1;
+        const delayMs = backoffMs(
+          failures,
+          this.#limits.backoff,
+          this.#options.random ?? Math.random,
+        );
+        const error =
+          end.t === "broken" ? toError(end.error) : new Error("the server ended the call");
+        this.#enter({ t: "waiting", attempt: failures, delayMs, error });
+        await sleep(delayMs, this.#lifetime.signal);
+      }
+    } catch (error) {
+      this.#enter({ t: "failed", error: toError(error) });
+    } finally {
+      this.#lifetime.abort();
+    }
+  }
+
+  async #callOnce(): Promise<CallEnd> {
+    const call = new IngestCall(this.#transport, {
+      runId: this.runId,
+      namespace: this.#options.namespace ?? "",
+      spec: this.#options.spec,
+      limits: this.#limits,
+      buffer: this.#buffer,
+      now: this.#now,
+      goal: () => this.#goal,
+      onOpened: (opened) => this.#onOpened(opened),
+      onAck: () => this.#releaseRoom(),
+      onResent: (count) => {
+        this.#resent += count;
+      },
+      onEnded: (run) => this.#enter({ t: "ended", run }),
+      onCancelRequested: (reason) => this.#cancel.abort(reason),
+    });
+    this.#call = call;
+    try {
+      return await call.run(this.#lifetime.signal);
+    } finally {
+      this.#call = undefined;
+    }
+  }
+
+  #onOpened(opened: Opened): void {
+    // Epochs grow by one with every opening: the next one after ours means
+    // that nobody else had the run in between.
+    const ours = this.#epoch !== undefined && opened.epoch === this.#epoch + 1n;
+    this.#buffer.opened(opened.lastRunSeq, ours);
+    const reopened = this.#epoch !== undefined;
+    this.#epoch = opened.epoch;
+    if (reopened) {
+      this.#reconnects++;
+    }
+    this.#maxEventBytes = Math.min(
+      opened.maxEventBytes ?? defaultMaxEventBytes,
+      (opened.maxAppendBytes ?? defaultMaxAppendBytes) - appendFramingBytes - eventFramingBytes,
+    );
+    for (const event of this.#buffer.dropUnsentOver(this.#maxEventBytes)) {
+      this.#emitted--;
+      this.#drop({
+        reason: "too_large",
+        event,
+        bytes: encodedBytes(event) ?? 0,
+        limit: this.#maxEventBytes,
+      });
+    }
+    this.#firstOpened.resolve(opened);
+    this.#enter({ t: "open", epoch: opened.epoch, lastRunSeq: opened.lastRunSeq, reopened });
+    this.#releaseRoom();
+  }
+
+  #drop(drop: Drop): false {
+    this.#dropped++;
+    this.#options.onDrop?.(drop);
+    return false;
+  }
+
+  #releaseRoom(): void {
+    if (this.#buffer.hasRoom) {
+      this.#wakeRoomWaiters();
+    }
+  }
+
+  #wakeRoomWaiters(): void {
+    const waiters = this.#roomWaiters;
+    this.#roomWaiters = [];
+    for (const resume of waiters) {
+      resume();
+    }
+  }
+
+  #abort(reason: unknown): void {
+    if (!isFinal(this.#state)) {
+      const error =
+        reason instanceof SenderClosedError
+          ? reason
+          : new SenderClosedError("the sender was aborted", { cause: reason });
+      this.#enter(
+        this.#goal.t === "close"
+          ? { t: "closed", unacked: this.#buffer.unacked }
+          : { t: "failed", error },
+      );
+    }
+  }
+
+  /** The only place where the state changes; a final state stays. */
+  #enter(next: SenderState): void {
+    if (isFinal(this.#state)) {
+      return;
+    }
+    this.#state = next;
+    if (isFinal(next)) {
+      this.#firstOpened.reject(finalError(next));
+      this.#over.resolve(next);
+      this.#wakeRoomWaiters();
+      // After RunEnded the call still ends by itself; everything else stops.
+      if (next.t !== "ended") {
+        this.#lifetime.abort(finalError(next));
+      }
+    }
+    this.#options.onState?.(next);
+  }
+
+  #throwIfOver(): void {
+    if (isFinal(this.#state)) {
+      throw finalError(this.#state);
+    }
+  }
+}
+
+function isFinal(state: SenderState): boolean {
+  return state.t === "ended" || state.t === "closed" || state.t === "failed";
+}
+
+/** What a caller hears who asks for more of a sender that is over. */
+function finalError(state: SenderState): Error {
+  switch (state.t) {
+    case "failed":
+      return state.error;
+    case "ended":
+      return new SenderClosedError("the run has ended");
+    default:
+      return new SenderClosedError("the sender is closed");
+  }
+}
+
+function toError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}
+
+/** The event's encoded size; undefined where it has no valid type or cannot be encoded. */
+function encodedBytes(event: Event): number | undefined {
+  try {
+    const bytes = toBinary(EventSchema, event).byteLength;
+    const typeBytes =
+      event.type.length * 3 <= maxTypeBytes ? event.type.length : utf8.encode(event.type).length;
+    return typeBytes >= 1 && typeBytes <= maxTypeBytes ? bytes : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+const utf8 = new TextEncoder();
