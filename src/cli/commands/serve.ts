@@ -1,0 +1,114 @@
+/** `runlog serve`: the server in the foreground. */
+import { Command, InvalidArgumentError } from "commander";
+import { pino } from "pino";
+import { startServer } from "../../server/server.ts";
+import { CommandError, exitStatus } from "../failure.ts";
+import { notice, stdout } from "../output.ts";
+
+/** Milliseconds for streams to end after SIGTERM; a supervisor kills after 10 s or more. */
+const drainTimeoutMs = 8_000;
+/** Milliseconds after which the process ends whatever the drain does. */
+const exitTimeoutMs = 10_000;
+
+interface ServeFlags {
+  readonly listen: { readonly host: string; readonly port: number };
+  readonly journal: string;
+  readonly logLevel: string;
+}
+
+/** Builds the command; `exit` takes the status. */
+export function serveCommand(exit: (status: number) => void): Command {
+  const command = new Command("serve");
+  return command
+    .description("Start a server. Prints `listening on http://HOST:PORT` once it serves.")
+    .addOption(
+      command
+        .createOption("--listen <host:port>", "where to listen; port 0 picks a free one")
+        .argParser(parseListen)
+        .default({ host: "127.0.0.1", port: 7400 }, "127.0.0.1:7400"),
+    )
+    .option("--journal <url>", "where events are kept", "sqlite:runlog.db")
+    .addOption(
+      command
+        .createOption("--log-level <level>", "what is logged to standard error, as JSON lines")
+        .choices(["debug", "info", "warn", "error", "silent"])
+        .default("warn"),
+    )
+    .addHelpText("after", examples)
+    .action(async (flags: ServeFlags) => exit(await serve(flags)));
+}
+
+const examples = `
+SIGTERM and SIGINT drain: streams are told to go elsewhere, what was
+acknowledged is durable, and the process ends with 0 within ${exitTimeoutMs / 1000} s. A second
+signal ends it at once; that loses nothing acknowledged either.
+
+Examples:
+  $ runlog serve
+  $ runlog serve --listen 127.0.0.1:0 --journal sqlite:/var/lib/runlog/runlog.db
+  $ runlog serve --listen 0.0.0.0:7400       reachable from other machines
+`;
+
+function parseListen(value: string): ServeFlags["listen"] {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/.exec(value);
+  const host = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3]);
+  if (host === undefined || port > 65_535) {
+    throw new InvalidArgumentError("give HOST:PORT such as 127.0.0.1:7400 or [::1]:7400.");
+  }
+  return { host, port };
+}
+
+async function serve(flags: ServeFlags): Promise<number> {
+  const { host, port } = flags.listen;
+  const logger = pino({ level: flags.logLevel }, pino.destination({ dest: 2, sync: true }));
+  // Listened to from the start: a signal during start-up must not be lost.
+  const stopping = Promise.withResolvers<void>();
+  const onSignal = (signal: NodeJS.Signals) => {
+    process.once("SIGTERM", exitAtOnce).once("SIGINT", exitAtOnce);
+    logger.info({ signal }, "draining");
+    setTimeout(() => {
+      notice(`not drained within ${exitTimeoutMs / 1000} s, ending`);
+      process.exit(exitStatus.failed);
+    }, exitTimeoutMs).unref();
+    stopping.resolve();
+  };
+  process.once("SIGTERM", onSignal).once("SIGINT", onSignal);
+  const server = await startServer({
+    host,
+    port,
+    journal: flags.journal,
+    logger,
+    drainTimeoutMs,
+  }).catch((error: unknown) => {
+    throw startFailure(error, flags);
+  });
+  await stdout.write(`listening on ${server.url}\n`);
+  await stopping.promise;
+  await server.drain();
+  return exitStatus.ok;
+}
+
+function exitAtOnce(): void {
+  notice("second signal, ending at once");
+  process.exit(exitStatus.failed);
+}
+
+/** The system's own errors say neither what was tried nor what to do. */
+function startFailure(error: unknown, flags: ServeFlags): unknown {
+  const { host, port } = flags.listen;
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  switch (code) {
+    case "EADDRINUSE":
+      return new CommandError(
+        `${host}:${port} is in use: another server runs there; give another --listen, or port 0`,
+      );
+    case "EADDRNOTAVAIL":
+    case "ENOTFOUND":
+      return new CommandError(`${host} is not an address of this machine; give another --listen`);
+    case "EACCES":
+      return new CommandError(`not allowed to listen on ${host}:${port}; give a port above 1023`);
+    default:
+      return error;
+  }
+}

@@ -1,0 +1,180 @@
+/** `runlog tail`: records as they come, from any point on. */
+import { constants } from "node:os";
+import { toJsonString } from "@bufbuild/protobuf";
+import { Command } from "commander";
+import pc from "picocolors";
+import { type SequencedEvent, SequencedEventSchema } from "../../../gen/runlog/v1/event_pb.js";
+import { StopPolicy } from "../../../gen/runlog/v1/subscribe_pb.js";
+import { type FollowRequest, type FollowState, follow } from "../../client/index.ts";
+import { connectTo } from "../../client/node/index.ts";
+import type { ConnectionFlags } from "../connection.ts";
+import { FirstConnection, Outage } from "../connection.ts";
+import { environmentHelp } from "../env.ts";
+import { exitStatus, exitStatusHelp } from "../failure.ts";
+import { addConnectionFlags, parseCount, parseSeq } from "../flags.ts";
+import { notice, OutputClosedError, stdout } from "../output.ts";
+import { renderRecord } from "../render-record.ts";
+import { RunNames } from "../run-names.ts";
+
+interface TailFlags extends ConnectionFlags {
+  readonly ancestor?: string;
+  /** false: --no-self. */
+  readonly self: boolean;
+  readonly maxDepth?: number;
+  readonly run?: readonly string[];
+  readonly all?: true;
+  readonly after?: bigint;
+  readonly now?: true;
+  readonly until?: "finished" | "caught-up";
+  readonly json?: true;
+}
+
+/** Builds the command; `exit` takes the status. */
+export function tailCommand(exit: (status: number) => void): Command {
+  const command = new Command("tail");
+  return addConnectionFlags(command)
+    .description("Print records in order: history first, then what comes.")
+    .option("--ancestor <id>", "a run's whole family, also what starts later")
+    .option("--no-self", "with --ancestor: without the ancestor's own records")
+    .option("--max-depth <n>", "with --ancestor: at most n levels below it", parseCount)
+    .option("--run <id...>", "runs by id, up to 100")
+    .option("--all", "everything in the namespace")
+    .addOption(
+      command
+        .createOption("--after <seq>", "only records with a greater seq (default: all)")
+        .argParser(parseSeq)
+        .conflicts("now"),
+    )
+    .option("--now", "only records from now on")
+    .addOption(
+      command
+        .createOption(
+          "--until <when>",
+          "end by itself: once the runs have ended, or once caught up",
+        )
+        .choices(["finished", "caught-up"]),
+    )
+    .option("--json", "one protobuf-JSON SequencedEvent a line")
+    .addHelpText("after", help + environmentHelp + exitStatusHelp)
+    .action(async (flags: TailFlags, self: Command) => {
+      checkScope(flags, self);
+      exit(await tail(flags));
+    });
+}
+
+const help = `
+One of --ancestor, --run and --all says whose records. Each line begins with the
+record's seq: give the last one that you have seen to --after, and nothing is
+missing and nothing comes twice. When the server restarts, tail goes on by itself.
+
+Examples:
+  $ runlog tail --all
+  $ runlog tail --ancestor RUN --until finished
+  $ runlog tail --run RUN1 RUN2 --after 1200
+  $ runlog tail --all --until caught-up --json | jq .event.type
+`;
+
+function checkScope(flags: TailFlags, command: Command): void {
+  const scopes = [flags.ancestor, flags.run, flags.all].filter((scope) => scope !== undefined);
+  if (scopes.length !== 1) {
+    command.error("error: give exactly one of --ancestor ID, --run ID… and --all");
+  }
+  if (flags.ancestor === undefined && (!flags.self || flags.maxDepth !== undefined)) {
+    command.error("error: --no-self and --max-depth go with --ancestor");
+  }
+  if (flags.all && flags.until === "finished") {
+    command.error("error: --until finished goes with --ancestor or --run; --all never ends");
+  }
+}
+
+async function tail(flags: TailFlags): Promise<number> {
+  const connection = connectTo(flags.server);
+  const outage = new Outage(flags.server);
+  const first = new FirstConnection(flags, outage);
+  const interrupted = new AbortController();
+  const onSignal = (received: NodeJS.Signals) => interrupted.abort(received);
+  process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
+  const signal = AbortSignal.any([first.signal, interrupted.signal, stdout.closed]);
+  const onState = (state: FollowState) => {
+    if (state.t === "following") {
+      first.settled();
+      outage.connected();
+    } else if (state.t === "waiting") {
+      outage.lost(state.error);
+    }
+  };
+  const print = printer(flags);
+  let seen: bigint | undefined;
+  try {
+    for await (const item of follow(connection.transport, requestOf(flags), { signal, onState })) {
+      if (item.t === "records") {
+        await print(item.records);
+      }
+      seen = item.cursor;
+    }
+    return exitStatus.ok;
+  } catch (error) {
+    if (stdout.closed.aborted) {
+      throw new OutputClosedError();
+    }
+    if (!interrupted.signal.aborted) {
+      throw error;
+    }
+    if (seen !== undefined) {
+      notice(`stopped; go on with --after ${seen}`);
+    }
+    const received = interrupted.signal.reason as NodeJS.Signals;
+    return exitStatus.signalBase + constants.signals[received];
+  } finally {
+    first.settled();
+    connection.close();
+  }
+}
+
+function requestOf(flags: TailFlags): FollowRequest {
+  const { ancestor, run, self: includeSelf, maxDepth = 0 } = flags;
+  return {
+    namespace: flags.namespace,
+    filter: {
+      scope:
+        ancestor !== undefined
+          ? { case: "ancestor", value: { ancestorRunId: ancestor, includeSelf, maxDepth } }
+          : run !== undefined
+            ? { case: "runIds", value: { runIds: [...run] } }
+            : { case: "all", value: {} },
+    },
+    after: flags.now ? "now" : (flags.after ?? 0n),
+    stop: stopPolicy(flags.until),
+  };
+}
+
+function stopPolicy(until: TailFlags["until"]): StopPolicy {
+  switch (until) {
+    case "finished":
+      return StopPolicy.FINISHED;
+    case "caught-up":
+      return StopPolicy.CAUGHT_UP;
+    default:
+      return StopPolicy.UNSPECIFIED;
+  }
+}
+
+/** One write per frame: a line each would cost a system call each. */
+function printer(flags: TailFlags): (records: readonly SequencedEvent[]) => Promise<void> {
+  if (flags.json) {
+    return (records) =>
+      stdout.write(
+        records.map((record) => `${toJsonString(SequencedEventSchema, record)}\n`).join(""),
+      );
+  }
+  const names = new RunNames();
+  const colors = pc.createColors(pc.isColorSupported && process.stdout.isTTY);
+  return (records) => {
+    const columns = process.stdout.isTTY ? process.stdout.columns : undefined;
+    const lines = records.map((record) => {
+      names.learn(record);
+      return `${renderRecord(record, { colors, names, columns })}\n`;
+    });
+    return stdout.write(lines.join(""));
+  };
+}

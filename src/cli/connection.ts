@@ -1,0 +1,166 @@
+/**
+ * How the commands reach their server.
+ *
+ * Invariant: a server that does not answer is told to the user once per
+ * outage. The first connection is bounded by --connect-timeout; once it stood,
+ * a command goes on trying until it works or the user ends it.
+ */
+
+import type { Transport } from "@connectrpc/connect";
+import { type BackoffOptions, backoffMs, defaultBackoff, sleep } from "../client/backoff.ts";
+import {
+  isRetryable,
+  type OpenRunOptions,
+  openRun,
+  type RunSender,
+  type SenderState,
+} from "../client/index.ts";
+import { CommandError, shortReason } from "./failure.ts";
+import { notice } from "./output.ts";
+
+/** At an interactive prompt nobody waits ten seconds for the next attempt. */
+const backoff: BackoffOptions = { ...defaultBackoff, capMs: 3_000 };
+
+/** Milliseconds that one unary call may take. */
+const unaryTimeoutMs = 10_000;
+
+/** Flags that every client command has. */
+export interface ConnectionFlags {
+  readonly server: string;
+  readonly namespace: string;
+  /** Milliseconds for the first connection. */
+  readonly connectTimeout: number;
+}
+
+/** The first connection did not come about. */
+function cannotReach(flags: ConnectionFlags, last: unknown): CommandError {
+  const why = last === undefined ? "" : ` (${shortReason(last)})`;
+  return new CommandError(
+    `cannot reach ${flags.server} within ${flags.connectTimeout / 1000} s${why}; is \`runlog serve\` running there?`,
+  );
+}
+
+/** Says when the server is lost and when it is back, once each. */
+export class Outage {
+  readonly #server: string;
+  #connectedBefore = false;
+  #told = false;
+  #lastError: unknown;
+
+  constructor(server: string) {
+    this.#server = server;
+  }
+
+  /** Why the last attempt failed. */
+  get lastError(): unknown {
+    return this.#lastError;
+  }
+
+  lost(error: unknown): void {
+    this.#lastError = error;
+    if (!this.#told) {
+      this.#told = true;
+      const what = this.#connectedBefore ? "lost the connection to" : "cannot reach";
+      notice(`${what} ${this.#server} (${shortReason(error)}), retrying…`);
+    }
+  }
+
+  connected(): void {
+    if (this.#told) {
+      notice(`connected to ${this.#server}${this.#connectedBefore ? " again" : ""}`);
+    }
+    this.#told = false;
+    this.#connectedBefore = true;
+  }
+}
+
+/** Aborts a first connection that takes too long. */
+export class FirstConnection {
+  readonly #controller = new AbortController();
+  readonly #timer: ReturnType<typeof setTimeout>;
+
+  constructor(flags: ConnectionFlags, outage: Outage) {
+    this.#timer = setTimeout(
+      () => this.#controller.abort(cannotReach(flags, outage.lastError)),
+      flags.connectTimeout,
+    );
+  }
+
+  /** Aborts with a CommandError. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** The connection stands, or nobody waits for it any more. */
+  settled(): void {
+    clearTimeout(this.#timer);
+  }
+}
+
+/** Opens a run and waits until the server has answered. Throws CommandError, RefusalError. */
+export async function openRunOnServer(
+  transport: Transport,
+  flags: ConnectionFlags,
+  options: Pick<OpenRunOptions, "runId" | "spec" | "onDrop"> & {
+    /** Told of the run's id before the server is asked. */
+    readonly onRunId: (runId: string) => void;
+    readonly onFailed: (error: Error) => void;
+  },
+): Promise<RunSender> {
+  const outage = new Outage(flags.server);
+  const first = new FirstConnection(flags, outage);
+  const onState = (state: SenderState) => {
+    switch (state.t) {
+      case "waiting":
+        outage.lost(state.error);
+        break;
+      case "open":
+        outage.connected();
+        break;
+      case "failed":
+        options.onFailed(state.error);
+        break;
+      default:
+        break;
+    }
+  };
+  const sender = openRun(transport, {
+    ...options,
+    namespace: flags.namespace,
+    limits: { backoff },
+    signal: first.signal,
+    onState,
+  });
+  options.onRunId(sender.runId);
+  try {
+    await sender.opened;
+  } finally {
+    first.settled();
+  }
+  return sender;
+}
+
+/** Makes a unary call, again and again within --connect-timeout. */
+export async function callServer<T>(
+  flags: ConnectionFlags,
+  call: (options: { readonly signal: AbortSignal; readonly timeoutMs: number }) => Promise<T>,
+): Promise<T> {
+  const outage = new Outage(flags.server);
+  const first = new FirstConnection(flags, outage);
+  try {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await call({ signal: first.signal, timeoutMs: unaryTimeoutMs });
+      } catch (error) {
+        first.signal.throwIfAborted();
+        if (!isRetryable(error)) {
+          throw error;
+        }
+        outage.lost(error);
+        await sleep(backoffMs(attempt, backoff, Math.random), first.signal);
+      }
+    }
+  } finally {
+    first.settled();
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * The environment variables of the command line, all of them, read and written
+ * here and nowhere else.
+ */
+
+/** What the environment sets. Flags override it. */
+export interface Environment {
+  /** RUNLOG_SERVER: the server's URL. */
+  readonly server: string;
+  /** RUNLOG_NAMESPACE. */
+  readonly namespace: string;
+  /** RUNLOG_RUN_ID: the run that this process is part of, the parent of what it starts. */
+  readonly runId: string | undefined;
+}
+
+const names = {
+  server: "RUNLOG_SERVER",
+  namespace: "RUNLOG_NAMESPACE",
+  runId: "RUNLOG_RUN_ID",
+} as const;
+
+/** Where `runlog serve` listens unless told otherwise. */
+const defaultServerUrl = "http://127.0.0.1:7400";
+
+/** Reads the environment; an empty variable counts as unset. */
+export function readEnvironment(): Environment {
+  return {
+    server: process.env[names.server] || defaultServerUrl,
+    namespace: process.env[names.namespace] || "default",
+    runId: process.env[names.runId] || undefined,
+  };
+}
+
+/** The environment of a process that is part of the run `runId`. */
+export function childEnvironment(environment: Required<Environment>): NodeJS.ProcessEnv {
+  return {
+    ...process.env,
+    [names.server]: environment.server,
+    [names.namespace]: environment.namespace,
+    [names.runId]: environment.runId,
+  };
+}
+
+/** For `--help`. */
+export const environmentHelp = `
+Environment:
+  ${names.server}     URL of the server (default ${defaultServerUrl})
+  ${names.namespace}  namespace (default "default")
+  ${names.runId}     the run that this process is part of: the default parent
+                    of what ingest and exec start; set by exec for its command
+`;

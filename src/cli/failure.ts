@@ -1,0 +1,98 @@
+/**
+ * What went wrong, in one line that says what to do, and the exit status.
+ */
+import { Code, ConnectError } from "@connectrpc/connect";
+import { Reason } from "../../gen/runlog/v1/error_pb.js";
+import { RefusalError, SenderClosedError, toFinalError } from "../client/index.ts";
+
+/** Exit statuses of runlog itself; `exec` passes its command's on. */
+export const exitStatus = {
+  ok: 0,
+  /** Something failed; standard error says what. */
+  failed: 1,
+  /** The command line is wrong. */
+  usage: 2,
+  /** exec: the command exists but cannot be run. */
+  notExecutable: 126,
+  /** exec: there is no such command. */
+  notFound: 127,
+  /** Plus the signal's number: ended by that signal. */
+  signalBase: 128,
+} as const;
+
+/** For `--help`. */
+export const exitStatusHelp = `
+Exit status:
+  0 done; 1 failed, standard error says why; 2 wrong usage; 128+n ended by signal n`;
+
+/** A failure whose message is the whole line for the user. */
+export class CommandError extends Error {
+  readonly status: number;
+
+  constructor(message: string, status: number = exitStatus.failed, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "CommandError";
+    this.status = status;
+  }
+}
+
+/** What a user of the command line can do about a refusal, where its message does not say it. */
+function hintFor(reason: Reason): string | undefined {
+  switch (reason) {
+    case Reason.RUN_NOT_FOUND:
+      return "`runlog runs` lists the runs that exist";
+    case Reason.PARENT_NOT_FOUND:
+      return "the parent comes from --parent or RUNLOG_RUN_ID; --no-parent starts a tree of its own";
+    case Reason.RUN_EXISTS:
+      return "give the same --parent, --agent, --conversation and --name as before, or another --run";
+    case Reason.FENCED:
+      return "what was acknowledged is durable, the rest belongs to the other producer";
+    case Reason.RUN_FINISHED:
+      return "start another run with another --run";
+    case Reason.CURSOR_TRIMMED:
+    case Reason.CURSOR_AHEAD:
+      return "give another --after, or none";
+    case Reason.RUN_ID_LIMIT:
+      return "use --ancestor";
+    default:
+      return undefined;
+  }
+}
+
+/** The error that explains most: what aborted a sender lies behind the abort. */
+function innermost(error: unknown): unknown {
+  return error instanceof SenderClosedError && error.cause !== undefined
+    ? innermost(error.cause)
+    : error;
+}
+
+/** One line for standard error. */
+export function explain(thrown: unknown): string {
+  const error = toFinalError(innermost(thrown));
+  if (!(error instanceof RefusalError)) {
+    return oneLine(error.message);
+  }
+  const hint = hintFor(error.reason);
+  const code = error.reason === Reason.UNSPECIFIED ? undefined : Reason[error.reason];
+  const name = code ?? (error.code === undefined ? "refused" : Code[error.code]);
+  return oneLine(`${error.message} [${name}]${hint === undefined ? "" : `; ${hint}`}`);
+}
+
+/** The status to exit with. */
+export function statusOf(thrown: unknown): number {
+  const error = innermost(thrown);
+  return error instanceof CommandError ? error.status : exitStatus.failed;
+}
+
+/** Why a connection does not stand, short enough for a notice. */
+export function shortReason(error: unknown): string {
+  if (!(error instanceof ConnectError)) {
+    return oneLine(error instanceof Error ? error.message : String(error));
+  }
+  // Our own aborts carry their own errors: this one is the other end's.
+  return error.code === Code.Canceled ? "connection closed" : oneLine(error.rawMessage);
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s*[\r\n]+\s*/g, " ").trim();
+}

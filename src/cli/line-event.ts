@@ -1,0 +1,48 @@
+/**
+ * A line of text as an event: the line is the payload, whatever it holds; its
+ * own string field `type` becomes the event's type where it is one.
+ */
+import type { EventInit } from "../client/index.ts";
+import { maxTypeBytes } from "../limits.ts";
+
+/** The type of a line that names none of its own. */
+const defaultLineType = "line";
+
+// fatal: bytes that are not UTF-8 are not JSON. ignoreBOM: neither is a BOM.
+const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Builds the event of one line. */
+export function eventOfLine(
+  bytes: Uint8Array,
+  attributes: Readonly<Record<string, string>>,
+): EventInit {
+  const json = parseJson(bytes);
+  return {
+    type: json === undefined ? defaultLineType : typeOf(json.value),
+    data: bytes,
+    contentType: json === undefined ? "text/plain" : "application/json",
+    attributes: { ...attributes },
+  };
+}
+
+function parseJson(bytes: Uint8Array): { readonly value: unknown } | undefined {
+  try {
+    return { value: JSON.parse(strictUtf8.decode(bytes)) as unknown };
+  } catch {
+    return undefined;
+  }
+}
+
+/** The object's own `type`, where it can be an event's: 1 to 128 bytes of well-formed text. */
+function typeOf(value: unknown): string {
+  if (typeof value !== "object" || value === null || !Object.hasOwn(value, "type")) {
+    return defaultLineType;
+  }
+  const { type } = value as { readonly type: unknown };
+  return typeof type === "string" &&
+    type !== "" &&
+    type.isWellFormed() &&
+    Buffer.byteLength(type) <= maxTypeBytes
+    ? type
+    : defaultLineType;
+}

@@ -1,0 +1,59 @@
+/**
+ * The program: its commands, its help, and the one place where a thrown error
+ * becomes a line on standard error and an exit status.
+ */
+import { Command, CommanderError } from "commander";
+import manifest from "../../package.json" with { type: "json" };
+import { execCommand } from "./commands/exec.ts";
+import { ingestCommand } from "./commands/ingest.ts";
+import { runsCommand } from "./commands/runs.ts";
+import { serveCommand } from "./commands/serve.ts";
+import { tailCommand } from "./commands/tail.ts";
+import { environmentHelp } from "./env.ts";
+import { exitStatus, exitStatusHelp, explain, statusOf } from "./failure.ts";
+import { notice, OutputClosedError, stderr, stdout } from "./output.ts";
+
+/** Runs the command line and returns the status to exit with; never rejects. */
+export async function runProgram(argv: readonly string[]): Promise<number> {
+  const status = { code: exitStatus.ok as number };
+  const exit = (code: number) => {
+    status.code = code;
+  };
+  const program = new Command("runlog")
+    .description("A durable, ordered event log for agent runs.")
+    .version(manifest.version, "-V, --version", "print the version")
+    .helpOption("-h, --help", "print help")
+    .enablePositionalOptions()
+    .showHelpAfterError("(--help says more)")
+    .addHelpText("after", exampleHelp + environmentHelp + exitStatusHelp);
+  for (const command of [serveCommand, ingestCommand, execCommand, tailCommand, runsCommand]) {
+    program.addCommand(command(exit).copyInheritedSettings(program));
+  }
+  for (const command of [program, ...program.commands]) {
+    command.exitOverride();
+  }
+  try {
+    await program.parseAsync([...argv]);
+  } catch (thrown) {
+    if (thrown instanceof CommanderError) {
+      // Commander has printed what there was to say: help, version, or the mistake.
+      status.code = thrown.exitCode === 0 ? exitStatus.ok : exitStatus.usage;
+    } else if (!(thrown instanceof OutputClosedError)) {
+      notice(explain(thrown));
+      status.code = statusOf(thrown);
+    }
+  }
+  await stdout.flush();
+  await stderr.flush();
+  return status.code;
+}
+
+const exampleHelp = `
+Examples:
+  $ runlog serve                                    start a server on 127.0.0.1:7400
+  $ my-agent --json | runlog ingest --agent my-agent
+  $ runlog exec --agent tests -- npm test           a command as a run
+  $ runlog tail --all                               watch everything
+  $ runlog tail --ancestor RUN --until finished     watch one family to its end
+  $ runlog runs --tree                              who started whom, and how it went
+`;

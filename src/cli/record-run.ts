@@ -1,0 +1,78 @@
+/**
+ * What ingest and exec have in common: a run on a server that takes lines.
+ */
+import type { Run } from "../../gen/runlog/v1/run_pb.js";
+import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import type { ResultInit, RunSender } from "../client/index.ts";
+import { connectTo, type NodeConnection } from "../client/node/index.ts";
+import { openRunOnServer } from "./connection.ts";
+import { LineFeed } from "./feed.ts";
+import type { RunFlags } from "./flags.ts";
+import { notice } from "./output.ts";
+
+/** A run that is open and takes lines. */
+export interface RecordedRun {
+  readonly runId: string;
+  readonly cancelled: AbortSignal;
+  readonly feed: LineFeed;
+  /** Aborts with the final error where the run takes nothing more. */
+  readonly failed: AbortSignal;
+  /** Makes everything durable, ends the run and says so. */
+  finish(result: ResultInit): Promise<void>;
+  /** Ends the connection. */
+  close(): void;
+}
+
+/** Opens the run that the flags name, and says its id. Throws CommandError, RefusalError. */
+export async function recordRun(flags: RunFlags, displayName: string): Promise<RecordedRun> {
+  const connection = connectTo(flags.server);
+  try {
+    return await openOver(connection, flags, displayName);
+  } catch (error) {
+    connection.close();
+    throw error;
+  }
+}
+
+async function openOver(
+  connection: NodeConnection,
+  flags: RunFlags,
+  displayName: string,
+): Promise<RecordedRun> {
+  const feed = new LineFeed();
+  const failed = new AbortController();
+  const sender: RunSender = await openRunOnServer(connection.transport, flags, {
+    ...(flags.run === undefined ? {} : { runId: flags.run }),
+    spec: {
+      parentRunId: typeof flags.parent === "string" ? flags.parent : "",
+      agentId: flags.agent ?? "",
+      conversationId: flags.conversation ?? "",
+      displayName: flags.name ?? displayName,
+    },
+    onDrop: feed.onDrop,
+    onRunId: (runId) => process.stderr.write(`run ${runId}\n`),
+    onFailed: (error) => failed.abort(error),
+  });
+  const opened = await sender.opened;
+  feed.attach(sender, opened.maxEventBytes);
+  if (opened.lastRunSeq > 0) {
+    notice(`the run has ${opened.lastRunSeq} events already and goes on`);
+  }
+  return {
+    runId: sender.runId,
+    cancelled: sender.cancelled,
+    feed,
+    failed: failed.signal,
+    async finish(result) {
+      const { run, durable } = await sender.finish(result);
+      process.stderr.write(`${summaryOf(run, durable, feed.dropped)}\n`);
+    },
+    close: () => connection.close(),
+  };
+}
+
+function summaryOf(run: Run, durable: number, dropped: number): string {
+  const lost = dropped === 0 ? "" : `, ${dropped} not recorded`;
+  const events = durable === 1 ? "1 event" : `${durable} events`;
+  return `run ${run.runId}: ${events} durable${lost}, ${RunState[run.state]}`;
+}

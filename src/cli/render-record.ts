@@ -1,0 +1,135 @@
+/**
+ * A record as one readable line: seq, time, who in the tree, what.
+ */
+import { timestampDate } from "@bufbuild/protobuf/wkt";
+import type pc from "picocolors";
+import type { Event, RunFinished, SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import type { RunNames } from "./run-names.ts";
+import { cut, cutFront, printable } from "./text.ts";
+
+type Colors = ReturnType<typeof pc.createColors>;
+type Paint = (text: string) => string;
+
+/** Columns of the path in the tree. */
+const whoColumns = 28;
+/** Columns of the type, unless it is longer. */
+const typeColumns = 18;
+/** Bytes of a payload that are looked at, where the width does not say less. */
+const maxPayloadBytes = 16 * 1024;
+
+/** How to render. */
+export interface RenderOptions {
+  readonly colors: Colors;
+  readonly names: RunNames;
+  /** Columns to cut at; undefined: never. */
+  readonly columns: number | undefined;
+}
+
+/** What a record says, before it is laid out. */
+interface What {
+  readonly type: string;
+  readonly text: string;
+  readonly paint: Paint;
+}
+
+/** Renders one record, without a newline. */
+export function renderRecord(record: SequencedEvent, options: RenderOptions): string {
+  const { colors, names, columns } = options;
+  const seq = String(record.seq).padStart(6);
+  const time = record.recordTime === undefined ? "" : clock(timestampDate(record.recordTime));
+  const who = cutFront(printable(names.path(record.runId)), whoColumns).padEnd(whoColumns);
+  const what = whatOf(record, colors, columns);
+  const type = what.type.padEnd(typeColumns);
+  // seq, time, who, type, with two spaces after each but the first.
+  const before = seq.length + 1 + time.length + 2 + who.length + 2 + type.length + 2;
+  const text = columns === undefined ? what.text : cut(what.text, columns - before);
+  const line =
+    `${colors.dim(seq)} ${colors.dim(time)}  ${runColor(record.runId, colors)(who)}  ` +
+    `${what.paint(type)}  ${text}`;
+  return line.trimEnd();
+}
+
+function whatOf(record: SequencedEvent, colors: Colors, columns: number | undefined): What {
+  const fact = record.record;
+  switch (fact.case) {
+    case "event":
+      return {
+        type: printable(fact.value.type),
+        text: payloadText(fact.value, columns ?? maxPayloadBytes),
+        paint: fact.value.attributes["stream"] === "stderr" ? colors.yellow : colors.bold,
+      };
+    case "runStarted": {
+      const { spec, depth } = fact.value;
+      const agent = spec?.agentId ? ` agent ${spec.agentId}` : "";
+      const conversation = spec?.conversationId ? ` conversation ${spec.conversationId}` : "";
+      const text = `${record.runId} depth ${depth}${agent}${conversation}`;
+      return { type: "> started", text: printable(text), paint: colors.cyan };
+    }
+    case "runFinished":
+      return finished(fact.value, colors);
+    case "runResumed":
+      return {
+        type: "> resumed",
+        text: `after ${fact.value.lastRunSeq} events`,
+        paint: colors.cyan,
+      };
+    default:
+      return { type: "?", text: "a record of a newer runlog", paint: colors.dim };
+  }
+}
+
+function finished(fact: RunFinished, colors: Colors): What {
+  const state = fact.result?.state ?? RunState.UNSPECIFIED;
+  const failure = fact.result?.failure;
+  const why = failure === undefined ? "" : `: ${failure.code} ${failure.message}`;
+  return {
+    type: `< ${RunState[state]?.toLowerCase() ?? "ended"}`,
+    text: printable(`${fact.lastRunSeq} events${why}`),
+    paint: stateColor(state, colors),
+  };
+}
+
+/** The payload on one line. `maxCharacters` only bounds the work: the layout cuts. */
+function payloadText(event: Event, maxCharacters: number): string {
+  // A character takes at most four bytes, so this is enough for the line.
+  const bytes = event.data.subarray(0, Math.min(maxPayloadBytes, maxCharacters * 4));
+  const { contentType } = event;
+  if (contentType === "" || contentType === "application/json" || contentType.startsWith("text/")) {
+    const more = bytes.length < event.data.length ? "…" : "";
+    return printable(new TextDecoder().decode(bytes)) + more;
+  }
+  return `${event.data.length} bytes of ${printable(contentType)}`;
+}
+
+/** The colour that stands for a state everywhere. */
+export function stateColor(state: RunState, colors: Colors): Paint {
+  switch (state) {
+    case RunState.SUCCEEDED:
+      return colors.green;
+    case RunState.FAILED:
+      return colors.red;
+    case RunState.LOST:
+      return colors.magenta;
+    case RunState.CANCELLED:
+      return colors.yellow;
+    default:
+      return colors.cyan;
+  }
+}
+
+/** The same colour for the same run, in every terminal. */
+function runColor(runId: string, colors: Colors): Paint {
+  const palette = [colors.blue, colors.magenta, colors.cyan, colors.green, colors.yellow];
+  let hash = 0;
+  for (let i = 0; i < runId.length; i++) {
+    hash = (hash * 31 + runId.charCodeAt(i)) >>> 0;
+  }
+  return palette[hash % palette.length] ?? colors.white;
+}
+
+function clock(date: Date): string {
+  const two = (value: number) => String(value).padStart(2, "0");
+  const ms = String(date.getMilliseconds()).padStart(3, "0");
+  return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${ms}`;
+}
