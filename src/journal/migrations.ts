@@ -67,7 +67,13 @@ function initial(types: ColumnTypes): Migration {
         .addColumn("ancestor_key", "bigint", (c) => c.notNull())
         .addColumn("run_key", "bigint", (c) => c.notNull())
         .addColumn("depth", "integer", (c) => c.notNull())
-        .addPrimaryKeyConstraint("run_ancestors_pk", ["namespace_id", "ancestor_key", "run_key"])
+        // With the depth, so that a family is read from this index alone.
+        .addPrimaryKeyConstraint("run_ancestors_pk", [
+          "namespace_id",
+          "ancestor_key",
+          "run_key",
+          "depth",
+        ])
         .execute();
       await db.schema
         .createIndex("run_ancestors_run")
