@@ -3,6 +3,7 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type ErrorDetail, ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import { describeRefusal, type Refusal, RefusedError } from "../journal/refusal.ts";
+import { isConnectionLoss } from "./connection-loss.ts";
 
 /** Told about errors that are nobody's refusal; their cause never leaves the server. */
 export type OnUnexpected = (error: unknown) => void;
@@ -92,6 +93,8 @@ export function toConnectError(error: unknown, onUnexpected: OnUnexpected): Conn
     const details = detail === undefined ? [] : [{ desc: ErrorDetailSchema, value: detail }];
     return new ConnectError(describeRefusal(error.refusal), code, undefined, details);
   }
+  // Nobody is left to read this status.
+  if (isConnectionLoss(error)) return ConnectError.from(error, Code.Canceled);
   onUnexpected(error);
   return new ConnectError("internal error: the server's log tells more", Code.Internal);
 }

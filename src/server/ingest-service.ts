@@ -56,10 +56,7 @@ async function* ingest(
   }
 }
 
-/**
- * Gives what Connect throws while requests are read its meaning here: a message
- * over the limit is a refusal, and a connection that broke is nobody's error.
- */
+/** Gives the error for a message over the limit, which is Connect's own, our detail. */
 async function* typed(
   requests: AsyncIterable<IngestRequest>,
   limit: number,
@@ -67,8 +64,7 @@ async function* typed(
   try {
     yield* requests;
   } catch (error) {
-    if (!(error instanceof ConnectError)) throw ConnectError.from(error, Code.Canceled);
-    if (error.code !== Code.ResourceExhausted) throw error;
+    if (!(error instanceof ConnectError) || error.code !== Code.ResourceExhausted) throw error;
     throw new RefusedError({ reason: "too_large", field: "frame", limit });
   }
 }

@@ -4,8 +4,6 @@
  * away in the middle of a response, which is no error here.
  */
 import {
-  Code,
-  ConnectError,
   type ConnectRouter,
   type ConnectRouterOptions,
   createConnectRouter,
@@ -16,6 +14,7 @@ import {
   universalRequestFromNodeRequest,
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
+import { isConnectionLoss } from "./connection-loss.ts";
 import type { RequestHandler } from "./port.ts";
 
 /** How to answer. */
@@ -28,9 +27,6 @@ export interface RpcHandlerOptions {
   /** Told about responses that could not be written though the client was there. */
   readonly onFailure: (method: string, error: unknown) => void;
 }
-
-/** What is left to say when the client has gone, or cancelled. */
-const gone: ReadonlySet<Code> = new Set([Code.Aborted, Code.Canceled]);
 
 /** Makes the handler. Compressed requests are understood. */
 export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
@@ -50,7 +46,7 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
     handler(universalRequestFromNodeRequest(request, response, undefined, undefined))
       .then((answer) => universalResponseToNodeResponse(answer, response))
       .catch((error: unknown) => {
-        if (!gone.has(ConnectError.from(error).code)) options.onFailure(path, error);
+        if (!isConnectionLoss(error)) options.onFailure(path, error);
       });
   };
 }
