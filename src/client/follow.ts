@@ -6,13 +6,13 @@
  * starts there. The server is exact, so nothing is compared or thrown away:
  * what this yields is each matching record once, in seq order.
  */
-import type { MessageInitShape } from "@bufbuild/protobuf";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { createClient, type Transport } from "@connectrpc/connect";
 import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
 import {
   StopPolicy,
-  type SubscribeRequestSchema,
+  SubscribeRequestSchema,
   type SubscribeResponse,
   SubscribeService,
 } from "../../gen/runlog/v1/subscribe_pb.js";
@@ -25,8 +25,8 @@ export interface FollowRequest {
   /** Empty or unset: "default". */
   readonly namespace?: string;
   readonly filter: MessageInitShape<typeof EventFilterSchema>;
-  /** Exclusive: 0n is the beginning, "now" what becomes durable from now on. */
-  readonly after: bigint | "now";
+  /** Exclusive: 0n, the default, is the beginning, "now" what becomes durable from now on. */
+  readonly after?: bigint | "now";
   /** Where `after` came from; checked by the server where it is set. */
   readonly journalId?: string;
   /** Unset: never ends by itself. */
@@ -73,7 +73,8 @@ export type FollowItem =
 /**
  * Follows the records that match, across any number of calls and servers.
  * Ends where the stop policy does. Throws RefusalError where trying again
- * cannot help (CURSOR_TRIMMED, JOURNAL_CHANGED, RUN_ID_LIMIT, …).
+ * cannot help (CURSOR_TRIMMED, JOURNAL_CHANGED, RUN_ID_LIMIT, …), and what
+ * protobuf-es throws where the request is no valid message.
  *
  * To stop early, abort the signal: a `return()` from outside would wait for
  * the next frame.
@@ -88,6 +89,9 @@ export async function* follow(
   const silentMs = followSilentIntervals * (request.progressIntervalMs ?? followProgressIntervalMs);
   const client = createClient(SubscribeService, transport);
   const position = new Position(request);
+  // What cannot be encoded fails here, once: on a call it would look like a
+  // passing fault of the transport and be tried for ever.
+  toBinary(SubscribeRequestSchema, create(SubscribeRequestSchema, position.toRequest()));
   for (let failures = 0; ; ) {
     signal.throwIfAborted();
     onState?.({ t: "connecting", attempt: failures });
@@ -155,7 +159,7 @@ class Position {
 
   constructor(request: FollowRequest) {
     this.#request = request;
-    this.#after = request.after;
+    this.#after = request.after ?? 0n;
     this.#journalId = request.journalId ?? "";
   }
 
