@@ -1,0 +1,59 @@
+/** The README's code runs as it is written, against a server of its own. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { pino } from "pino";
+import { type RunningServer, startServer } from "../src/server/server.ts";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const run = promisify(execFile);
+
+/** Where a clone has what the package exports. */
+const sources: Readonly<Record<string, string>> = {
+  '"runlog"': '"../../src/client/index.ts"',
+  '"runlog/node"': '"../../src/client/node/index.ts"',
+  '"runlog/gen/': '"../../gen/',
+};
+
+describe("the README's code", () => {
+  let directory: string;
+  let server: RunningServer;
+
+  before(async () => {
+    // Inside the clone, so that packages resolve.
+    directory = await mkdtemp(join(root, "test/.readme-"));
+    const journal = `sqlite:${join(directory, "journal.db")}`;
+    const logger = pino({ level: "silent" });
+    server = await startServer({ host: "127.0.0.1", port: 0, journal, logger });
+  });
+
+  after(async () => {
+    await server.drain();
+    await rm(directory, { recursive: true });
+  });
+
+  it("sends a run, and follows it", async () => {
+    const readme = await readFile(join(root, "README.md"), "utf8");
+    const blocks = [...readme.matchAll(/```ts\n(.*?)```/gs)].map((match) => match[1]!);
+    assert.equal(blocks.length, 2);
+    const outputs: string[] = [];
+    for (const [index, block] of blocks.entries()) {
+      let code = block.replace("http://127.0.0.1:7400", server.url);
+      for (const [name, source] of Object.entries(sources)) code = code.replaceAll(name, source);
+      const file = join(directory, `block-${index}.ts`);
+      await writeFile(file, code);
+      outputs.push((await run(process.execPath, [file])).stdout);
+    }
+    const [runId, durable] = outputs[0]!.trim().split(" ");
+    assert.equal(durable, "1");
+    const lines = outputs[1]!.trim().split("\n");
+    assert.deepEqual(lines, [
+      `1n ${runId} runStarted`,
+      `2n ${runId} event`,
+      `3n ${runId} runFinished`,
+    ]);
+  });
+});
