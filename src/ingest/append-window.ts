@@ -7,7 +7,7 @@ import type { AppendEventsRequest } from "../../gen/runlog/v1/ingest_pb.js";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
 import type { Committer } from "./committer.ts";
-import { type Operation, type Outcome, Producer } from "./operation.ts";
+import { type Operation, Producer } from "./operation.ts";
 import {
   checkEvents,
   checkNamespace,
@@ -55,35 +55,27 @@ export async function appendWindow(
 
   const producer = new Producer(runId);
   const on = { namespace, runId, producer };
-  const submit = async (operation: Operation): Promise<Exclude<Outcome, { t: "refused" }>> => {
-    const outcome = await committer.submit(operation);
-    if (outcome.t === "refused") throw new RefusedError(outcome.refusal);
-    return outcome;
-  };
+  // An epoch from an earlier answer is checked by whatever follows.
+  producer.epoch = given === 0 ? undefined : given;
+  // Submitted together, they go into one commit; what comes after a refusal is discarded.
+  const operations: Operation[] = [
+    given === 0 ? { kind: "open", ...on, spec } : { kind: "check", ...on },
+  ];
+  if (events.length > 0) operations.push({ kind: "append", ...on, firstRunSeq, events, bytes });
+  if (result !== undefined)
+    operations.push({ kind: "finish", ...on, lastRunSeq: undefined, result });
   try {
-    // An epoch from an earlier answer is checked by whatever follows.
-    producer.epoch = given === 0 ? undefined : given;
-    let window = { epoch: given, lastRunSeq: 0, seq: 0 };
-    if (given === 0 || events.length === 0) {
-      const outcome = await submit(
-        given === 0 ? { kind: "open", ...on, spec } : { kind: "check", ...on },
-      );
+    const window = { epoch: given, lastRunSeq: 0, seq: 0 };
+    for (const outcome of await Promise.all(operations.map((one) => committer.submit(one)))) {
+      if (outcome.t === "refused") throw new RefusedError(outcome.refusal);
       if (outcome.t === "opened") {
-        window = {
-          epoch: outcome.epoch,
-          lastRunSeq: outcome.lastRunSeq,
-          seq: outcome.lastEventSeq,
-        };
+        window.epoch = outcome.epoch;
+        window.lastRunSeq = outcome.lastRunSeq;
+        window.seq = outcome.lastEventSeq;
+      } else if (outcome.t === "durable") {
+        window.lastRunSeq = outcome.runSeq;
+        window.seq = outcome.seq;
       }
-    }
-    if (events.length > 0) {
-      const outcome = await submit({ kind: "append", ...on, firstRunSeq, events, bytes });
-      if (outcome.t === "durable") {
-        window = { ...window, lastRunSeq: outcome.runSeq, seq: outcome.seq };
-      }
-    }
-    if (result !== undefined) {
-      await submit({ kind: "finish", ...on, lastRunSeq: window.lastRunSeq, result });
     }
     return window;
   } finally {

@@ -314,8 +314,9 @@ class Group {
     return undefined;
   }
 
-  #finish({ lastRunSeq, result }: FinishOperation, draft: Draft, epoch: number): Outcome {
+  #finish(operation: FinishOperation, draft: Draft, epoch: number): Outcome {
     const { row } = draft;
+    const { result, lastRunSeq = row.last_run_seq } = operation;
     const isSame =
       row.result !== null &&
       equals(RunResultSchema, fromBinary(RunResultSchema, row.result), result);

@@ -88,7 +88,8 @@ export interface AppendOperation extends OnRun {
 export interface FinishOperation extends OnRun {
   readonly kind: "finish";
   readonly producer: Producer;
-  readonly lastRunSeq: number;
+  /** run_seq of the run's last event; undefined where that is whatever is durable by then. */
+  readonly lastRunSeq: number | undefined;
   readonly result: RunResult;
 }
 
