@@ -97,7 +97,7 @@ function checkPairs(
 }
 
 /** Checks an event and encodes it. */
-export function checkEvent(field: string, event: Event, maxEventBytes: number): CheckedEvent {
+function checkEvent(field: string, event: Event, maxEventBytes: number): CheckedEvent {
   checkType(`${field}.type`, event.type);
   checkLength(`${field}.content_type`, event.contentType, maxContentTypeBytes);
   checkPairs(`${field}.attributes`, event.attributes, maxAttributes, maxAttributeValueBytes);

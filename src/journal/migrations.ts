@@ -121,7 +121,7 @@ function initial(types: ColumnTypes): Migration {
 }
 
 /** Every migration by its name; they run in the order of their names. */
-export function migrations(types: ColumnTypes): Record<string, Migration> {
+function migrations(types: ColumnTypes): Record<string, Migration> {
   return { "0001_initial": initial(types) };
 }
 

@@ -124,8 +124,7 @@ function route(
   socket: net.Socket,
   serve: { readonly http1: () => void; readonly http2: () => void },
 ): void {
-  const onError = () => socket.destroy();
-  const onTimeout = () => socket.destroy();
+  const drop = () => socket.destroy();
   const onReadable = () => {
     const chunk: Buffer | null = socket.read();
     if (chunk === null) return;
@@ -135,8 +134,7 @@ function route(
     // Not enough to tell yet: wait for the bytes that follow.
     if (isHttp2 && compared < prefaceStart.length) return;
     socket.off("readable", onReadable);
-    socket.off("error", onError);
-    socket.off("timeout", onTimeout);
+    for (const event of ["error", "timeout", "end"]) socket.off(event, drop);
     socket.setTimeout(0);
     // An HTTP/1.1 client may half-close; an HTTP/2 one that does has gone.
     if (isHttp2) socket.allowHalfOpen = false;
@@ -145,8 +143,8 @@ function route(
     // Being read by hand has paused it.
     socket.resume();
   };
-  socket.on("error", onError);
-  socket.setTimeout(firstBytesTimeoutMs, onTimeout);
+  for (const event of ["error", "timeout", "end"]) socket.on(event, drop);
+  socket.setTimeout(firstBytesTimeoutMs);
   socket.on("readable", onReadable);
 }
 
