@@ -41,11 +41,19 @@ export class PageSource {
     this.#limits = limits;
   }
 
-  /** The next page of a scope after a cursor. */
-  async next(scope: Scope, afterSeq: number): Promise<Page> {
+  /**
+   * The next page of a scope after a cursor.
+   *
+   * @param knownEndSeq a seq that is known to be durable. The tail may end before
+   *   it: a commit is durable a moment before it is published, and one whose
+   *   outcome is unknown is not published at all. Then the journal is read.
+   */
+  async next(scope: Scope, afterSeq: number, knownEndSeq: number): Promise<Page> {
     const { pageRecords: maxRecords, pageBytes: maxBytes } = this.#limits;
     const cached = this.#tails.of(this.#namespace).read(scope, afterSeq, { maxRecords, maxBytes });
-    if (cached !== undefined) return { ...cached, atEnd: cached.records.length === 0 };
+    if (cached !== undefined && (cached.records.length > 0 || cached.upToSeq >= knownEndSeq)) {
+      return { ...cached, atEnd: cached.records.length === 0 };
+    }
     // The end is read first: whatever is durable up to it is visible to the
     // queries that follow, runs that started up to it included.
     const { db } = this.#journal;
@@ -107,20 +115,32 @@ export class PageSource {
     return wanted.find((runId) => !found.has(runId));
   }
 
+  /** The newest durable seq. */
+  async endSeq(): Promise<number> {
+    return (await findNamespace(this.#journal.db, this.#namespace))?.last_seq ?? 0;
+  }
+
   /**
    * Whether all of the scope's runs exist and have ended: the ancestor with all
    * its descendants whatever the depth, or all of the run ids.
+   *
+   * @returns a seq up to which everything that they recorded lies, or undefined
+   *   while one of them goes on
    */
-  async isFinished(scope: Scope): Promise<boolean> {
-    if (scope.kind === "all" || (await this.missing(scope)) !== undefined) return false;
+  async finishedAt(scope: Scope): Promise<number | undefined> {
+    if (scope.kind === "all") return undefined;
     const { db } = this.#journal;
     const namespace = await findNamespace(db, this.#namespace);
-    if (namespace === undefined) return false;
+    if (namespace === undefined) return undefined;
     const { namespace_id: namespaceId } = namespace;
     const wanted = scope.kind === "runs" ? scope.runIds : [scope.ancestorId];
     const runs = await findRuns(db, namespaceId, wanted);
-    if (runs.some((run) => run.state === RunState.RUNNING)) return false;
-    if (scope.kind === "runs") return true;
-    return !(await familyIsRunning(db, namespaceId, runs[0]!.run_key));
+    if (runs.length < wanted.length) return undefined;
+    if (runs.some((run) => run.state === RunState.RUNNING)) return undefined;
+    if (scope.kind === "ancestor" && (await familyIsRunning(db, namespaceId, runs[0]!.run_key))) {
+      return undefined;
+    }
+    // Read last, so that it is not before what ended the last run.
+    return this.endSeq();
   }
 }

@@ -78,10 +78,11 @@ export async function* subscribe(
     const { earliestSeq, latestSeq, afterSeq } = await startOf(journal, subscription);
     yield { t: "subscribed", journalId: journal.id, earliestSeq, latestSeq };
     let cursor = afterSeq;
+    let knownEndSeq = latestSeq;
     let caughtUp = false;
     while (!signal.aborted) {
       wakeup.reset();
-      const page = await source.next(scope, cursor);
+      const page = await source.next(scope, cursor, knownEndSeq);
       yield* framesOf(page, cursor, limits.frameBytes);
       cursor = page.upToSeq;
       if (!caughtUp && cursor >= latestSeq) {
@@ -90,20 +91,19 @@ export async function* subscribe(
         if (stop === "caught_up") return;
       }
       if (!page.atEnd) continue;
-      if (stop === "finished" && (await source.isFinished(scope))) {
-        // What ended the last run may have become durable after this page.
-        const end = await source.next(scope, cursor);
-        if (end.atEnd) return;
+      const finishedAt = stop === "finished" ? await source.finishedAt(scope) : undefined;
+      if (finishedAt !== undefined && finishedAt <= cursor) return;
+      if (finishedAt !== undefined) {
+        knownEndSeq = finishedAt;
         continue;
       }
-      const woken = await wakeup.wait(progressIntervalMs, signal);
-      if (woken === "timeout") {
-        // The wait found nothing that matches: what became durable meanwhile is passed over.
-        const quiet = await source.next(scope, cursor);
-        if (quiet.records.length > 0) continue;
-        cursor = quiet.upToSeq;
-        yield { t: "progress", seq: cursor };
-      }
+      if ((await wakeup.wait(progressIntervalMs, signal)) !== "timeout") continue;
+      // Nobody woke us, which may be because a wake-up was lost: look for ourselves.
+      knownEndSeq = await source.endSeq();
+      const quiet = await source.next(scope, cursor, knownEndSeq);
+      if (quiet.records.length > 0) continue;
+      cursor = quiet.upToSeq;
+      yield { t: "progress", seq: cursor };
     }
   } finally {
     unwatch();

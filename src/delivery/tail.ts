@@ -55,16 +55,21 @@ export class Tail {
   readonly #wakes = new Map<string, Set<Wake>>();
   #bytes = 0;
 
+  /** Whether these records go on where the tail ends, or it has not begun. */
+  isFollowedBy(records: readonly CommittedRecord[]): boolean {
+    return this.#range === undefined || records[0]?.firstSeq === this.#range.endSeq + 1;
+  }
+
   /**
-   * Adds a commit's records, which follow each other without a gap, and wakes
-   * who may want them. Where they do not follow what the tail holds, it starts
-   * anew with them. Returns by how many bytes the tail has grown.
+   * Adds a commit's records, which follow each other and the tail without a
+   * gap, and wakes who may want them. Returns by how many bytes it has grown.
    */
   publish(records: readonly CommittedRecord[]): number {
     const first = records[0];
     if (first === undefined) return 0;
     const before = this.#bytes;
-    if (this.#range?.endSeq !== first.firstSeq - 1) this.#restart(first.firstSeq - 1);
+    const startSeq = first.firstSeq - 1;
+    this.#range ??= { startSeq, endSeq: startSeq };
     const woken = new Set<Wake>();
     for (const record of records) {
       this.#bytes += costOf(record);
@@ -77,10 +82,23 @@ export class Tail {
         list.push(record);
         for (const wake of this.#wakes.get(key) ?? []) woken.add(wake);
       }
-      this.#range!.endSeq = endOf(record);
+      this.#range.endSeq = endOf(record);
     }
     for (const wake of woken) wake();
     return this.#bytes - before;
+  }
+
+  /**
+   * Drops everything and wakes everybody: what the journal holds is not known
+   * any more. Returns by how many bytes the tail has shrunk.
+   */
+  forget(): number {
+    const bytes = this.#bytes;
+    this.#lists.clear();
+    this.#bytes = 0;
+    this.#range = undefined;
+    for (const wakes of this.#wakes.values()) for (const wake of wakes) wake();
+    return bytes;
   }
 
   /** Drops the oldest record; returns the bytes that it held. */
@@ -139,12 +157,6 @@ export class Tail {
     };
   }
 
-  #restart(startSeq: number): void {
-    this.#lists.clear();
-    this.#bytes = 0;
-    this.#range = { startSeq, endSeq: startSeq };
-  }
-
   /** The wanted records after a cursor in seq order, merged over the scope's lists. */
   *#after(scope: Scope, afterSeq: number): Generator<CommittedRecord> {
     const heads: { list: Deque<CommittedRecord>; index: number }[] = [];
@@ -174,7 +186,7 @@ export class Tail {
 export class Tails {
   readonly #tails = new Map<string, Tail>();
   /** The namespace of each record that is held, in the order of publication. */
-  readonly #order = new Deque<Tail>();
+  #order = new Deque<Tail>();
   readonly #maxBytes: number;
   #bytes = 0;
 
@@ -196,10 +208,26 @@ export class Tails {
   /** Adds a commit's records. */
   publish(namespace: string, records: readonly CommittedRecord[]): void {
     const tail = this.of(namespace);
+    if (!tail.isFollowedBy(records)) this.forget(namespace);
     this.#bytes += tail.publish(records);
     for (let i = 0; i < records.length; i++) this.#order.push(tail);
     while (this.#bytes > this.#maxBytes && this.#order.length > 0) {
       this.#bytes -= this.#order.shift()!.evictOldest();
     }
+  }
+
+  /**
+   * Drops what is held of a namespace and wakes its subscribers: a commit may be
+   * durable that was not published, so they have to look in the journal.
+   */
+  forget(namespace: string): void {
+    const tail = this.of(namespace);
+    this.#bytes -= tail.forget();
+    const others = new Deque<Tail>();
+    for (let i = 0; i < this.#order.length; i++) {
+      const one = this.#order.at(i)!;
+      if (one !== tail) others.push(one);
+    }
+    this.#order = others;
   }
 }

@@ -19,6 +19,8 @@ export interface CommitterOptions {
   readonly now: () => number;
   /** Told after each commit, in seq order and before the outcomes are given. */
   readonly onCommitted: (namespace: string, records: readonly CommittedRecord[]) => void;
+  /** Told after a commit that failed: whether it is durable is unknown. */
+  readonly onUncertain: (namespace: string) => void;
 }
 
 /** Who asked for an operation; one of the two is called once, in the order of the operations. */
@@ -95,6 +97,7 @@ export class Committer {
       try {
         await this.#commit(namespace, group);
       } catch (error) {
+        this.#options.onUncertain(namespace);
         for (const { asker } of group) asker.onFailure(error);
       }
     }

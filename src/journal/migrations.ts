@@ -126,32 +126,37 @@ function migrations(types: ColumnTypes): Record<string, Migration> {
 }
 
 /**
- * Brings the database to this version's tables. Safe when several processes do
- * it at once: Kysely's migrator takes the database's own lock.
+ * Refuses a database that this version must not touch; it only reads.
  *
- * @throws JournalOpenError where the database is a newer runlog's
+ * @param name what people call the database
+ * @throws JournalOpenError where the tables are a newer runlog's or somebody else's
  */
-export async function migrate(db: Kysely<never>, types: ColumnTypes): Promise<void> {
-  const known = migrations(types);
-  const migrator = new Migrator({
-    db,
-    provider: { getMigrations: () => Promise.resolve(known) },
-  });
-  // The history is read first, so that a newer runlog's database stays untouched.
+export async function refuseForeign(name: string, db: Kysely<never>): Promise<void> {
   const tables = await db.introspection.getTables({ withInternalKyselyTables: true });
-  if (tables.some((table) => table.name === "kysely_migration")) {
-    const { rows } = await sql<{ name: string }>`select name from kysely_migration`.execute(db);
-    const unknown = rows.find((row) => !(row.name in known));
-    if (unknown !== undefined) {
-      throw new JournalOpenError(
-        `the journal was written by a newer runlog (it has migration ${unknown.name}): upgrade runlog`,
-      );
-    }
-  } else if (tables.length > 0) {
+  if (!tables.some((table) => table.name === "kysely_migration")) {
+    const [stranger] = tables;
+    if (stranger === undefined) return;
     throw new JournalOpenError(
-      `the database holds tables that are not runlog's (${tables[0]?.name}, …): name another one`,
+      `${name} holds tables that are not runlog's (${stranger.name}, …): name another database`,
     );
   }
-  const { error } = await migrator.migrateToLatest();
-  if (error !== undefined) throw new Error("a migration failed", { cause: error });
+  const known = migrations({ bytes: "blob" });
+  const { rows } = await sql<{ name: string }>`select name from kysely_migration`.execute(db);
+  const newer = rows.find((row) => !(row.name in known));
+  if (newer !== undefined) {
+    throw new JournalOpenError(
+      `${name} was written by a newer runlog (it has migration ${newer.name}): upgrade runlog`,
+    );
+  }
+}
+
+/**
+ * Brings the database to this version's tables. Safe when several processes do
+ * it at once: Kysely's migrator takes the database's own lock.
+ */
+export async function migrate(db: Kysely<never>, types: ColumnTypes): Promise<void> {
+  const provider = { getMigrations: () => Promise.resolve(migrations(types)) };
+  const { error } = await new Migrator({ db, provider }).migrateToLatest();
+  if (error === undefined) return;
+  throw error instanceof Error ? error : new Error("a migration failed", { cause: error });
 }

@@ -98,7 +98,8 @@ export function invalidField(field: string, problem: string, limit?: number): Re
 /** The journal cannot be opened; the message is one line that says why and what to do. */
 export class JournalOpenError extends Error {
   constructor(message: string, options?: ErrorOptions) {
-    super(message, options);
+    // One line, also where a path holds a line break.
+    super(message.replace(/\s*[\r\n]+\s*/g, " "), options);
     this.name = "JournalOpenError";
   }
 }

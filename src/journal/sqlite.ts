@@ -12,7 +12,7 @@ import { dirname, resolve } from "node:path";
 import Database, { SqliteError } from "better-sqlite3";
 import { Kysely, type SqliteDatabase, SqliteDialect } from "kysely";
 import type { Journal } from "./journal.ts";
-import { migrate } from "./migrations.ts";
+import { migrate, refuseForeign } from "./migrations.ts";
 import { JournalOpenError, RefusedError } from "./refusal.ts";
 import type { Db, Schema } from "./schema.ts";
 
@@ -45,13 +45,20 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
     );
   }
   const lock = lockFile(path);
-  const opened: Kysely<Schema>[] = [];
+  const connections: Database.Database[] = [];
+  const closeAll = async (dbs: readonly Kysely<Schema>[]) => {
+    for (const db of dbs) await db.destroy();
+    // Kysely closes only connections that it has used.
+    for (const connection of connections) connection.close();
+    lock.close();
+  };
+  const open = (): Kysely<Schema> => {
+    const connection = connect(path, options.lockTimeoutMs);
+    connections.push(connection);
+    return new Kysely<Schema>({ dialect: dialect(connection) });
+  };
   try {
-    const open = (): Kysely<Schema> => {
-      const db = new Kysely<Schema>({ dialect: dialect(connect(path, options.lockTimeoutMs)) });
-      opened.push(db);
-      return db;
-    };
+    if (existsSync(path)) await inspect(path);
     const writer = open();
     await migrate(writer as unknown as Kysely<never>, { bytes: "blob" });
     const id = await identity(writer);
@@ -60,15 +67,26 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
       id,
       db: reader,
       write: (work) => write(writer, work),
-      async close() {
-        for (const db of opened) await db.destroy();
-        lock.close();
-      },
+      close: () => closeAll([reader, writer]),
     };
   } catch (error) {
-    for (const db of opened) await db.destroy().catch(() => undefined);
-    lock.close();
+    await closeAll([]);
     throw toOpenError(path, error);
+  }
+}
+
+/** Looks at a database without changing it, and refuses one that is not ours to change. */
+async function inspect(path: string): Promise<void> {
+  // Not read-only: such a connection leaves the log behind that it had to create.
+  const connection = new Database(path);
+  try {
+    const id = connection.pragma("application_id", { simple: true });
+    if (id !== 0 && id !== applicationId) {
+      throw new JournalOpenError(`${path} is another program's database: name another file`);
+    }
+    await refuseForeign(path, new Kysely<never>({ dialect: dialect(connection) }));
+  } finally {
+    connection.close();
   }
 }
 
@@ -100,10 +118,6 @@ function lockFile(path: string): Database.Database {
 function connect(path: string, lockTimeoutMs: number): Database.Database {
   const connection = new Database(path, { timeout: lockTimeoutMs });
   try {
-    const id = connection.pragma("application_id", { simple: true });
-    if (id !== 0 && id !== applicationId) {
-      throw new JournalOpenError(`${path} is another program's database: name another file`);
-    }
     connection.pragma(`application_id = ${applicationId}`);
     const mode = connection.pragma("journal_mode = WAL", { simple: true });
     connection.pragma("synchronous = FULL");

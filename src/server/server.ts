@@ -75,6 +75,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       limits,
       now: Date.now,
       onCommitted: (namespace, records) => tails.publish(namespace, records),
+      onUncertain: (namespace) => tails.forget(namespace),
     }),
     draining: new Draining(),
     onUnexpected: (error) => logger.error({ err: error }, "a call failed unexpectedly"),

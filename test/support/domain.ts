@@ -31,6 +31,7 @@ export function domainOver(journal: Journal, limits: Partial<Limits> = {}): Doma
     limits: all,
     now: Date.now,
     onCommitted: (namespace, records) => tails.publish(namespace, records),
+    onUncertain: (namespace) => tails.forget(namespace),
   });
   return { journal, tails, limits: all, committer };
 }
