@@ -1,0 +1,215 @@
+/**
+ * What a page costs in the database: the query plans, and the pages that SQLite
+ * reads from the file, counted by the kernel. One family of 100 events lies
+ * scattered among a million others.
+ */
+import assert from "node:assert/strict";
+import { readFileSync, statSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import Database from "better-sqlite3";
+import { type CompiledQuery, Kysely, SqliteDialect } from "kysely";
+import type { Producer } from "../../src/ingest/operation.ts";
+import { openJournal } from "../../src/journal/open.ts";
+import { type PageBounds, type RecordScope, readPage } from "../../src/journal/records.ts";
+import type { Schema } from "../../src/journal/schema.ts";
+import { append, type Domain, domainOver, eventOf, openRun } from "../support/domain.ts";
+
+const strangers = { runs: 500, rounds: 100, eventsPerAppend: 20 };
+const strangerEvents = strangers.runs * strangers.rounds * strangers.eventsPerAppend;
+const family = { runs: 10, eventsPerRun: 10 };
+const crowd = { runs: 200 };
+
+/** What a page is bounded by unless the test says otherwise. */
+const bounds: PageBounds = {
+  afterSeq: 0,
+  upToSeq: Number.MAX_SAFE_INTEGER,
+  maxRecords: 256,
+  maxBytes: 1 << 20,
+};
+
+interface Cost {
+  readonly records: number;
+  /** Bytes read from the database's files divided by the page size, with nothing cached. */
+  readonly pages: number;
+  readonly plans: readonly string[];
+}
+
+function bytesReadByProcess(): number {
+  return Number(/^rchar: (\d+)$/m.exec(readFileSync("/proc/self/io", "utf8"))?.[1]);
+}
+
+/** Reads one page over a connection that has cached nothing but the schema. */
+async function costOf(
+  file: string,
+  scope: RecordScope,
+  some: Partial<PageBounds> = {},
+): Promise<Cost> {
+  const connection = new Database(file, { readonly: true });
+  const queries: CompiledQuery[] = [];
+  const db = new Kysely<Schema>({
+    dialect: new SqliteDialect({ database: connection }),
+    log: (event) => {
+      queries.push(event.query);
+    },
+  });
+  try {
+    connection.prepare("select count(*) from namespaces").get();
+    const before = bytesReadByProcess();
+    const own = bytesReadByProcess() - before;
+    const { records } = await readPage(db, 1, scope, { ...bounds, ...some });
+    const bytes = bytesReadByProcess() - before - 2 * own;
+    const plans = queries.flatMap(({ sql, parameters }) =>
+      connection
+        .prepare<unknown[], { detail: string }>(`explain query plan ${sql}`)
+        .all(...parameters)
+        .map((row) => row.detail),
+    );
+    return { records: records.length, pages: Math.ceil(bytes / 4096), plans };
+  } finally {
+    await db.destroy();
+  }
+}
+
+/** Scans of a table or an index from one end to the other. */
+function fullScans(plans: readonly string[]): string[] {
+  // A subquery's own few rows are scanned; they are no table.
+  return plans.filter((plan) => /^SCAN (?!shares|heads)/.test(plan));
+}
+
+interface Built {
+  readonly directory: string;
+  readonly file: string;
+  /** The tree's root, of which everybody descends; then the keys of those who are asked for. */
+  readonly tree: number;
+  readonly family: number;
+  readonly crowd: number;
+  readonly strangerKeys: readonly number[];
+  readonly lastSeq: number;
+}
+
+/**
+ * One tree: strangers with a million events below the root, and among them a
+ * family of ten runs with 100 events, and a crowd of 200 runs with an event
+ * each, both below a run of their own.
+ */
+async function build(withStrangers: boolean): Promise<Built> {
+  const directory = await mkdtemp(join(tmpdir(), "runlog-cost-"));
+  const file = join(directory, "journal.db");
+  const journal = await openJournal(`sqlite:${file}`, { lockTimeoutMs: 1_000 });
+  const domain: Domain = domainOver(journal);
+  const next = new Map<Producer, number>();
+  const add = (producer: Producer, count: number) => {
+    const first = next.get(producer) ?? 1;
+    next.set(producer, first + count);
+    const events = Array.from({ length: count }, (_, i) =>
+      eventOf(`${producer.runId} ${first + i}`),
+    );
+    return append(domain, producer, first, events);
+  };
+  const openMany = (count: number, prefix: string, parent: string) =>
+    Promise.all(Array.from({ length: count }, (_, i) => openRun(domain, `${prefix}-${i}`, parent)));
+  await openRun(domain, "root");
+  await openRun(domain, "family", "root");
+  await openRun(domain, "crowd", "root");
+  const members = await openMany(family.runs, "member", "family");
+  const many = await openMany(crowd.runs, "one-of-many", "crowd");
+  const others = await openMany(withStrangers ? strangers.runs : 1, "stranger", "root");
+  for (let round = 0; round < strangers.rounds; round++) {
+    const commits = withStrangers ? others.map((one) => add(one, strangers.eventsPerAppend)) : [];
+    if (round % family.eventsPerRun === 0) commits.push(...members.map((one) => add(one, 1)));
+    commits.push(...many.slice(2 * round, 2 * round + 2).map((one) => add(one, 1)));
+    await Promise.all(commits);
+  }
+  const runs = await journal.db.selectFrom("runs").select(["run_id", "run_key"]).execute();
+  const keyOf = (runId: string) => runs.find((run) => run.run_id === runId)!.run_key;
+  const { last_seq: lastSeq } = await journal.db
+    .selectFrom("namespaces")
+    .select("last_seq")
+    .executeTakeFirstOrThrow();
+  await journal.close();
+  const strangerKeys = others.map((one) => keyOf(one.runId));
+  return {
+    directory,
+    file,
+    tree: keyOf("root"),
+    family: keyOf("family"),
+    crowd: keyOf("crowd"),
+    strangerKeys,
+    lastSeq,
+  };
+}
+
+describe("a page's cost", () => {
+  let large: Built;
+  let small: Built;
+
+  before(async function () {
+    this.timeout(180_000);
+    if (process.platform !== "linux") {
+      console.error("SKIPPED: pages read are counted by Linux's /proc/self/io");
+      this.skip();
+    }
+    large = await build(true);
+    small = await build(false);
+  });
+
+  after(async () => {
+    for (const built of [large, small]) await rm(built.directory, { recursive: true });
+  });
+
+  const descendantsOf = (built: Built, ancestorKey: number): RecordScope => ({
+    kind: "descendants",
+    rootKey: built.tree,
+    ancestorKey,
+    minDepth: 0,
+    maxDepth: Number.MAX_SAFE_INTEGER,
+  });
+
+  it(`follows a family of 100 events, not the ${strangerEvents} others around it`, async () => {
+    const among = await costOf(large.file, descendantsOf(large, large.family));
+    const alone = await costOf(small.file, descendantsOf(small, small.family));
+    assert.equal(among.records, alone.records);
+    assert.equal(among.records, 1 + family.runs + family.eventsPerRun * family.runs);
+    assert.deepEqual(fullScans(among.plans), []);
+    // A page of its own for each record and each index entry at the worst, and the way down the trees.
+    assert.ok(
+      among.pages <= 4 * among.records,
+      `${among.pages} pages for ${among.records} records`,
+    );
+    console.log(
+      `      ${among.records} records: ${among.pages} pages of 4 KiB among ${large.lastSeq} events, ${alone.pages} alone`,
+    );
+    for (const plan of among.plans) console.log(`      ${plan}`);
+  });
+
+  it("follows a family of many runs with little to say, in a tree that says much", async () => {
+    const among = await costOf(large.file, descendantsOf(large, large.crowd));
+    assert.ok(among.records > 0);
+    assert.deepEqual(fullScans(among.plans), []);
+    const whole = Math.ceil(statSync(large.file).size / 4096);
+    assert.ok(among.pages * 20 < whole, `${among.pages} pages of ${whole}`);
+    console.log(
+      `      ${among.records} records: ${among.pages} pages; the whole journal has ${whole}`,
+    );
+  });
+
+  it("is the same at the journal's beginning and at its end, for every scope", async () => {
+    const scopes: Record<string, RecordScope> = {
+      all: { kind: "all" },
+      tree: { kind: "tree", rootKey: large.tree },
+      "100 run ids": { kind: "runs", runKeys: large.strangerKeys.slice(0, 100) },
+    };
+    for (const [name, scope] of Object.entries(scopes)) {
+      const page = { maxRecords: 64 };
+      const first = await costOf(large.file, scope, page);
+      const late = await costOf(large.file, scope, { ...page, afterSeq: large.lastSeq - 50_000 });
+      assert.equal(first.records, 64, name);
+      assert.equal(late.records, 64, name);
+      assert.deepEqual(fullScans([...first.plans, ...late.plans]), [], name);
+      assert.ok(late.pages <= 2 * first.pages + 20, `${name}: ${first.pages}, then ${late.pages}`);
+      console.log(`      ${name}: ${first.pages} pages at the beginning, ${late.pages} at the end`);
+    }
+  });
+});
