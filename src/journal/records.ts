@@ -78,16 +78,15 @@ export async function readPage(
   scope: RecordScope,
   bounds: PageBounds,
 ): Promise<RecordPage> {
+  const { afterSeq, upToSeq, maxRecords } = bounds;
+  const all = keysBetween(db, namespaceId, afterSeq, upToSeq).orderBy("last_seq").limit(maxRecords);
   switch (scope.kind) {
     case "all":
-      return bytesOf(db, namespaceId, bounds, await allKeys(db, namespaceId, bounds));
-    case "tree":
-      return bytesOf(
-        db,
-        namespaceId,
-        bounds,
-        await treeKeys(db, namespaceId, scope.rootKey, bounds),
-      );
+      return bytesOf(db, namespaceId, bounds, await all.execute());
+    case "tree": {
+      const keys = await all.where("root_key", "=", scope.rootKey).execute();
+      return bytesOf(db, namespaceId, bounds, keys);
+    }
     case "runs":
       return readRuns(db, namespaceId, scope.runKeys, bounds);
     case "descendants": {
@@ -98,34 +97,14 @@ export async function readPage(
   }
 }
 
-function allKeys(db: Db, namespaceId: number, bounds: PageBounds): Promise<Key[]> {
+/** The keys of a namespace's records between two seqs, the first one exclusive. */
+function keysBetween(db: Db, namespaceId: number, afterSeq: number, upToSeq: number) {
   return db
     .selectFrom("records")
     .select(["last_seq", "size"])
     .where("namespace_id", "=", namespaceId)
-    .where("last_seq", ">", bounds.afterSeq)
-    .where("last_seq", "<=", bounds.upToSeq)
-    .orderBy("last_seq")
-    .limit(bounds.maxRecords)
-    .execute();
-}
-
-function treeKeys(
-  db: Db,
-  namespaceId: number,
-  rootKey: number,
-  bounds: PageBounds,
-): Promise<Key[]> {
-  return db
-    .selectFrom("records")
-    .select(["last_seq", "size"])
-    .where("namespace_id", "=", namespaceId)
-    .where("root_key", "=", rootKey)
-    .where("last_seq", ">", bounds.afterSeq)
-    .where("last_seq", "<=", bounds.upToSeq)
-    .orderBy("last_seq")
-    .limit(bounds.maxRecords)
-    .execute();
+    .where("last_seq", ">", afterSeq)
+    .where("last_seq", "<=", upToSeq);
 }
 
 /** Cuts the keys at the page's size and reads the bytes of what is left. */
@@ -192,13 +171,8 @@ async function readRuns(
     .select((eb) => eb.fn.min("share_end").as("seq"))
     .executeTakeFirst();
   const upToSeq = Math.min(bounds.upToSeq, horizon?.seq ?? bounds.upToSeq);
-  const keys = await db
-    .selectFrom("records")
-    .select(["last_seq", "size"])
-    .where("namespace_id", "=", namespaceId)
+  const keys = await keysBetween(db, namespaceId, bounds.afterSeq, upToSeq)
     .where("run_key", "in", runKeys)
-    .where("last_seq", ">", bounds.afterSeq)
-    .where("last_seq", "<=", upToSeq)
     // An expression: ordered by the column, a planner may walk the namespace's
     // records in that order and throw away all strangers'.
     .orderBy(sql`last_seq + 0`)
@@ -280,13 +254,8 @@ async function stretchEnd(
   afterSeq: number,
   upToSeq: number,
 ): Promise<number | undefined> {
-  const row = await db
-    .selectFrom("records")
-    .select("last_seq")
-    .where("namespace_id", "=", namespaceId)
+  const row = await keysBetween(db, namespaceId, afterSeq, upToSeq)
     .where("root_key", "=", rootKey)
-    .where("last_seq", ">", afterSeq)
-    .where("last_seq", "<=", upToSeq)
     .orderBy("last_seq")
     .limit(1)
     .offset(scanRows - 1)
