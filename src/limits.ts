@@ -86,6 +86,8 @@ export const maxSpecStringBytes = 256;
 export const maxDepth = 64;
 /** RunIdsScope.run_ids, as the contract says. */
 export const maxFilterRunIds = 100;
+/** EventFilter.event_types, as the contract says. */
+export const maxFilterTypes = 32;
 /** Runs or records in one page of a list, as the contract says. */
 export const maxPageSize = 1_000;
 /** Runs or records in one page of a list where the caller does not say. */

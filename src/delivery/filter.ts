@@ -1,7 +1,8 @@
-/** Which records a subscriber wants: parsed once, matched by a record's lineage. */
+/** Which records a subscriber wants: parsed once, matched by a record's lineage and types. */
 import type { EventFilter } from "../../gen/runlog/v1/event_pb.js";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import { maxFilterRunIds, maxRunIdBytes } from "../limits.ts";
+import { TypeFilter } from "./type-filter.ts";
 
 /** Whose records; runs are named by their ids. */
 export type Scope =
@@ -15,6 +16,13 @@ export type Scope =
     }
   | { readonly kind: "runs"; readonly runIds: readonly string[] };
 
+/** A scope, and what is wanted of it. */
+export interface Filter {
+  readonly scope: Scope;
+  /** Undefined: every type. */
+  readonly types: TypeFilter | undefined;
+}
+
 function checkRunId(field: string, runId: string): void {
   if (runId === "") throw invalidField(field, "is missing");
   if (runId.length > maxRunIdBytes) {
@@ -27,11 +35,14 @@ function checkRunId(field: string, runId: string): void {
  *
  * @throws RefusedError with the field at fault
  */
-export function parseFilter(field: string, filter: EventFilter | undefined): Scope {
-  if ((filter?.eventTypes.length ?? 0) > 0) {
-    throw new RefusedError({ reason: "unimplemented", what: `${field}.event_types` });
-  }
-  const scope = filter?.scope;
+export function parseFilter(field: string, filter: EventFilter | undefined): Filter {
+  return {
+    scope: parseScope(field, filter?.scope),
+    types: TypeFilter.parse(`${field}.event_types`, filter?.eventTypes ?? []),
+  };
+}
+
+function parseScope(field: string, scope: EventFilter["scope"] | undefined): Scope {
   switch (scope?.case) {
     case "all":
       return { kind: "all" };

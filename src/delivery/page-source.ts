@@ -8,13 +8,15 @@ import type { Journal } from "../journal/journal.ts";
 import { type RecordScope, readPage } from "../journal/records.ts";
 import { familyIsRunning, findNamespace, findRuns } from "../journal/runs.ts";
 import type { Limits } from "../limits.ts";
-import type { Scope } from "./filter.ts";
+import type { Filter, Scope } from "./filter.ts";
 import type { Tails } from "./tail.ts";
 
 /** A record's place and bytes. */
 export interface PageRecord {
   readonly firstSeq: number;
   readonly count: number;
+  /** The distinct event types in it, one a line; empty for a fact. */
+  readonly types: string;
   /** The wire encoding of an EventBatch. */
   readonly data: Uint8Array;
 }
@@ -42,15 +44,17 @@ export class PageSource {
   }
 
   /**
-   * The next page of a scope after a cursor.
+   * The next page of what a filter wants after a cursor. Of a record some events
+   * may be unwanted; one that holds no wanted event is left out.
    *
    * @param knownEndSeq a seq that is known to be durable. The tail may end before
    *   it: a commit is durable a moment before it is published, and one whose
    *   outcome is unknown is not published at all. Then the journal is read.
    */
-  async next(scope: Scope, afterSeq: number, knownEndSeq: number): Promise<Page> {
+  async next(filter: Filter, afterSeq: number, knownEndSeq: number): Promise<Page> {
+    const { scope, types } = filter;
     const { pageRecords: maxRecords, pageBytes: maxBytes } = this.#limits;
-    const cached = this.#tails.of(this.#namespace).read(scope, afterSeq, { maxRecords, maxBytes });
+    const cached = this.#tails.of(this.#namespace).read(filter, afterSeq, { maxRecords, maxBytes });
     if (cached !== undefined && (cached.records.length > 0 || cached.upToSeq >= knownEndSeq)) {
       return { ...cached, atEnd: cached.records.length === 0 };
     }
@@ -64,11 +68,15 @@ export class PageSource {
     const { namespace_id: namespaceId, last_seq: endSeq } = namespace;
     const stored = await this.#resolve(namespaceId, scope);
     if (stored === undefined) return { records: [], upToSeq: endSeq, atEnd: true };
-    const bounds = { afterSeq, upToSeq: endSeq, maxRecords, maxBytes };
+    const bounds = {
+      ...{ afterSeq, upToSeq: endSeq, maxRecords, maxBytes },
+      ...(types === undefined ? {} : { wants: (named: string) => types.shareOf(named) !== "none" }),
+    };
     const page = await readPage(db, namespaceId, stored, bounds);
-    const records = page.records.map(({ last_seq, event_count, data }) => ({
+    const records = page.records.map(({ last_seq, event_count, types: named, data }) => ({
       firstSeq: last_seq - event_count + 1,
       count: event_count,
+      types: named,
       data,
     }));
     return {

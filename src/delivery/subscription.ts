@@ -7,13 +7,14 @@
  * costs that much and delays nobody.
  */
 import type { Journal } from "../journal/journal.ts";
-import { skipItems } from "../journal/record-codec.ts";
+import { skipItems, stretchesOf } from "../journal/record-codec.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import { findNamespace } from "../journal/runs.ts";
 import type { Limits } from "../limits.ts";
-import type { Scope } from "./filter.ts";
+import type { Filter, Scope } from "./filter.ts";
 import { type Page, PageSource } from "./page-source.ts";
 import type { Tails } from "./tail.ts";
+import type { TypeFilter } from "./type-filter.ts";
 import { Wakeup } from "./wakeup.ts";
 
 /** When a subscription ends by itself. */
@@ -22,7 +23,7 @@ export type Stop = "never" | "caught_up" | "finished";
 /** What to deliver. */
 export interface Subscription {
   readonly namespace: string;
-  readonly scope: Scope;
+  readonly filter: Filter;
   /** Deliver what comes after this seq, or after the newest one. */
   readonly start: { readonly afterSeq: number } | "now";
   readonly stop: Stop;
@@ -54,6 +55,9 @@ export interface DeliveryOptions {
   readonly limits: Limits;
 }
 
+/** Pages without a wanted record after which the subscriber is told how far that was. */
+const progressAfterPages = 64;
+
 /**
  * Delivers a subscription until it ends by itself or `signal` aborts; then the
  * generator returns, and who aborted knows why.
@@ -66,7 +70,8 @@ export async function* subscribe(
   signal: AbortSignal,
 ): AsyncGenerator<SubscriptionFrame> {
   const { journal, tails, limits } = options;
-  const { namespace, scope, stop, progressIntervalMs } = subscription;
+  const { namespace, filter, stop, progressIntervalMs } = subscription;
+  const { scope, types } = filter;
   if (stop === "finished" && scope.kind === "all") {
     throw invalidField("stop", "FINISHED needs an ancestor or run ids: a namespace never ends");
   }
@@ -80,11 +85,17 @@ export async function* subscribe(
     let cursor = afterSeq;
     let knownEndSeq = latestSeq;
     let caughtUp = false;
+    let emptyPages = 0;
     while (!signal.aborted) {
       wakeup.reset();
-      const page = await source.next(scope, cursor, knownEndSeq);
-      yield* framesOf(page, cursor, limits.frameBytes);
+      const page = await source.next(filter, cursor, knownEndSeq);
+      yield* framesOf(page, cursor, types, limits.frameBytes);
       cursor = page.upToSeq;
+      emptyPages = page.records.length === 0 && !page.atEnd ? emptyPages + 1 : 0;
+      if (emptyPages === progressAfterPages) {
+        emptyPages = 0;
+        yield { t: "progress", seq: cursor };
+      }
       if (!caughtUp && cursor >= latestSeq) {
         caughtUp = true;
         yield { t: "caught_up", seq: cursor };
@@ -100,7 +111,7 @@ export async function* subscribe(
       if ((await wakeup.wait(progressIntervalMs, signal)) !== "timeout") continue;
       // Nobody woke us, which may be because a wake-up was lost: look for ourselves.
       knownEndSeq = await source.endSeq();
-      const quiet = await source.next(scope, cursor, knownEndSeq);
+      const quiet = await source.next(filter, cursor, knownEndSeq);
       if (quiet.records.length > 0) continue;
       cursor = quiet.upToSeq;
       yield { t: "progress", seq: cursor };
@@ -131,18 +142,26 @@ async function startOf(
 }
 
 /** A page's items after the cursor, in frames of about `frameBytes`. */
-function* framesOf(page: Page, cursor: number, frameBytes: number): Generator<SubscriptionFrame> {
+function* framesOf(
+  page: Page,
+  cursor: number,
+  types: TypeFilter | undefined,
+  frameBytes: number,
+): Generator<SubscriptionFrame> {
   let parts: Uint8Array[] = [];
   let bytes = 0;
-  for (const { firstSeq, data } of page.records) {
-    const part = skipItems(data, Math.max(0, cursor - firstSeq + 1));
-    if (parts.length > 0 && bytes + part.length > frameBytes) {
-      yield { t: "events", parts };
-      parts = [];
-      bytes = 0;
+  for (const { firstSeq, types: named, data } of page.records) {
+    const rest = skipItems(data, Math.max(0, cursor - firstSeq + 1));
+    const isMixed = types?.shareOf(named) === "some";
+    for (const part of isMixed ? stretchesOf(rest, (type) => types.wants(type)) : [rest]) {
+      if (parts.length > 0 && bytes + part.length > frameBytes) {
+        yield { t: "events", parts };
+        parts = [];
+        bytes = 0;
+      }
+      parts.push(part);
+      bytes += part.length;
     }
-    parts.push(part);
-    bytes += part.length;
   }
   if (parts.length > 0) yield { t: "events", parts };
 }

@@ -11,7 +11,7 @@
  */
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import { Deque } from "./deque.ts";
-import { matches, type Scope } from "./filter.ts";
+import { type Filter, matches, type Scope } from "./filter.ts";
 
 /** A page out of the tail. */
 export interface TailPage {
@@ -29,7 +29,7 @@ function endOf(record: CommittedRecord): number {
 
 /** Bytes that a record holds in memory, about: its data and its places in the lists. */
 function costOf(record: CommittedRecord): number {
-  return record.data.length + 100 + 16 * record.lineage.length;
+  return record.data.length + record.types.length + 100 + 16 * record.lineage.length;
 }
 
 function keysOf(scope: Scope): string[] {
@@ -122,7 +122,7 @@ export class Tail {
    * @returns undefined where the cursor is before the tail: read the journal
    */
   read(
-    scope: Scope,
+    { scope, types }: Filter,
     afterSeq: number,
     bounds: { readonly maxRecords: number; readonly maxBytes: number },
   ): TailPage | undefined {
@@ -131,6 +131,7 @@ export class Tail {
     const records: CommittedRecord[] = [];
     let bytes = 0;
     for (const record of this.#after(scope, afterSeq)) {
+      if (types?.shareOf(record.types) === "none") continue;
       bytes += record.data.length;
       if (records.length === bounds.maxRecords || (records.length > 0 && bytes > bounds.maxBytes)) {
         return { records, upToSeq: endOf(records.at(-1)!) };

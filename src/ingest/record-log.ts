@@ -131,6 +131,6 @@ export class RecordLog {
       size: data.length,
       data,
     });
-    this.records.push({ firstSeq, count, lineage: draft.lineage, data });
+    this.records.push({ firstSeq, count, lineage: draft.lineage, types, data });
   }
 }

@@ -155,6 +155,33 @@ export function skipItems(data: Uint8Array, skip: number): Uint8Array {
   return skip === 0 ? data : data.subarray(itemOffset(data, skip));
 }
 
+/** Type of an encoded `Event`: its first field, since we have encoded it. */
+function typeOf(event: Uint8Array): string {
+  const [length, start] = readVarint(event, 1);
+  return Buffer.from(event.buffer, event.byteOffset + start, length).toString("utf8");
+}
+
+/**
+ * The stretches of a record of events in which all events are of a wanted type;
+ * views, one behind the other they are the wire encoding of an EventBatch.
+ */
+export function stretchesOf(data: Uint8Array, wants: (type: string) => boolean): Uint8Array[] {
+  const stretches: Uint8Array[] = [];
+  let start = 0;
+  let at = 0;
+  for (const event of eventsIn(data)) {
+    const [size, body] = readVarint(data, at + 1);
+    const end = body + size;
+    if (!wants(typeOf(event))) {
+      if (start < at) stretches.push(data.subarray(start, at));
+      start = end;
+    }
+    at = end;
+  }
+  if (start < at) stretches.push(data.subarray(start, at));
+  return stretches;
+}
+
 /** The encoded `Event`s in a record of events, from the item with index `skip` on; views. */
 export function* eventsIn(data: Uint8Array, skip = 0): Generator<Uint8Array> {
   let at = itemOffset(data, skip);

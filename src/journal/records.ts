@@ -10,7 +10,10 @@ import type { Db, RecordsTable } from "./schema.ts";
 export type NewRecord = Insertable<RecordsTable>;
 
 /** A record as a subscriber's page holds it. */
-export type RecordRow = Pick<Selectable<RecordsTable>, "last_seq" | "event_count" | "data">;
+export type RecordRow = Pick<
+  Selectable<RecordsTable>,
+  "last_seq" | "event_count" | "types" | "data"
+>;
 
 /** Whose records a page holds. Runs are named by their keys. */
 export type RecordScope =
@@ -37,6 +40,8 @@ export interface PageBounds {
   readonly maxRecords: number;
   /** At least one record is returned, whatever its size. */
   readonly maxBytes: number;
+  /** Whether a record with these types, one a line, is wanted; without it every one is. */
+  readonly wants?: (types: string) => boolean;
 }
 
 /** A page. Every record of the scope up to `upToSeq` is in it or before it. */
@@ -51,6 +56,8 @@ export interface RecordPage {
  * record of the tree.
  */
 const maxMergedRuns = 128;
+/** Records of which one page looks at the types, where not every type is wanted. */
+const typeScanRecords = 2_048;
 /** Rows of a tree that are looked through before the next match is sought by run. */
 const scanRows = 4_096;
 /** Rows for one insert: 9 columns each stay below SQLite's 32,766 parameters. */
@@ -78,8 +85,10 @@ export async function readPage(
   scope: RecordScope,
   bounds: PageBounds,
 ): Promise<RecordPage> {
-  const { afterSeq, upToSeq, maxRecords } = bounds;
-  const all = keysBetween(db, namespaceId, afterSeq, upToSeq).orderBy("last_seq").limit(maxRecords);
+  const { afterSeq, upToSeq } = bounds;
+  const all = keysBetween(db, namespaceId, afterSeq, upToSeq)
+    .orderBy("last_seq")
+    .limit(maxKeys(bounds));
   switch (scope.kind) {
     case "all":
       return bytesOf(db, namespaceId, bounds, await all.execute());
@@ -107,6 +116,33 @@ function keysBetween(db: Db, namespaceId: number, afterSeq: number, upToSeq: num
     .where("last_seq", "<=", upToSeq);
 }
 
+/** Keys that a page looks at. */
+function maxKeys(bounds: PageBounds): number {
+  return bounds.wants === undefined ? bounds.maxRecords : typeScanRecords;
+}
+
+/** Leaves the keys of records that are wanted. What else they hold is not read. */
+async function wantedOf(
+  db: Db,
+  namespaceId: number,
+  keys: readonly Key[],
+  wants: (types: string) => boolean,
+): Promise<readonly Key[]> {
+  if (keys.length === 0) return keys;
+  const rows = await db
+    .selectFrom("records")
+    .select(["last_seq", "size", "types"])
+    .where("namespace_id", "=", namespaceId)
+    .where(
+      "last_seq",
+      "in",
+      keys.map((key) => key.last_seq),
+    )
+    .orderBy("last_seq")
+    .execute();
+  return rows.filter((row) => wants(row.types));
+}
+
 /** Cuts the keys at the page's size and reads the bytes of what is left. */
 async function bytesOf(
   db: Db,
@@ -114,24 +150,27 @@ async function bytesOf(
   bounds: PageBounds,
   keys: readonly Key[],
 ): Promise<RecordPage> {
+  const { wants } = bounds;
+  const rows = wants === undefined ? keys : await wantedOf(db, namespaceId, keys, wants);
   let bytes = 0;
   let taken = 0;
-  while (taken < keys.length && taken < bounds.maxRecords) {
-    bytes += keys[taken]!.size;
+  while (taken < rows.length && taken < bounds.maxRecords) {
+    bytes += rows[taken]!.size;
     if (taken > 0 && bytes > bounds.maxBytes) break;
     taken++;
   }
-  if (taken === 0) return { records: [], upToSeq: bounds.upToSeq };
-  const cut = taken < keys.length || taken === bounds.maxRecords;
-  const wanted = keys.slice(0, taken).map((key) => key.last_seq);
+  // How far the keys reach, unless the page is full before.
+  const reach = keys.length < maxKeys(bounds) ? bounds.upToSeq : keys.at(-1)!.last_seq;
+  if (taken === 0) return { records: [], upToSeq: reach };
+  const wanted = rows.slice(0, taken).map((key) => key.last_seq);
   const records = await db
     .selectFrom("records")
-    .select(["last_seq", "event_count", "data"])
+    .select(["last_seq", "event_count", "types", "data"])
     .where("namespace_id", "=", namespaceId)
     .where("last_seq", "in", wanted)
     .orderBy("last_seq")
     .execute();
-  return { records, upToSeq: cut ? wanted[taken - 1]! : bounds.upToSeq };
+  return { records, upToSeq: taken < rows.length ? wanted[taken - 1]! : reach };
 }
 
 /**
@@ -146,7 +185,7 @@ async function readRuns(
   bounds: PageBounds,
 ): Promise<RecordPage> {
   if (runKeys.length === 0) return { records: [], upToSeq: bounds.upToSeq };
-  const share = Math.ceil((2 * bounds.maxRecords) / runKeys.length) + 1;
+  const share = Math.ceil((2 * maxKeys(bounds)) / runKeys.length) + 1;
   const horizon = await db
     .selectFrom((eb) =>
       eb
@@ -176,7 +215,7 @@ async function readRuns(
     // An expression: ordered by the column, a planner may walk the namespace's
     // records in that order and throw away all strangers'.
     .orderBy(sql`last_seq + 0`)
-    .limit(bounds.maxRecords)
+    .limit(maxKeys(bounds))
     .execute();
   return bytesOf(db, namespaceId, { ...bounds, upToSeq }, keys);
 }
@@ -235,7 +274,7 @@ async function scanDescendants(
       .where("a.depth", ">=", scope.minDepth)
       .where("a.depth", "<=", scope.maxDepth)
       .orderBy("r.last_seq")
-      .limit(bounds.maxRecords)
+      .limit(maxKeys(bounds))
       .execute();
     if (keys.length > 0 || stretch === undefined) {
       return bytesOf(db, namespaceId, { ...bounds, upToSeq }, keys);

@@ -83,7 +83,7 @@ function parseSubscription(request: SubscribeRequest, limits: Limits): Subscript
   if (stop === undefined) throw invalidField("stop", `has no meaning as ${request.stop}`);
   return {
     namespace: checkNamespace("namespace", request.namespace),
-    scope: parseFilter("filter", request.filter),
+    filter: parseFilter("filter", request.filter),
     start:
       start.case === "fromNow"
         ? "now"

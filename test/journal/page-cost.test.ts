@@ -195,6 +195,33 @@ describe("a page's cost", () => {
     );
   });
 
+  it("leaves out what holds no wanted type: its bytes are not read", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "runlog-cost-"));
+    try {
+      const file = join(directory, "journal.db");
+      const journal = await openJournal(`sqlite:${file}`, { lockTimeoutMs: 1_000 });
+      const domain = domainOver(journal);
+      const producer = await openRun(domain, "run");
+      const token = eventOf("x".repeat(1_000), "token");
+      for (let at = 0; at < 100; at++) {
+        await append(domain, producer, at * 64 + 1, new Array<typeof token>(64).fill(token));
+      }
+      await journal.close();
+      const scope: RecordScope = { kind: "tree", rootKey: 1 };
+      const page = { maxBytes: 1e12 };
+      const tokens = await costOf(file, scope, page);
+      const facts = await costOf(file, scope, { ...page, wants: (types) => types === "" });
+      assert.deepEqual([tokens.records, facts.records], [101, 1]);
+      assert.deepEqual(fullScans(facts.plans), []);
+      assert.ok(facts.pages * 5 < tokens.pages, `${facts.pages} pages of ${tokens.pages}`);
+      console.log(
+        `      100 records of 64 KiB: ${facts.pages} pages unwanted, ${tokens.pages} wanted`,
+      );
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  });
+
   it("is the same at the journal's beginning and at its end, for every scope", async () => {
     const scopes: Record<string, RecordScope> = {
       all: { kind: "all" },

@@ -29,6 +29,23 @@ const scopes: readonly Scope[] = [
   { kind: "runs", runIds: ["run-1", "run-3", "run-5", "run-7"] },
 ];
 
+/** What a subscriber asks for: a scope, and patterns of types. */
+interface Wanted {
+  readonly scope: Scope;
+  readonly types: readonly string[];
+}
+
+/** Events are of the types t.0, t.1 and t.2 in turn, so that batches are mixed. */
+const typeOf = (runSeq: number): string => `t.${runSeq % 3}`;
+const typeChoices: readonly (readonly string[])[] = [[], ["t.1"], ["t.*"], ["t.2", "t.0"], ["u*"]];
+
+function isWanted({ scope, types }: Wanted, record: SequencedEvent, lineage: string[]): boolean {
+  if (!matches(scope, lineage)) return false;
+  if (record.record.case !== "event" || types.length === 0) return true;
+  const { type } = record.record.value;
+  return types.some((p) => (p.endsWith("*") ? type.startsWith(p.slice(0, -1)) : p === type));
+}
+
 type Step =
   | { readonly kind: "append"; readonly run: number; readonly count: number }
   | { readonly kind: "attach" | "read"; readonly subscriber: number }
@@ -63,21 +80,23 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 
 /** A consumer that stops, drops and resumes; its cursor moves as a client's does. */
 class Consumer {
-  readonly scope: Scope;
+  readonly wanted: Wanted;
   readonly received: SequencedEvent[] = [];
   #cursor = 0;
   #frames: AsyncGenerator<SubscriptionFrame> | undefined;
   #stop = new AbortController();
   #pending: Promise<void> | undefined;
 
-  constructor(scope: Scope) {
-    this.scope = scope;
+  constructor(wanted: Wanted) {
+    this.wanted = wanted;
   }
 
   attach(domain: Domain, stop: "never" | "caught_up" = "never"): void {
     if (this.#frames !== undefined) return;
     this.#stop = new AbortController();
-    const subscription = subscriptionTo(this.scope, { start: { afterSeq: this.#cursor }, stop });
+    const { scope, types } = this.wanted;
+    const start = { afterSeq: this.#cursor };
+    const subscription = subscriptionTo(scope, { start, stop }, types);
     this.#frames = subscribe(domain, subscription, this.#stop.signal);
   }
 
@@ -126,7 +145,7 @@ class Consumer {
 async function runSteps(
   domain: Domain,
   parents: readonly number[],
-  chosen: readonly Scope[],
+  chosen: readonly Wanted[],
   steps: readonly Step[],
 ) {
   const consumers = Array.from(
@@ -152,7 +171,7 @@ async function runSteps(
         const first = sent[one.run]! + 1;
         sent[one.run]! += one.count;
         const events = Array.from({ length: one.count }, (_, i) =>
-          eventOf(`${one.run}:${first + i}`),
+          eventOf(`${one.run}:${first + i}`, typeOf(first + i)),
         );
         commits.push(append(domain, producer, first, events));
         break;
@@ -204,7 +223,13 @@ describeJournal("replay and live are one sequence", (open) => {
           fc.tuple(
             ...Array.from({ length: runCount }, (_, i) => fc.nat({ max: Math.max(0, i - 1) })),
           ),
-          fc.shuffledSubarray([...scopes], { minLength: scopeCount, maxLength: scopeCount }),
+          fc.array(
+            fc.record({
+              scope: fc.constantFrom(...scopes),
+              types: fc.constantFrom(...typeChoices),
+            }),
+            { minLength: scopeCount, maxLength: scopeCount },
+          ),
           fc.array(step, { minLength: 20, maxLength: 150 }),
           async (parents, chosen, steps) => {
             const store = await open();
@@ -224,9 +249,13 @@ describeJournal("replay and live are one sequence", (open) => {
               );
               for (const consumer of consumers) {
                 const expected = everything.filter((record) =>
-                  matches(consumer.scope, lineageOf(Number(record.runId.slice(4)), parents)),
+                  isWanted(
+                    consumer.wanted,
+                    record,
+                    lineageOf(Number(record.runId.slice(4)), parents),
+                  ),
                 );
-                assert.deepEqual(consumer.received, expected, JSON.stringify(consumer.scope));
+                assert.deepEqual(consumer.received, expected, JSON.stringify(consumer.wanted));
               }
             } finally {
               await store.remove();

@@ -11,6 +11,7 @@ import {
   subscribe,
 } from "../../src/delivery/subscription.ts";
 import { Tails } from "../../src/delivery/tail.ts";
+import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import { Committer } from "../../src/ingest/committer.ts";
 import { type Outcome, Producer } from "../../src/ingest/operation.ts";
 import { checkEvents } from "../../src/ingest/validate.ts";
@@ -80,10 +81,14 @@ export function append(
 }
 
 /** A subscription to the namespace "default", with what differs from the usual. */
-export function subscriptionTo(scope: Scope, rest: Partial<Subscription> = {}): Subscription {
+export function subscriptionTo(
+  scope: Scope,
+  rest: Partial<Subscription> = {},
+  eventTypes: readonly string[] = [],
+): Subscription {
   return {
     namespace: "default",
-    scope,
+    filter: { scope, types: TypeFilter.parse("event_types", eventTypes) },
     start: { afterSeq: 0 },
     stop: "never",
     progressIntervalMs: 60_000,

@@ -280,6 +280,44 @@ describeWire("a subscription", (wire) => {
     await refusalOf(live.next());
   });
 
+  it("delivers only the types that are wanted, exact or by prefix, and always facts", async () => {
+    const types = ["token", "tool.started", "token", "tool.ended", "message", "token"];
+    await client.ingest.appendEvents({
+      runId: "r",
+      create: {},
+      firstRunSeq: 1n,
+      events: types.map((type) => ({ type })),
+      finish: { state: RunState.SUCCEEDED },
+    });
+    const typesOf = async (...eventTypes: string[]) => {
+      const filter = { ...runs("r"), eventTypes };
+      const frames = await collect(
+        client.subscribe.subscribe({ filter, stop: StopPolicy.CAUGHT_UP }),
+      );
+      return recordsIn(frames).map(({ record }) =>
+        record.case === "event" ? record.value.type : record.case,
+      );
+    };
+    const between = (...wanted: string[]) => ["runStarted", ...wanted, "runFinished"];
+    assert.deepEqual(await typesOf(), between(...types));
+    assert.deepEqual(await typesOf("message"), between("message"));
+    assert.deepEqual(
+      await typesOf("tool.*", "message"),
+      between("tool.started", "tool.ended", "message"),
+    );
+    assert.deepEqual(await typesOf("*"), between(...types));
+    assert.deepEqual(await typesOf("tool"), between());
+    const refused = async (...eventTypes: string[]) => {
+      const filter = { ...all, eventTypes };
+      const { code, detail } = await refusalOf(collect(client.subscribe.subscribe({ filter })));
+      assert.equal(code, Code.InvalidArgument);
+      return detail?.field;
+    };
+    assert.equal(await refused("a", ""), "filter.event_types[1]");
+    assert.equal(await refused("to*ken"), "filter.event_types[0]");
+    assert.equal(await refused(...new Array<string>(33).fill("a")), "filter.event_types");
+  });
+
   it("answers UNIMPLEMENTED for what a later version brings", async () => {
     await write("r", 1);
     const calls = [
@@ -289,7 +327,6 @@ describeWire("a subscription", (wire) => {
       client.admin.listNamespaces({}),
       client.admin.setRetention({ namespace: "default" }),
       client.admin.deleteTree({ rootRunId: "r" }),
-      collect(client.subscribe.subscribe({ filter: { ...all, eventTypes: ["test"] } })),
     ];
     for (const call of calls) {
       assert.equal((await refusalOf(call)).code, Code.Unimplemented);

@@ -23,6 +23,7 @@ interface TailFlags extends ConnectionFlags {
   readonly maxDepth?: number;
   readonly run?: readonly string[];
   readonly all?: true;
+  readonly type?: readonly string[];
   readonly after?: bigint;
   readonly now?: true;
   readonly until?: "finished" | "caught-up";
@@ -39,6 +40,10 @@ export function tailCommand(exit: (status: number) => void): Command {
     .option("--max-depth <n>", "with --ancestor: at most n levels below it", parseCount)
     .option("--run <id...>", "runs by id, up to 100")
     .option("--all", "everything in the namespace")
+    .option(
+      "--type <pattern...>",
+      'only events of these types, "tool.*" for all that begin so; starts and ends of runs always',
+    )
     .addOption(
       command
         .createOption("--after <seq>", "only records with a greater seq (default: all)")
@@ -70,6 +75,7 @@ missing and nothing comes twice. When the server restarts, tail goes on by itsel
 Examples:
   $ runlog tail --all
   $ runlog tail --ancestor RUN --until finished
+  $ runlog tail --ancestor RUN --type message 'tool_call.*'
   $ runlog tail --run RUN1 RUN2 --after 1200
   $ runlog tail --all --until caught-up --json | jq .event.type
 `;
@@ -142,6 +148,7 @@ function requestOf(flags: TailFlags): FollowRequest {
           : run !== undefined
             ? { case: "runIds", value: { runIds: [...run] } }
             : { case: "all", value: {} },
+      eventTypes: [...(flags.type ?? [])],
     },
     after: flags.now ? "now" : (flags.after ?? 0n),
     stop: stopPolicy(flags.until),
