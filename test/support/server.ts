@@ -11,8 +11,8 @@ export interface TestServer {
   /** What the server logged as an error. */
   readonly errors: readonly string[];
   drain(): Promise<void>;
-  /** Drains it and starts another one on the same database. */
-  restart(): Promise<TestServer>;
+  /** Drains it and starts another one on the same database; `changes` where that differs. */
+  restart(changes?: Partial<ServerOptions>): Promise<TestServer>;
   /** Drains it and removes the database. */
   remove(): Promise<void>;
 }
@@ -37,9 +37,9 @@ async function startIn(directory: string, options: Partial<ServerOptions>): Prom
     url: server.url,
     errors,
     drain: () => server.drain(),
-    async restart() {
+    async restart(changes = {}) {
       await server.drain();
-      return startIn(directory, options);
+      return startIn(directory, { ...options, ...changes });
     },
     async remove() {
       await server.drain();
