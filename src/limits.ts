@@ -39,6 +39,13 @@ export interface Limits {
   readonly frameBytes: number;
   /** Milliseconds between Progress frames where the subscriber does not say. */
   readonly progressIntervalMs: number;
+  /** Milliseconds that one message may take to arrive once it has begun. */
+  readonly messageTimeoutMs: number;
+  /**
+   * Milliseconds, about, after which an HTTP/2 connection is asked to go, so that
+   * long streams spread over new nodes. Each one's own age differs by a tenth.
+   */
+  readonly maxConnectionAgeMs: number;
   /** Milliseconds that one transaction may wait for the database's lock. */
   readonly lockTimeoutMs: number;
 }
@@ -59,6 +66,8 @@ export const defaultLimits: Limits = {
   pageBytes: 1 * MiB,
   frameBytes: 256 * KiB,
   progressIntervalMs: 15_000,
+  messageTimeoutMs: 30_000,
+  maxConnectionAgeMs: 3_600_000,
   lockTimeoutMs: 5_000,
 };
 

@@ -22,10 +22,24 @@ class Step {
   }
 }
 
-/** The server's way out. */
+/** The way out of the server, or of one of its connections. */
 export class Draining {
   readonly #start = new Step();
   readonly #deadline = new Step();
+
+  /** The way out of a part: it goes when the whole goes, or before. Call `leave` once it has gone. */
+  part(): { readonly draining: Draining; readonly leave: () => void } {
+    const draining = new Draining();
+    const notStart = this.onStart(() => draining.start());
+    const notDeadline = this.onDeadline(() => draining.end());
+    return {
+      draining,
+      leave() {
+        notStart();
+        notDeadline();
+      },
+    };
+  }
 
   /** Whether the server has begun to go away. */
   get started(): boolean {

@@ -11,7 +11,7 @@ import { IngestStream } from "../ingest/ingest-stream.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import { toConnectError } from "./errors.ts";
 import { toIngestLimits, toIngestResponse } from "./messages.ts";
-import { type ServiceContext, unary } from "./service-context.ts";
+import { drainingOf, type ServiceContext, unary } from "./service-context.ts";
 
 /** Implements IngestService. */
 export function ingestService(context: ServiceContext): ServiceImpl<typeof IngestService> {
@@ -35,11 +35,12 @@ async function* ingest(
   requests: AsyncIterable<IngestRequest>,
   call: HandlerContext,
 ): AsyncGenerator<IngestResponse> {
-  const { committer, limits, draining, onUnexpected } = context;
+  const { committer, limits, onUnexpected } = context;
+  const draining = drainingOf(context, call);
   const stream = new IngestStream({ committer, limits });
   const onAbort = () => stream.fail(ConnectError.from(call.signal.reason, Code.Canceled));
   call.signal.addEventListener("abort", onAbort);
-  const notDraining = draining.onStart(() => stream.goAway("the server is going away"));
+  const notDraining = draining.onStart(() => stream.goAway("this connection is going away"));
   const notEnding = draining.onDeadline(() =>
     stream.fail(new RefusedError({ reason: "draining" })),
   );

@@ -55,13 +55,23 @@ const maxSessionMemoryMB = 512;
 const streamResetBurst = 10_000;
 const streamResetRate = 1_000;
 
+/** How to listen. */
+export interface PortOptions {
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  readonly handler: RequestHandler;
+  /** Called with each HTTP/2 session; what it returns is called when the session has closed. */
+  readonly onSession: (session: http2.ServerHttp2Session) => () => void;
+}
+
 /**
  * Listens on a port.
  *
- * @param port 0 takes a free one
  * @throws the system's error, EADDRINUSE for one
  */
-export async function listen(host: string, port: number, handler: RequestHandler): Promise<Port> {
+export async function listen(options: PortOptions): Promise<Port> {
+  const { host, port, handler } = options;
   const http1Server = http.createServer({ noDelay: true }, handler);
   // A subscription's request is short, its response is not; slow requests are cut by Node's default.
   http1Server.keepAliveTimeout = 65_000;
@@ -79,8 +89,10 @@ export async function listen(host: string, port: number, handler: RequestHandler
     session.setLocalWindowSize(sessionWindowBytes);
     sessions.add(session);
     const stopPinging = keepAlive(session);
+    const onClosed = options.onSession(session);
     session.once("close", () => {
       stopPinging();
+      onClosed();
       sessions.delete(session);
     });
   });

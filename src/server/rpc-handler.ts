@@ -6,6 +6,7 @@
 import {
   type ConnectRouter,
   type ConnectRouterOptions,
+  type ContextValues,
   createConnectRouter,
 } from "@connectrpc/connect";
 import {
@@ -15,13 +16,18 @@ import {
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
 import { isConnectionLoss } from "./connection-loss.ts";
-import type { RequestHandler } from "./port.ts";
+import { withMessageDeadline } from "./message-deadline.ts";
+import type { PortRequest, RequestHandler } from "./port.ts";
 
 /** How to answer. */
 export interface RpcHandlerOptions {
   /** Registers the services. */
   readonly routes: (router: ConnectRouter) => void;
   readonly router: ConnectRouterOptions;
+  /** Milliseconds that one message may take to arrive. */
+  readonly messageTimeoutMs: number;
+  /** What the services are told of a request besides its messages. */
+  readonly contextValues: (request: PortRequest) => ContextValues;
   /** Answers what is no method of a service. */
   readonly fallback: RequestHandler;
   /** Told about responses that could not be written though the client was there. */
@@ -43,7 +49,15 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
       options.fallback(request, response);
       return;
     }
-    handler(universalRequestFromNodeRequest(request, response, undefined, undefined))
+    const values = options.contextValues(request);
+    const asked = universalRequestFromNodeRequest(request, response, undefined, values);
+    const isEnveloped = !/^application\/(json|proto)\b/.test(
+      asked.header.get("content-type") ?? "",
+    );
+    // Without a body that is already parsed, it is bytes.
+    const bytes = asked.body as AsyncIterable<Uint8Array>;
+    const body = withMessageDeadline(bytes, isEnveloped, options.messageTimeoutMs);
+    handler({ ...asked, body })
       .then((answer) => universalResponseToNodeResponse(answer, response))
       .catch((error: unknown) => {
         if (!isConnectionLoss(error)) options.onFailure(path, error);

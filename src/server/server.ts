@@ -1,4 +1,5 @@
 /** Puts a server together: journal, domain, services, port; and takes it apart again in order. */
+import { createContextValues } from "@connectrpc/connect";
 import type { Logger } from "pino";
 import { Health } from "../../gen/grpc/health/v1/health_pb.js";
 import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
@@ -11,13 +12,14 @@ import type { Journal } from "../journal/journal.ts";
 import { openJournal } from "../journal/open.ts";
 import { defaultLimits, type Limits } from "../limits.ts";
 import { adminService } from "./admin-service.ts";
+import { ConnectionAges } from "./connection-ages.ts";
 import { Draining } from "./draining.ts";
 import { healthService } from "./health.ts";
 import { ingestService } from "./ingest-service.ts";
 import { listen, type Port, type RequestHandler } from "./port.ts";
 import { rpcHandler } from "./rpc-handler.ts";
 import { runService } from "./run-service.ts";
-import type { ServiceContext } from "./service-context.ts";
+import { connectionDraining, type ServiceContext } from "./service-context.ts";
 import { subscribeService } from "./subscribe-service.ts";
 
 /** How to run a server. */
@@ -62,6 +64,7 @@ const neverCompress = 0xffff_ffff;
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { logger } = options;
+  const drainTimeoutMs = options.drainTimeoutMs ?? defaultDrainTimeoutMs;
   const limits: Limits = { ...defaultLimits, ...options.limits };
   const opened = await openJournal(options.journal, limits);
   const journal = options.wrapJournal?.(opened) ?? opened;
@@ -82,7 +85,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   };
   let port: Port;
   try {
-    port = await listen(options.host, options.port, requestHandler(context, logger));
+    const ages = new ConnectionAges(context.draining, limits.maxConnectionAgeMs, drainTimeoutMs);
+    port = await listen({
+      host: options.host,
+      port: options.port,
+      handler: requestHandler(context, ages, logger),
+      onSession: (session) => ages.add(session),
+    });
   } catch (error) {
     await journal.close();
     throw error;
@@ -93,13 +102,17 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   return {
     url,
     drain() {
-      drained ??= drain(context, port, options.drainTimeoutMs ?? defaultDrainTimeoutMs, logger);
+      drained ??= drain(context, port, drainTimeoutMs, logger);
       return drained;
     },
   };
 }
 
-function requestHandler(context: ServiceContext, logger: Logger): RequestHandler {
+function requestHandler(
+  context: ServiceContext,
+  ages: ConnectionAges,
+  logger: Logger,
+): RequestHandler {
   const { limits, draining } = context;
   return rpcHandler({
     routes(router) {
@@ -109,6 +122,9 @@ function requestHandler(context: ServiceContext, logger: Logger): RequestHandler
       router.service(AdminService, adminService(context));
       router.service(Health, healthService(draining));
     },
+    messageTimeoutMs: limits.messageTimeoutMs,
+    contextValues: (request) =>
+      createContextValues().set(connectionDraining, ages.drainingOf(request)),
     router: { readMaxBytes: limits.maxMessageBytes, compressMinBytes: neverCompress },
     fallback(request, response) {
       const isHealth = request.method === "GET" && request.url === "/healthz";

@@ -1,5 +1,6 @@
 /** What every service works with, and how its errors leave it. */
 
+import { createContextKey, type HandlerContext } from "@connectrpc/connect";
 import type { Tails } from "../delivery/tail.ts";
 import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
@@ -16,6 +17,14 @@ export interface ServiceContext {
   readonly limits: Limits;
   readonly draining: Draining;
   readonly onUnexpected: OnUnexpected;
+}
+
+/** The way out of the connection that a call came on; without it, the server's. */
+export const connectionDraining = createContextKey<Draining | undefined>(undefined);
+
+/** What a call listens to in order to leave in time. */
+export function drainingOf(context: ServiceContext, call: HandlerContext): Draining {
+  return call.values.get(connectionDraining) ?? context.draining;
 }
 
 /** Wraps a unary method: refusals become statuses. */

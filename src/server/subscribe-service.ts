@@ -16,7 +16,7 @@ import { invalidField, RefusedError } from "../journal/refusal.ts";
 import { type Limits, minProgressIntervalMs } from "../limits.ts";
 import { toConnectError } from "./errors.ts";
 import { type MessageFormat, toSubscribeResponse } from "./messages.ts";
-import { notYet, type ServiceContext } from "./service-context.ts";
+import { drainingOf, notYet, type ServiceContext } from "./service-context.ts";
 
 /** Implements SubscribeService. */
 export function subscribeService(context: ServiceContext): ServiceImpl<typeof SubscribeService> {
@@ -35,7 +35,8 @@ async function* stream(
   request: SubscribeRequest,
   call: HandlerContext,
 ): AsyncGenerator<SubscribeResponse> {
-  const { draining, onUnexpected, limits } = context;
+  const { onUnexpected, limits } = context;
+  const draining = drainingOf(context, call);
   const ending = new AbortController();
   const onAbort = () => ending.abort();
   call.signal.addEventListener("abort", onAbort);
@@ -48,7 +49,7 @@ async function* stream(
     }
     if (draining.started && ending.signal.aborted) {
       yield create(SubscribeResponseSchema, {
-        frame: { case: "goAway", value: { reason: "the server is going away" } },
+        frame: { case: "goAway", value: { reason: "this connection is going away" } },
       });
       // An OK here would say that the subscription ended as asked.
       throw new RefusedError({ reason: "draining" });
