@@ -2,8 +2,9 @@
  * A line of text as an event: the line is the payload, whatever it holds; its
  * own string field `type` becomes the event's type where it is one.
  */
+
+import { isValidType } from "../client/event-bytes.ts";
 import type { EventInit } from "../client/index.ts";
-import { maxTypeBytes } from "../limits.ts";
 
 /** The type of a line that names none of its own. */
 const defaultLineType = "line";
@@ -33,16 +34,11 @@ function parseJson(bytes: Uint8Array): { readonly value: unknown } | undefined {
   }
 }
 
-/** The object's own `type`, where it can be an event's: 1 to 128 bytes of well-formed text. */
+/** The object's own `type`, where it can be an event's. */
 function typeOf(value: unknown): string {
   if (typeof value !== "object" || value === null || !Object.hasOwn(value, "type")) {
     return defaultLineType;
   }
   const { type } = value as { readonly type: unknown };
-  return typeof type === "string" &&
-    type !== "" &&
-    type.isWellFormed() &&
-    Buffer.byteLength(type) <= maxTypeBytes
-    ? type
-    : defaultLineType;
+  return typeof type === "string" && isValidType(type) ? type : defaultLineType;
 }

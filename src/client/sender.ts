@@ -12,14 +12,14 @@
  *     connecting → open → … → waiting → connecting → …
  *     any of these → ended | closed | failed, which are final
  */
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Transport } from "@connectrpc/connect";
 import { v7 as uuidv7 } from "uuid";
-import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
-import { maxTypeBytes } from "../limits.ts";
+import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { backoffMs, sleep } from "./backoff.ts";
 import { SenderClosedError, toFinalError } from "./errors.ts";
+import { encodedBytes } from "./event-bytes.ts";
 import { type CallEnd, type Goal, IngestCall, type Opened } from "./ingest-call.ts";
 import {
   appendFramingBytes,
@@ -367,17 +367,3 @@ function finalError(state: SenderState): Error {
 function toError(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error));
 }
-
-/** The event's encoded size; undefined where it has no valid type or cannot be encoded. */
-function encodedBytes(event: Event): number | undefined {
-  try {
-    const bytes = toBinary(EventSchema, event).byteLength;
-    const typeBytes =
-      event.type.length * 3 <= maxTypeBytes ? event.type.length : utf8.encode(event.type).length;
-    return typeBytes >= 1 && typeBytes <= maxTypeBytes ? bytes : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-const utf8 = new TextEncoder();
