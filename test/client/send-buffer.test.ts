@@ -1,0 +1,212 @@
+import assert from "node:assert/strict";
+import { create } from "@bufbuild/protobuf";
+import fc from "fast-check";
+import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import { ForeignEventsError, JournalWentBackError } from "../../src/client/errors.ts";
+import { appendFramingBytes, eventFramingBytes } from "../../src/client/limits.ts";
+import { type FrameLimits, SendBuffer } from "../../src/client/send-buffer.ts";
+
+const maxEvents = 12;
+const maxBytes = 200;
+
+interface Item {
+  readonly event: Event;
+  readonly bytes: number;
+}
+
+/** A place between two others, as a share of their distance in thousandths. */
+const between = (low: number, high: number, share: number) =>
+  low + Math.round(((high - low) * share) / 1000);
+
+/** What the buffer should be, in the simplest words: all events ever taken, and three marks. */
+class Model {
+  /** Position 1 is items[0]. Nothing is ever taken out but what was never sent. */
+  items: Item[] = [];
+  base: number | undefined;
+  acked = 0;
+  sent = 0;
+  everSent = 0;
+
+  get waiting(): readonly Item[] {
+    return this.items.slice(this.acked);
+  }
+
+  get hasRoom(): boolean {
+    const bytes = this.waiting.reduce((sum, item) => sum + item.bytes, 0);
+    return this.waiting.length < maxEvents && bytes < maxBytes;
+  }
+
+  frame(limits: FrameLimits): readonly Item[] {
+    const room = Math.min(limits.maxEvents, limits.maxUnackedEvents - (this.sent - this.acked));
+    const candidates = this.items.slice(this.sent, this.sent + Math.max(0, room));
+    const fits = (items: readonly Item[]) => {
+      const bytes = items.reduce((sum, item) => sum + item.bytes, 0);
+      const wire = bytes + appendFramingBytes + items.length * eventFramingBytes;
+      return items.length <= 1 || (bytes <= limits.maxBytes && wire <= limits.maxAppendBytes);
+    };
+    let count = candidates.length;
+    while (!fits(candidates.slice(0, count))) count--;
+    return candidates.slice(0, count);
+  }
+}
+
+type Step =
+  | { readonly t: "push" | "drop_over"; readonly bytes: number }
+  | { readonly t: "frame"; readonly limits: FrameLimits }
+  | { readonly t: "ack"; readonly share: number }
+  | { readonly t: "open"; readonly share: number; readonly ours: boolean };
+
+const share = fc.integer({ min: 0, max: 1000 });
+const step: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 5,
+    arbitrary: fc.record({ t: fc.constant("push"), bytes: fc.integer({ min: 1, max: 60 }) }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({ t: fc.constant("drop_over"), bytes: fc.integer({ min: 20, max: 60 }) }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      t: fc.constant("frame"),
+      limits: fc.record({
+        maxEvents: fc.integer({ min: 1, max: 6 }),
+        maxBytes: fc.integer({ min: 1, max: 150 }),
+        maxAppendBytes: fc.integer({ min: 150, max: 400 }),
+        maxUnackedEvents: fc.integer({ min: 1, max: 12 }),
+      }),
+    }),
+  },
+  { weight: 3, arbitrary: fc.record({ t: fc.constant("ack"), share }) },
+  { weight: 2, arbitrary: fc.record({ t: fc.constant("open"), share, ours: fc.boolean() }) },
+) as fc.Arbitrary<Step>;
+
+/** Takes a step on both and compares what they answer. */
+function take(buffer: SendBuffer, model: Model, action: Step): void {
+  switch (action.t) {
+    case "push":
+      if (model.hasRoom) {
+        const event = create(EventSchema, { type: `e${model.items.length}` });
+        model.items.push({ event, bytes: action.bytes });
+        buffer.push(event, action.bytes);
+      }
+      return;
+    case "drop_over": {
+      const unsent = model.items.slice(model.everSent);
+      const over = unsent.filter((item) => item.bytes > action.bytes);
+      const rest = unsent.filter((item) => item.bytes <= action.bytes);
+      model.items = [...model.items.slice(0, model.everSent), ...rest];
+      assert.deepEqual(
+        buffer.dropUnsentOver(action.bytes),
+        over.map((item) => item.event),
+      );
+      return;
+    }
+    case "frame": {
+      // The sender sends nothing before the first opening.
+      if (model.base === undefined) return;
+      const expected = model.frame(action.limits);
+      const frame = buffer.nextFrame(action.limits);
+      assert.equal(
+        frame?.firstRunSeq,
+        expected.length > 0 ? model.base + model.sent + 1 : undefined,
+      );
+      assert.deepEqual(
+        frame?.events ?? [],
+        expected.map((item) => item.event),
+      );
+      const resent = Math.min(expected.length, model.everSent - model.sent);
+      assert.equal(frame?.resent ?? 0, resent);
+      model.sent += expected.length;
+      model.everSent = Math.max(model.everSent, model.sent);
+      return;
+    }
+    case "ack": {
+      if (model.base === undefined) return;
+      const position = between(0, model.everSent, action.share);
+      const freed = Math.max(0, Math.min(position, model.sent) - model.acked);
+      assert.equal(buffer.ack(model.base + position), freed);
+      model.acked += freed;
+      return;
+    }
+    case "open": {
+      if (model.base === undefined) {
+        model.base = action.share;
+        buffer.opened(action.share, action.ours);
+        return;
+      }
+      const position = between(model.acked, model.everSent, action.share);
+      buffer.opened(model.base + position, action.ours);
+      if (action.ours) model.acked = position;
+      model.sent = model.acked;
+      return;
+    }
+  }
+}
+
+describe("the send buffer", () => {
+  it("numbers, bounds, frees and sends again as the model says, whatever happens", () => {
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 120 }), (steps) => {
+        const buffer = new SendBuffer(maxEvents, maxBytes);
+        const model = new Model();
+        for (const action of steps) {
+          take(buffer, model, action);
+          assert.equal(buffer.hasRoom, model.hasRoom);
+          assert.equal(buffer.unacked, model.waiting.length);
+          assert.equal(buffer.inFlight, model.sent - model.acked);
+          assert.equal(buffer.durable, model.acked);
+          if (model.base !== undefined) {
+            assert.equal(buffer.lastRunSeq, model.base + model.items.length);
+          }
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it("keeps its order where it throws away what is acknowledged", () => {
+    const buffer = new SendBuffer(10_000, 1_000_000);
+    const limits = { maxEvents: 700, maxBytes: 1e6, maxAppendBytes: 1e6, maxUnackedEvents: 1e6 };
+    buffer.opened(0, true);
+    const types: string[] = [];
+    for (let round = 0; round < 12; round++) {
+      for (let i = 0; i < 500; i++)
+        buffer.push(create(EventSchema, { type: `${round * 500 + i}` }), 10);
+      const frame = buffer.nextFrame(limits);
+      types.push(...(frame?.events ?? []).map(({ type }) => type));
+      buffer.ack(types.length);
+    }
+    assert.deepEqual(
+      types,
+      Array.from({ length: 6_000 }, (_, i) => `${i}`),
+    );
+    assert.deepEqual([buffer.unacked, buffer.hasRoom], [0, true]);
+  });
+
+  it("refuses a journal that went back, and events that it never sent", () => {
+    const buffer = new SendBuffer(maxEvents, maxBytes);
+    const limits = { maxEvents: 2, maxBytes: 100, maxAppendBytes: 400, maxUnackedEvents: 10 };
+    assert.throws(() => buffer.lastRunSeq, /not been opened/);
+    buffer.opened(100, true);
+    for (let i = 0; i < 3; i++) buffer.push(create(EventSchema, { type: "e" }), 1);
+    buffer.nextFrame(limits);
+    assert.throws(
+      () => buffer.ack(103),
+      (error) => error instanceof ForeignEventsError && error.sentRunSeq === 102,
+    );
+    assert.equal(buffer.ack(101), 1);
+    assert.throws(
+      () => buffer.opened(100, true),
+      (error) =>
+        error instanceof JournalWentBackError &&
+        error.acknowledgedRunSeq === 101 &&
+        error.lastRunSeq === 100,
+    );
+    assert.throws(
+      () => buffer.opened(103, true),
+      (error) => error instanceof ForeignEventsError && error.lastRunSeq === 103,
+    );
+  });
+});
