@@ -2,13 +2,12 @@
  * A record as one readable line: seq, time, who in the tree, what.
  */
 import { timestampDate } from "@bufbuild/protobuf/wkt";
-import type pc from "picocolors";
 import type { Event, RunFinished, SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import type { Colors } from "./colors.ts";
 import type { RunNames } from "./run-names.ts";
 import { cut, cutFront, printable } from "./text.ts";
 
-type Colors = ReturnType<typeof pc.createColors>;
 type Paint = (text: string) => string;
 
 /** Columns of the path in the tree. */

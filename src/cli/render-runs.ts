@@ -5,13 +5,11 @@
  * among them, its children are roots.
  */
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import type pc from "picocolors";
 import { type Run, RunState } from "../../gen/runlog/v1/run_pb.js";
+import type { Colors } from "./colors.ts";
 import { stateColor } from "./render-record.ts";
 import { runName } from "./run-names.ts";
 import { durationText, printable } from "./text.ts";
-
-type Colors = ReturnType<typeof pc.createColors>;
 
 /** How to render. */
 export interface RenderRunsOptions {

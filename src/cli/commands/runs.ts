@@ -2,9 +2,9 @@
 import { toJsonString } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import { Command, InvalidArgumentError } from "commander";
-import pc from "picocolors";
 import { type Run, RunSchema, RunService, RunState } from "../../../gen/runlog/v1/run_pb.js";
 import { connectTo } from "../../client/node/index.ts";
+import { terminalColors } from "../colors.ts";
 import { type ConnectionFlags, callServer } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { exitStatus, exitStatusHelp } from "../failure.ts";
@@ -71,7 +71,7 @@ async function listRuns(flags: RunsFlags): Promise<void> {
   const connection = connectTo(flags.server);
   const client = createClient(RunService, connection.transport);
   try {
-    const colors = pc.createColors(pc.isColorSupported && process.stdout.isTTY);
+    const colors = terminalColors();
     const options = { colors, nowMs: Date.now() };
     const all: Run[] = [];
     for await (const page of pages(client, flags)) {

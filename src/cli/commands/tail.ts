@@ -2,11 +2,11 @@
 import { constants } from "node:os";
 import { toJsonString } from "@bufbuild/protobuf";
 import { Command } from "commander";
-import pc from "picocolors";
 import { type SequencedEvent, SequencedEventSchema } from "../../../gen/runlog/v1/event_pb.js";
 import { StopPolicy } from "../../../gen/runlog/v1/subscribe_pb.js";
 import { type FollowRequest, type FollowState, follow } from "../../client/index.ts";
 import { connectTo } from "../../client/node/index.ts";
+import { terminalColors } from "../colors.ts";
 import type { ConnectionFlags } from "../connection.ts";
 import { FirstConnection, Outage } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
@@ -175,7 +175,7 @@ function printer(flags: TailFlags): (records: readonly SequencedEvent[]) => Prom
       );
   }
   const names = new RunNames();
-  const colors = pc.createColors(pc.isColorSupported && process.stdout.isTTY);
+  const colors = terminalColors();
   return (records) => {
     const columns = process.stdout.isTTY ? process.stdout.columns : undefined;
     const lines = records.map((record) => {
