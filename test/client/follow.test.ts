@@ -26,6 +26,9 @@ const runs = (...runIds: string[]): FollowRequest["filter"] => ({
 const ascending = (from: number, to: number) =>
   Array.from({ length: to - from + 1 }, (_, i) => BigInt(from + i));
 
+/** Ends what a failed test leaves behind. */
+let ending = new AbortController();
+
 /** Follows and keeps what came. */
 class Follower {
   readonly records: SequencedEvent[] = [];
@@ -39,7 +42,7 @@ class Follower {
     request: FollowRequest,
     onState: (state: FollowState) => void = () => undefined,
   ) {
-    const { signal } = this.#stop;
+    const signal = AbortSignal.any([this.#stop.signal, ending.signal]);
     this.#iterator = follow(connection.transport, request, {
       signal,
       backoff,
@@ -87,12 +90,14 @@ describe("following", () => {
   let connections: NodeConnection[];
 
   beforeEach(async () => {
+    ending = new AbortController();
     server = await startTestServer();
     proxy = await BreakingProxy.start(server.url);
     connections = [];
   });
 
   afterEach(async () => {
+    ending.abort();
     for (const connection of connections) connection.close();
     await proxy.close();
     await server.remove();
@@ -107,7 +112,12 @@ describe("following", () => {
 
   /** A whole run: its start, `events` events and its end, so events + 2 records. */
   const record = async (runId: string, events: number) => {
-    const sender = openRun(connect(server.url).transport, { runId, spec: {}, limits: { backoff } });
+    const sender = openRun(connect(server.url).transport, {
+      runId,
+      spec: {},
+      limits: { backoff },
+      signal: ending.signal,
+    });
     for (let i = 1; i <= events; i++) {
       await sender.ready();
       sender.emit({ type: `e${i}`, data: Buffer.alloc(200, "x") });

@@ -9,6 +9,7 @@ import {
   type EventInit,
   follow,
   JournalWentBackError,
+  type OpenRunOptions,
   openRun,
   RefusalError,
   SenderClosedError,
@@ -53,14 +54,17 @@ describe("the sender", () => {
   let server: TestServer;
   let proxy: BreakingProxy;
   let connections: NodeConnection[];
+  let ending: AbortController;
 
   beforeEach(async () => {
+    ending = new AbortController();
     server = await startTestServer();
     proxy = await BreakingProxy.start(server.url);
     connections = [];
   });
 
   afterEach(async () => {
+    ending.abort();
     for (const connection of connections) connection.close();
     await proxy.close();
     await server.remove();
@@ -72,6 +76,10 @@ describe("the sender", () => {
     connections.push(connection);
     return connection.transport;
   };
+
+  /** Opens a run with a sender that ends with the test, whatever becomes of it. */
+  const open = (url: string, options: OpenRunOptions) =>
+    openRun(connect(url), { signal: ending.signal, ...options });
 
   /** Everything in the journal, past the proxy. */
   const replay = async (): Promise<SequencedEvent[]> => {
@@ -106,7 +114,7 @@ describe("the sender", () => {
     const stats = await Promise.all(
       runIds.map(async (runId) => {
         const limits = { backoff, maxBufferedEvents: 300, maxFrameEvents: 16 };
-        const sender = openRun(connect(proxy.url), { runId, spec: {}, limits });
+        const sender = open(proxy.url, { runId, spec: {}, limits });
         for (let i = 1; i <= perRun; i++) {
           await sender.ready();
           assert.ok(sender.emit({ type: `e${i}`, data: Buffer.alloc(80, runId) }));
@@ -134,7 +142,7 @@ describe("the sender", () => {
   it("goes on where a graceful restart of the server interrupts it", async () => {
     const states = new States();
     const { onState } = states;
-    const sender = openRun(connect(proxy.url), {
+    const sender = open(proxy.url, {
       runId: "r",
       spec: {},
       limits: { backoff },
@@ -152,7 +160,7 @@ describe("the sender", () => {
   it("ends a run once where the answer to its end is lost", async () => {
     const code = "marker-of-the-result";
     proxy.newFault = loseAnswerOnce(code);
-    const sender = openRun(connect(proxy.url), { runId: "r", spec: {}, limits: { backoff } });
+    const sender = open(proxy.url, { runId: "r", spec: {}, limits: { backoff } });
     for (let i = 1; i <= 10; i++) sender.emit({ type: `e${i}` });
     const result = { state: RunState.FAILED, failure: { code, message: "m" } };
     const { run, durable } = await sender.finish(result);
@@ -165,7 +173,7 @@ describe("the sender", () => {
   it("is told at once that another producer has its run, and does not take it back", async () => {
     const states = new States();
     const { onState } = states;
-    const first = openRun(connect(proxy.url), {
+    const first = open(proxy.url, {
       runId: "r",
       spec: {},
       limits: { backoff },
@@ -173,7 +181,7 @@ describe("the sender", () => {
     });
     first.emit({ type: "e1" });
     await first.opened;
-    const second = openRun(connect(server.url), { runId: "r", limits: { backoff } });
+    const second = open(server.url, { runId: "r", limits: { backoff } });
     await states.until("failed");
     assert.equal(first.emit({ type: "stale" }), false);
     await assert.rejects(first.ready(), isRefusal(Reason.FENCED));
@@ -188,7 +196,7 @@ describe("the sender", () => {
   it("asks once for a run that does not exist", async () => {
     const states = new States();
     const { onState } = states;
-    const sender = openRun(connect(proxy.url), { runId: "unknown", limits: { backoff }, onState });
+    const sender = open(proxy.url, { runId: "unknown", limits: { backoff }, onState });
     assert.ok(sender.emit({ type: "e" }));
     await assert.rejects(sender.finish(succeeded), isRefusal(Reason.RUN_NOT_FOUND));
     await assert.rejects(sender.opened, isRefusal(Reason.RUN_NOT_FOUND));
@@ -198,7 +206,7 @@ describe("the sender", () => {
   });
 
   it("asks once where nobody serves the method", async () => {
-    const sender = openRun(connect(`${proxy.url}/wrong`), { spec: {}, limits: { backoff } });
+    const sender = open(`${proxy.url}/wrong`, { spec: {}, limits: { backoff } });
     await assert.rejects(sender.finish(succeeded), (error) => {
       assert.ok(error instanceof RefusalError && error.code === Code.Unimplemented, String(error));
       return true;
@@ -209,7 +217,7 @@ describe("the sender", () => {
   it("tells of every event that it does not take, and the others have no gap", async () => {
     const drops: Drop[] = [];
     const random = randomOf(seed);
-    const sender = openRun(connect(server.url), {
+    const sender = open(server.url, {
       runId: "r",
       spec: {},
       limits: { backoff, maxBufferedEvents: 20 },
@@ -236,7 +244,7 @@ describe("the sender", () => {
   it("drops every event that the server would refuse, and goes on", async () => {
     const drops: Drop[] = [];
     const onDrop = (drop: Drop) => drops.push(drop);
-    const sender = openRun(connect(server.url), { runId: "r", spec: {}, onDrop });
+    const sender = open(server.url, { runId: "r", spec: {}, onDrop });
     const pairs = (count: number) =>
       Object.fromEntries(Array.from({ length: count }, (_, i) => [`k${i}`, "v"]));
     const invalid: EventInit[] = [
@@ -251,7 +259,6 @@ describe("the sender", () => {
       { type: "e", attributes: { "": "v" } },
       { type: "e", attributes: { ["k".repeat(64)]: "v" } },
       { type: "e", attributes: { k: "v".repeat(1_025) } },
-      { type: "e", attributes: { k: "\ud800" } },
     ];
     for (const event of invalid) {
       assert.equal(sender.emit(event), false, JSON.stringify(event));
@@ -273,7 +280,7 @@ describe("the sender", () => {
     server = await startTestServer({ limits: { maxEventBytes: 1_000 } });
     const drops: Drop[] = [];
     const onDrop = (drop: Drop) => drops.push(drop);
-    const sender = openRun(connect(server.url), { runId: "r", spec: {}, onDrop });
+    const sender = open(server.url, { runId: "r", spec: {}, onDrop });
     for (const type of ["e1", "big", "e2"]) {
       assert.ok(sender.emit({ type, data: new Uint8Array(type === "big" ? 2_000 : 10) }));
     }
@@ -288,7 +295,7 @@ describe("the sender", () => {
   it("fails with what it knows where the journal went back", async () => {
     const states = new States();
     const { onState } = states;
-    const sender = openRun(connect(proxy.url), {
+    const sender = open(proxy.url, {
       runId: "r",
       spec: {},
       limits: { backoff },
@@ -314,12 +321,12 @@ describe("the sender", () => {
   });
 
   it("closes what is drained, and the next sender goes on behind it", async () => {
-    const first = openRun(connect(server.url), { runId: "r", spec: {} });
+    const first = open(server.url, { runId: "r", spec: {} });
     for (let i = 1; i <= 100; i++) first.emit({ type: `e${i}` });
     assert.deepEqual(await first.close(60_000), { durable: 100, unacked: 0 });
     assert.equal(first.emit({ type: "late" }), false);
     await assert.rejects(first.finish(succeeded), SenderClosedError);
-    const second = openRun(connect(server.url), { runId: "r" });
+    const second = open(server.url, { runId: "r" });
     assert.equal((await second.opened).lastRunSeq, 100);
     second.emit({ type: "e101" });
     await second.finish(succeeded);
@@ -328,7 +335,7 @@ describe("the sender", () => {
 
   it("gives up a close that a silent peer would keep for ever, and says what is left", async () => {
     proxy.newFault = () => () => "swallow";
-    const sender = openRun(connect(proxy.url), { runId: "r", spec: {} });
+    const sender = open(proxy.url, { runId: "r", spec: {} });
     for (let i = 1; i <= 3; i++) sender.emit({ type: `e${i}` });
     assert.deepEqual(await sender.close(50), { durable: 0, unacked: 3 });
     assert.deepEqual(sender.state, { t: "closed", unacked: 3 });
@@ -338,7 +345,7 @@ describe("the sender", () => {
     proxy.newFault = () => () => "swallow";
     const controller = new AbortController();
     const { signal } = controller;
-    const sender = openRun(connect(proxy.url), {
+    const sender = open(proxy.url, {
       spec: {},
       signal,
       limits: { maxBufferedEvents: 1 },
@@ -369,7 +376,7 @@ describe("the sender", () => {
       if (state.t === "waiting") proxy.cutAll();
     };
     const limits = { backoff, openTimeoutMs: 100 };
-    const sender = openRun(connect(proxy.url), { runId: "r", spec: {}, limits, onState });
+    const sender = open(proxy.url, { runId: "r", spec: {}, limits, onState });
     sender.emit({ type: "e1" });
     await sender.finish(succeeded);
     assert.ok(states.count("waiting") >= 1);
