@@ -52,7 +52,7 @@ export declare type ErrorDetail = Message<"runlog.v1.ErrorDetail"> & {
   epoch: bigint;
 
   /**
-   * With CURSOR_TRIMMED: the oldest seq that can still be read.
+   * With CURSOR_TRIMMED: the oldest seq from which on nothing is missing.
    *
    * @generated from field: uint64 earliest_seq = 6;
    */
@@ -122,8 +122,8 @@ export enum Reason {
   RUN_EXISTS = 5,
 
   /**
-   * first_run_seq is beyond the next event. OUT_OF_RANGE;
-   * expected_run_seq is set.
+   * first_run_seq is beyond the next event, or a fork's run_seq beyond the
+   * last. OUT_OF_RANGE; expected_run_seq is set.
    *
    * @generated from enum value: REASON_SEQ_GAP = 6;
    */
@@ -145,8 +145,8 @@ export enum Reason {
   RUN_FINISHED = 8,
 
   /**
-   * An append came for a run that this stream has not opened.
-   * FAILED_PRECONDITION.
+   * An append came for a run that this stream has not opened, or for one that
+   * was LOST since: open it again. FAILED_PRECONDITION.
    *
    * @generated from enum value: REASON_RUN_NOT_OPEN = 9;
    */
@@ -161,8 +161,10 @@ export enum Reason {
   TOO_LARGE = 10,
 
   /**
-   * The cursor is older than what the journal still holds. OUT_OF_RANGE;
-   * earliest_seq is set.
+   * Records after the cursor have been deleted. OUT_OF_RANGE; earliest_seq is
+   * set. Only for the scope "all": of runs and families the trees are there
+   * as a whole or not at all. after_seq 0 is never refused: it means whatever
+   * is left.
    *
    * @generated from enum value: REASON_CURSOR_TRIMMED = 11;
    */
@@ -219,6 +221,14 @@ export enum Reason {
    * @generated from enum value: REASON_JOURNAL_UNAVAILABLE = 16;
    */
   JOURNAL_UNAVAILABLE = 16,
+
+  /**
+   * The tree cannot be deleted: one of its runs is RUNNING, or a fork in
+   * another tree refers to one of them. FAILED_PRECONDITION.
+   *
+   * @generated from enum value: REASON_TREE_IN_USE = 19;
+   */
+  TREE_IN_USE = 19,
 }
 
 /**
