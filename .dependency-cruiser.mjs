@@ -44,6 +44,14 @@ export default {
       quietNode,
       ...packages("@bufbuild/protobuf", "pino", "uuid"),
     ]),
+    only("upkeep-imports", "^src/upkeep/", [
+      "^src/upkeep/",
+      "^src/(ingest|journal)/",
+      own,
+      gen,
+      quietNode,
+      ...packages("@bufbuild/protobuf", "pino", "uuid"),
+    ]),
     only("delivery-imports", "^src/delivery/", [
       "^src/delivery/",
       "^src/journal/",
@@ -53,7 +61,7 @@ export default {
       ...packages("@bufbuild/protobuf", "pino", "uuid"),
     ]),
     only("server-imports", "^src/server/", [
-      "^src/(server|ingest|delivery|journal)/",
+      "^src/(server|upkeep|ingest|delivery|journal)/",
       own,
       gen,
       anyNode,
@@ -123,7 +131,7 @@ export default {
       severity: "error",
       comment: "A new folder in src/ needs its rule here.",
       from: {},
-      to: { path: "^src/[^/]+/", pathNot: "^src/(cli|client|delivery|ingest|journal|server)/" },
+      to: { path: "^src/[^/]+/", pathNot: "^src/(cli|client|delivery|ingest|journal|server|upkeep)/" },
     },
     { name: "no-cycles", severity: "error", from: {}, to: { circular: true } },
     { name: "no-unresolvable", severity: "error", from: {}, to: { couldNotResolve: true } },

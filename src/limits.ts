@@ -39,6 +39,10 @@ export interface Limits {
   readonly frameBytes: number;
   /** Milliseconds between Progress frames where the subscriber does not say. */
   readonly progressIntervalMs: number;
+  /** Milliseconds that a run may be without a producer where its spec does not say. */
+  readonly defaultLeaseMs: number;
+  /** Milliseconds between looks for trees whose retention is over. */
+  readonly retentionIntervalMs: number;
   /** Milliseconds that one message may take to arrive once it has begun. */
   readonly messageTimeoutMs: number;
   /**
@@ -66,6 +70,8 @@ export const defaultLimits: Limits = {
   pageBytes: 1 * MiB,
   frameBytes: 256 * KiB,
   progressIntervalMs: 15_000,
+  defaultLeaseMs: 60_000,
+  retentionIntervalMs: 10_000,
   messageTimeoutMs: 30_000,
   maxConnectionAgeMs: 3_600_000,
   lockTimeoutMs: 5_000,
@@ -107,6 +113,12 @@ export const maxSuppressed = 100;
 export const minLeaseMs = 1_000;
 /** Milliseconds; 30 days. */
 export const maxLeaseMs = 30 * 24 * 3_600_000;
+/** Milliseconds; what is kept for less was not worth writing. */
+export const minRetentionMs = 1_000;
+/** Milliseconds; 100 years: longer is for ever, which is no retention at all. */
+export const maxRetentionMs = 100 * 365 * 24 * 3_600_000;
+/** Bytes of the reason that producers are told when they are asked to stop. */
+export const maxReasonBytes = 1 * KiB;
 /** Milliseconds; a subscriber that wants more asks for load, not for news. */
 export const minProgressIntervalMs = 1_000;
 /**

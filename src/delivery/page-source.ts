@@ -5,8 +5,9 @@
 
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Journal } from "../journal/journal.ts";
+import { findNamespace } from "../journal/namespaces.ts";
 import { type RecordScope, readPage } from "../journal/records.ts";
-import { familyIsRunning, findNamespace, findRuns } from "../journal/runs.ts";
+import { familyIsRunning, findRuns } from "../journal/runs.ts";
 import type { Limits } from "../limits.ts";
 import type { Filter, Scope } from "./filter.ts";
 import type { Tails } from "./tail.ts";

@@ -1,13 +1,8 @@
 /** Reads runs for those who ask about them. */
 import type { Journal } from "../journal/journal.ts";
+import { findNamespace } from "../journal/namespaces.ts";
 import { RefusedError } from "../journal/refusal.ts";
-import {
-  findNamespace,
-  findRuns,
-  findRunView,
-  listRunViews,
-  type RunView,
-} from "../journal/runs.ts";
+import { findRuns, findRunView, listRunViews, type RunView } from "../journal/runs.ts";
 
 /** Which runs to list; what is set must all hold. */
 export interface RunListing {

@@ -7,9 +7,9 @@
  * costs that much and delays nobody.
  */
 import type { Journal } from "../journal/journal.ts";
+import { findNamespace } from "../journal/namespaces.ts";
 import { skipItems, stretchesOf } from "../journal/record-codec.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
-import { findNamespace } from "../journal/runs.ts";
 import type { Limits } from "../limits.ts";
 import type { Filter, Scope } from "./filter.ts";
 import { type Page, PageSource } from "./page-source.ts";

@@ -23,6 +23,8 @@ export interface AppendedWindow {
   readonly lastRunSeq: number;
   /** seq of the event with lastRunSeq; 0 while there is none. */
   readonly seq: number;
+  /** Whether somebody asked for the run to stop. */
+  readonly cancelRequested: boolean;
 }
 
 /**
@@ -65,13 +67,14 @@ export async function appendWindow(
   if (result !== undefined)
     operations.push({ kind: "finish", ...on, lastRunSeq: undefined, result });
   try {
-    const window = { epoch: given, lastRunSeq: 0, seq: 0 };
+    const window = { epoch: given, lastRunSeq: 0, seq: 0, cancelRequested: false };
     for (const outcome of await Promise.all(operations.map((one) => committer.submit(one)))) {
       if (outcome.t === "refused") throw new RefusedError(outcome.refusal);
       if (outcome.t === "opened") {
         window.epoch = outcome.epoch;
         window.lastRunSeq = outcome.lastRunSeq;
         window.seq = outcome.lastEventSeq;
+        window.cancelRequested = outcome.cancelReason !== undefined;
       } else if (outcome.t === "durable") {
         window.lastRunSeq = outcome.runSeq;
         window.seq = outcome.seq;

@@ -8,47 +8,56 @@
  * event: what the first try left durable is a duplicate to the second.
  */
 import { create, equals, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { RunFinishedSchema, RunResumedSchema } from "../../gen/runlog/v1/event_pb.js";
 import {
-  EventSchema,
-  RunFinishedSchema,
-  RunResumedSchema,
-  RunStartedSchema,
-} from "../../gen/runlog/v1/event_pb.js";
-import {
+  type RunResult,
   RunResultSchema,
   type RunSpec,
-  RunSpecSchema,
   RunState,
 } from "../../gen/runlog/v1/run_pb.js";
 import type { CommittedRecord } from "../journal/committed-record.ts";
-import { eventsIn } from "../journal/record-codec.ts";
-import { insertRecords, readRunFrom } from "../journal/records.ts";
-import type { Refusal } from "../journal/refusal.ts";
 import {
-  advanceNamespace,
-  findRuns,
-  insertAncestors,
-  insertLabels,
   insertNamespace,
   lockNamespace,
   type NamespaceRow,
+  updateNamespace,
+} from "../journal/namespaces.ts";
+import { insertRecords } from "../journal/records.ts";
+import type { Refusal } from "../journal/refusal.ts";
+import {
+  findIdsInDeletion,
+  findRunIds,
+  findRuns,
+  insertAncestors,
+  insertLabels,
   upsertRuns,
 } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
-import { maxDepth } from "../limits.ts";
-import { decideAppend, decideCheck, decideFinish, decideOpen } from "./decide.ts";
-import { type Draft, draftOf, hasSpec, opened, standing, viewOf } from "./draft.ts";
+import { firstConflict } from "./conflict.ts";
+import { decideAppend, decideCheck, decideFinish, decideLose, decideOpen } from "./decide.ts";
+import {
+  type Draft,
+  draftOf,
+  hasSpec,
+  isForkedAt,
+  leaseMsOf,
+  opened,
+  standing,
+  viewOf,
+} from "./draft.ts";
 import type {
   AppendOperation,
-  CheckedEvent,
   CreateOperation,
   FinishOperation,
+  Fork,
+  LoseOperation,
   OpenOperation,
   Operation,
   Outcome,
   Producer,
 } from "./operation.ts";
 import { RecordLog } from "./record-log.ts";
+import { decideStart, draftOfNew, runStartedBytes } from "./start-run.ts";
 
 /** What a commit left behind, for those who act on it once it is durable. */
 export interface Committed {
@@ -63,27 +72,34 @@ export interface Lineages {
   get(tx: Db, namespaceId: number, runKey: number): Promise<readonly string[]>;
 }
 
-/**
- * Commits a group inside the transaction `tx`. All operations name `namespace`.
- *
- * @param nowMs the server's clock; record_time is this or the newest record's, whichever is later
- */
+/** What a group is committed with. */
+export interface GroupSettings {
+  readonly lineages: Lineages;
+  /** The server's clock; record_time is this or the newest record's, whichever is later. */
+  readonly nowMs: number;
+  /** Milliseconds; the lease of a run whose spec has none. */
+  readonly defaultLeaseMs: number;
+}
+
+/** Commits a group inside the transaction `tx`. All operations name `namespace`. */
 export async function commitGroup(
   tx: Db,
   namespace: string,
   operations: readonly Operation[],
-  lineages: Lineages,
-  nowMs: number,
+  settings: GroupSettings,
 ): Promise<Committed> {
-  const locked = await lockOrCreate(tx, namespace, operations, nowMs);
+  const locked = await lockOrCreate(tx, namespace, operations, settings.nowMs);
   if (locked === undefined) {
-    const outcomes = operations.map(
-      ({ runId }): Outcome => ({ t: "refused", refusal: { reason: "run_not_found", runId } }),
-    );
+    const outcomes = operations.map((operation): Outcome => {
+      const { runId } = operation;
+      const refusal: Refusal =
+        operation.kind === "refuse" ? operation.refusal : { reason: "run_not_found", runId };
+      return { t: "refused", refusal };
+    });
     return { outcomes, records: [] };
   }
-  const group = new Group(tx, locked, Math.max(nowMs, locked.last_time_ms), operations);
-  await group.load(lineages);
+  const group = new Group(tx, locked, operations, settings);
+  await group.load(settings.lineages);
   for (let index = 0; index < operations.length; index++) await group.decide(index);
   return group.flush();
 }
@@ -102,35 +118,61 @@ async function lockOrCreate(
 
 class Group {
   readonly #tx: Db;
+  readonly #namespace: NamespaceRow;
   readonly #namespaceId: number;
   readonly #timeMs: number;
+  readonly #defaultLeaseMs: number;
   readonly #operations: readonly Operation[];
   readonly #outcomes: Outcome[];
   readonly #drafts = new Map<string, Draft>();
+  /** Ids that are not free yet, although their runs are not there any more. */
+  #idsInDeletion: ReadonlySet<string> = new Set();
+  /** How this group changes the namespace's counts. */
+  readonly #counts = { runs: 0, running: 0, eventBytes: 0 };
   /** What this try has decided about producers; they themselves change after the commit. */
   readonly #epochs = new Map<Producer, number>();
   readonly #rejected = new Set<Producer>();
   readonly #log: RecordLog;
 
-  constructor(tx: Db, namespace: NamespaceRow, timeMs: number, operations: readonly Operation[]) {
+  constructor(
+    tx: Db,
+    namespace: NamespaceRow,
+    operations: readonly Operation[],
+    { nowMs, defaultLeaseMs }: GroupSettings,
+  ) {
     this.#tx = tx;
+    this.#namespace = namespace;
     this.#namespaceId = namespace.namespace_id;
-    this.#timeMs = timeMs;
+    this.#timeMs = Math.max(nowMs, namespace.last_time_ms);
+    this.#defaultLeaseMs = defaultLeaseMs;
     this.#operations = operations;
     this.#outcomes = new Array<Outcome>(operations.length);
-    this.#log = new RecordLog(namespace.last_seq, timeMs);
+    this.#log = new RecordLog(namespace.last_seq, this.#timeMs);
   }
 
   async load(lineages: Lineages): Promise<void> {
     const wanted = new Set<string>();
+    const created: string[] = [];
     for (const operation of this.#operations) {
       wanted.add(operation.runId);
-      const parentRunId = specOf(operation)?.parentRunId ?? "";
-      if (parentRunId !== "") wanted.add(parentRunId);
+      const spec = specOf(operation);
+      if (spec !== undefined) created.push(operation.runId);
+      if (spec !== undefined && spec.parentRunId !== "") wanted.add(spec.parentRunId);
+      if (operation.kind === "create" && operation.fork !== undefined) {
+        wanted.add(operation.fork.sourceRunId);
+      }
     }
-    for (const row of await findRuns(this.#tx, this.#namespaceId, [...wanted])) {
+    const rows = await findRuns(this.#tx, this.#namespaceId, [...wanted]);
+    const forkKeys = rows.flatMap(({ fork_key: key }) => (key === null ? [] : [key]));
+    const sources = await findRunIds(this.#tx, this.#namespaceId, forkKeys);
+    for (const row of rows) {
       const lineage = await lineages.get(this.#tx, row.namespace_id, row.run_key);
-      this.#drafts.set(row.run_id, draftOf(row, lineage));
+      const forkRunId = row.fork_key === null ? null : (sources.get(row.fork_key) ?? null);
+      this.#drafts.set(row.run_id, draftOf(row, lineage, forkRunId));
+    }
+    const absent = created.filter((runId) => !this.#drafts.has(runId));
+    if (this.#namespace.deletion_count > 0 && absent.length > 0) {
+      this.#idsInDeletion = await findIdsInDeletion(this.#tx, this.#namespaceId, absent);
     }
   }
 
@@ -140,6 +182,10 @@ class Group {
       this.#outcomes[index] = this.#create(operation);
       return;
     }
+    if (operation.kind === "lose") {
+      this.#outcomes[index] = this.#lose(operation);
+      return;
+    }
     const { producer, runId } = operation;
     if (operation.kind === "open") {
       this.#settle(index, producer, this.#openRun(operation));
@@ -147,6 +193,10 @@ class Group {
     }
     if (producer.rejected || this.#rejected.has(producer)) {
       this.#outcomes[index] = { t: "discarded" };
+      return;
+    }
+    if (operation.kind === "refuse") {
+      this.#settle(index, producer, { t: "refused", refusal: operation.refusal });
       return;
     }
     const draft = this.#drafts.get(runId);
@@ -162,7 +212,7 @@ class Group {
         return;
       case "check":
         this.#log.seal(draft);
-        this.#settle(index, producer, decideCheck(standing(draft), epoch) ?? opened(draft));
+        this.#settle(index, producer, decideCheck(standing(draft), epoch) ?? this.#opened(draft));
         return;
       case "finish":
         this.#settle(index, producer, this.#finish(operation, draft, epoch));
@@ -175,15 +225,21 @@ class Group {
     if (outcome.t === "opened") this.#epochs.set(producer, outcome.epoch);
   }
 
-  #create({ runId, spec }: CreateOperation): Outcome {
+  #opened(draft: Draft): Outcome {
+    return opened(draft, this.#defaultLeaseMs);
+  }
+
+  #create({ runId, spec, fork }: CreateOperation): Outcome {
     const draft = this.#drafts.get(runId);
     if (draft !== undefined) {
-      return hasSpec(draft, spec)
-        ? { t: "created", run: viewOf(draft) }
+      return hasSpec(draft, spec) && isForkedAt(draft, fork)
+        ? { t: "created", run: viewOf(draft), leaseMs: undefined }
         : { t: "refused", refusal: { reason: "run_exists", runId } };
     }
-    const started = this.#startRun("spec", runId, spec);
-    return "refusal" in started ? started : { t: "created", run: viewOf(started) };
+    const started = this.#startRun("spec", runId, spec, fork);
+    if ("refusal" in started) return started;
+    const leaseMs = leaseMsOf(spec, this.#defaultLeaseMs);
+    return { t: "created", run: viewOf(started), leaseMs };
   }
 
   #openRun({ runId, spec }: OpenOperation): Outcome {
@@ -191,7 +247,7 @@ class Group {
     const decision = decideOpen(runId, draft && standing(draft), relationOf(spec, draft));
     if (decision.t === "refused") return decision;
     if (decision.t === "create") {
-      const started = this.#startRun("open.create", runId, spec!);
+      const started = this.#startRun("open.create", runId, spec!, undefined);
       if ("refusal" in started) return started;
       draft = started;
     }
@@ -200,10 +256,11 @@ class Group {
     draft!.row.epoch++;
     draft!.changed = true;
     if (decision.t === "take" && decision.resumed) this.#resumeRun(draft!);
-    return opened(draft!);
+    return this.#opened(draft!);
   }
 
   #resumeRun(draft: Draft): void {
+    this.#counts.running++;
     draft.row.state = RunState.RUNNING;
     draft.row.result = null;
     draft.row.end_time_ms = null;
@@ -215,51 +272,26 @@ class Group {
     field: string,
     runId: string,
     spec: RunSpec,
+    fork: Fork | undefined,
   ): Draft | { readonly t: "refused"; readonly refusal: Refusal } {
-    const { parentRunId } = spec;
-    const parent = parentRunId === "" ? undefined : this.#drafts.get(parentRunId);
-    if (parentRunId !== "" && parent === undefined) {
-      return { t: "refused", refusal: { reason: "parent_not_found", parentRunId } };
-    }
-    const depth = parent === undefined ? 0 : parent.row.depth + 1;
-    if (depth > maxDepth) {
-      const refusal: Refusal = {
-        reason: "invalid_field",
-        field: `${field}.parent_run_id`,
-        problem: `a tree is at most ${maxDepth} edges deep`,
-        limit: maxDepth,
-      };
-      return { t: "refused", refusal };
-    }
+    const parent = this.#drafts.get(spec.parentRunId);
+    const source = fork && this.#drafts.get(fork.sourceRunId);
+    const newRun = { runId, spec, parent, fork, source };
+    const refusal: Refusal | undefined = this.#idsInDeletion.has(runId)
+      ? { reason: "run_in_deletion", runId }
+      : decideStart(field, newRun);
+    if (refusal !== undefined) return { t: "refused", refusal };
     // The run's key is the seq of its first record, so nothing may come in between.
     this.#log.sealAll();
-    const runKey = this.#log.lastSeq + 1;
-    const lineage = [runId, ...(parent?.lineage ?? [])];
-    const row = {
-      namespace_id: this.#namespaceId,
-      run_key: runKey,
-      run_id: runId,
-      parent_key: parent?.row.run_key ?? null,
-      root_key: parent?.row.root_key ?? runKey,
-      depth,
-      conversation_id: spec.conversationId,
-      spec: toBinary(RunSpecSchema, spec),
-      fork_key: null,
-      fork_run_seq: null,
-      create_time_ms: this.#timeMs,
-      epoch: 0,
-      state: RunState.RUNNING,
-      last_run_seq: 0,
-      last_event_seq: 0,
-      last_seq: runKey,
-      event_bytes: 0,
-      result: null,
-      end_time_ms: null,
-    };
-    const draft: Draft = { ...draftOf(row, lineage), newSpec: spec, changed: true };
+    const draft = draftOfNew(newRun, {
+      namespaceId: this.#namespaceId,
+      runKey: this.#log.lastSeq + 1,
+      timeMs: this.#timeMs,
+    });
     this.#drafts.set(runId, draft);
-    const started = create(RunStartedSchema, { spec, rootRunId: lineage.at(-1) ?? runId, depth });
-    this.#log.addFact(draft, "run_started", toBinary(RunStartedSchema, started));
+    this.#counts.runs++;
+    this.#counts.running++;
+    this.#log.addFact(draft, "run_started", runStartedBytes(draft));
     return draft;
   }
 
@@ -275,43 +307,21 @@ class Group {
       return;
     }
     const skip = decision.t === "duplicate" ? events.length : decision.skip;
-    const runSeq = await this.#firstConflict(draft, firstRunSeq, events.slice(0, skip));
+    const runSeq = await firstConflict(this.#tx, draft, firstRunSeq, events.slice(0, skip));
     if (runSeq !== undefined) {
       const expectedRunSeq = draft.row.last_run_seq + 1;
       const refusal: Refusal = { reason: "conflict", runSeq, expectedRunSeq };
       this.#settle(index, producer, { t: "refused", refusal });
       return;
     }
-    for (let i = skip; i < events.length; i++) this.#log.addEvent(draft, events[i]!);
+    for (let i = skip; i < events.length; i++) {
+      const event = events[i]!;
+      this.#counts.eventBytes += event.bytes.length;
+      this.#log.addEvent(draft, event);
+    }
     this.#log.whenPlaced(draft, (placedRunSeq, seq) => {
       this.#outcomes[index] = { t: "durable", runSeq: placedRunSeq, seq };
     });
-  }
-
-  /** run_seq of the first event that differs from the durable one of the same run_seq. */
-  async #firstConflict(
-    draft: Draft,
-    firstRunSeq: number,
-    events: readonly CheckedEvent[],
-  ): Promise<number | undefined> {
-    let index = 0;
-    while (index < events.length && firstRunSeq + index <= draft.durableRunSeq) {
-      const runSeq = firstRunSeq + index;
-      const [record] = await readRunFrom(this.#tx, this.#namespaceId, draft.row, runSeq, 1);
-      if (record === undefined) throw new Error(`run_seq ${runSeq} is missing in the journal`);
-      for (const durable of eventsIn(record.data, runSeq - record.first_run_seq)) {
-        if (index === events.length) break;
-        if (!isSameEvent(durable, events[index]!.bytes)) return firstRunSeq + index;
-        index++;
-      }
-    }
-    for (; index < events.length; index++) {
-      const added = draft.added[firstRunSeq + index - draft.durableRunSeq - 1];
-      if (added === undefined || !isSameEvent(added.bytes, events[index]!.bytes)) {
-        return firstRunSeq + index;
-      }
-    }
-    return undefined;
   }
 
   #finish(operation: FinishOperation, draft: Draft, epoch: number): Outcome {
@@ -322,15 +332,27 @@ class Group {
       equals(RunResultSchema, fromBinary(RunResultSchema, row.result), result);
     const decision = decideFinish(standing(draft), epoch, lastRunSeq, isSame);
     if (decision.t === "refused") return decision;
-    if (decision.t === "finish") {
-      row.state = result.state;
-      row.result = toBinary(RunResultSchema, result);
-      row.end_time_ms = this.#timeMs;
-      draft.changed = true;
-      const finished = create(RunFinishedSchema, { result, lastRunSeq: BigInt(lastRunSeq) });
-      this.#log.addFact(draft, "run_finished", toBinary(RunFinishedSchema, finished));
-    }
+    if (decision.t === "finish") this.#endRun(draft, result);
     return { t: "ended", run: viewOf(draft) };
+  }
+
+  #lose({ runId, epoch }: LoseOperation): Outcome {
+    const draft = this.#drafts.get(runId);
+    if (draft === undefined || !decideLose(standing(draft), epoch)) return { t: "discarded" };
+    this.#endRun(draft, create(RunResultSchema, { state: RunState.LOST }));
+    return { t: "ended", run: viewOf(draft) };
+  }
+
+  #endRun(draft: Draft, result: RunResult): void {
+    const { row } = draft;
+    this.#counts.running--;
+    row.state = result.state;
+    row.result = toBinary(RunResultSchema, result);
+    row.end_time_ms = this.#timeMs;
+    draft.changed = true;
+    const lastRunSeq = BigInt(row.last_run_seq);
+    const finished = create(RunFinishedSchema, { result, lastRunSeq });
+    this.#log.addFact(draft, "run_finished", toBinary(RunFinishedSchema, finished));
   }
 
   async flush(): Promise<Committed> {
@@ -350,7 +372,14 @@ class Group {
     const { rows, records, lastSeq } = this.#log;
     if (rows.length > 0) {
       await insertRecords(this.#tx, rows);
-      await advanceNamespace(this.#tx, this.#namespaceId, lastSeq, this.#timeMs);
+      const { run_count, running_count, event_bytes } = this.#namespace;
+      await updateNamespace(this.#tx, this.#namespaceId, {
+        last_seq: lastSeq,
+        last_time_ms: this.#timeMs,
+        run_count: run_count + this.#counts.runs,
+        running_count: running_count + this.#counts.running,
+        event_bytes: event_bytes + this.#counts.eventBytes,
+      });
     }
     return { outcomes: this.#outcomes, records };
   }
@@ -366,10 +395,4 @@ function relationOf(
 ): "absent" | "equal" | "different" {
   if (spec === undefined) return "absent";
   return draft !== undefined && hasSpec(draft, spec) ? "equal" : "different";
-}
-
-/** Equal bytes, or equal messages: a client may order a map anew each time it encodes it. */
-function isSameEvent(durable: Uint8Array, sent: Uint8Array): boolean {
-  if (Buffer.compare(durable, sent) === 0) return true;
-  return equals(EventSchema, fromBinary(EventSchema, durable), fromBinary(EventSchema, sent));
 }

@@ -7,14 +7,19 @@
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
+import type { Db } from "../journal/schema.ts";
 import type { Limits } from "../limits.ts";
 import { type Committed, commitGroup } from "./commit.ts";
+import { Holders } from "./holders.ts";
+import type { Leases, UnheldRun } from "./leases.ts";
 import type { Operation, Outcome, Producer } from "./operation.ts";
 
 /** What the committer works with. */
 export interface CommitterOptions {
   readonly journal: Journal;
-  readonly limits: Pick<Limits, "maxCommitBytes" | "maxCommitOps">;
+  readonly limits: Pick<Limits, "maxCommitBytes" | "maxCommitOps" | "defaultLeaseMs">;
+  /** Told of runs that nobody holds. */
+  readonly leases: Leases;
   /** Milliseconds since 1970. */
   readonly now: () => number;
   /** Told after each commit, in seq order and before the outcomes are given. */
@@ -36,9 +41,14 @@ interface Waiting {
   readonly asker: Asker;
 }
 
+/** Something that has a transaction for itself; never rejects. */
+interface Alone {
+  readonly run: () => Promise<void>;
+}
+
 /** One namespace's queue; `running` is the loop that empties it. */
 interface Lane {
-  readonly waiting: Waiting[];
+  readonly waiting: (Waiting | Alone)[];
   running: Promise<void> | undefined;
 }
 
@@ -47,22 +57,26 @@ export class Committer {
   readonly #options: CommitterOptions;
   readonly #lineages = new LineageCache();
   readonly #lanes = new Map<string, Lane>();
-  /** Who holds which run, as far as this process knows. */
-  readonly #holders = new Map<string, Producer>();
+  readonly #holders: Holders;
 
   constructor(options: CommitterOptions) {
     this.#options = options;
+    this.#holders = new Holders(options.leases);
   }
 
   /** Queues an operation. A refusal is an outcome, not a failure. */
   enqueue(operation: Operation, asker: Asker): void {
-    let lane = this.#lanes.get(operation.namespace);
+    this.#queue(operation.namespace, { operation, asker });
+  }
+
+  #queue(namespace: string, one: Waiting | Alone): void {
+    let lane = this.#lanes.get(namespace);
     if (lane === undefined) {
       lane = { waiting: [], running: undefined };
-      this.#lanes.set(operation.namespace, lane);
+      this.#lanes.set(namespace, lane);
     }
-    lane.waiting.push({ operation, asker });
-    lane.running ??= this.#run(operation.namespace, lane);
+    lane.waiting.push(one);
+    lane.running ??= this.#run(namespace, lane);
   }
 
   /**
@@ -77,10 +91,52 @@ export class Committer {
     });
   }
 
-  /** Forgets a producer whose stream has ended. */
+  /**
+   * Runs `work` in a transaction of its own, in its turn among the namespace's
+   * operations: what was queued before has been committed and told, and nothing
+   * that was queued after has begun.
+   *
+   * @param onCommitted called before the next group, with what `work` returned
+   * @throws what `work` throws, and RefusedError journal_unavailable where the database failed
+   */
+  alone<T>(
+    namespace: string,
+    work: (tx: Db) => Promise<T>,
+    onCommitted: (result: T) => void = () => undefined,
+  ): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const run = async () => {
+        try {
+          const result = await this.#options.journal.write(work);
+          onCommitted(result);
+          resolve(result);
+        } catch (error) {
+          reject(error);
+        }
+      };
+      this.#queue(namespace, { run });
+    });
+  }
+
+  /** The producer that holds a run, as far as this process knows. */
+  holderOf(namespace: string, runId: string): Producer | undefined {
+    return this.#holders.of(namespace, runId);
+  }
+
+  /** A producer's stream has ended: the lease of what it held begins. */
   release(namespace: string, producer: Producer): void {
-    const key = holderKey(namespace, producer.runId);
-    if (this.#holders.get(key) === producer) this.#holders.delete(key);
+    this.#holders.release(namespace, producer);
+  }
+
+  /**
+   * Ends a run whose lease has lapsed as LOST, unless a producer has opened it
+   * since.
+   *
+   * @throws RefusedError journal_unavailable where the database failed
+   */
+  async lose({ namespace, runId, epoch }: UnheldRun): Promise<void> {
+    if (this.holderOf(namespace, runId) !== undefined) return;
+    await this.submit({ kind: "lose", namespace, runId, epoch });
   }
 
   /** Resolves when nothing is queued any more. */
@@ -93,6 +149,12 @@ export class Committer {
       // One turn of the event loop, so that frames which have arrived by now
       // join this commit instead of the next one.
       await new Promise<void>((resolve) => setImmediate(resolve));
+      const [first] = lane.waiting;
+      if (first !== undefined && "run" in first) {
+        lane.waiting.shift();
+        await first.run();
+        continue;
+      }
       const group = this.#take(lane);
       try {
         await this.#commit(namespace, group);
@@ -106,22 +168,27 @@ export class Committer {
 
   #take(lane: Lane): Waiting[] {
     const { maxCommitBytes, maxCommitOps } = this.#options.limits;
+    const group: Waiting[] = [];
     let bytes = 0;
-    let count = 0;
-    while (count < lane.waiting.length && count < maxCommitOps) {
-      const { operation } = lane.waiting[count]!;
-      bytes += operation.kind === "append" ? operation.bytes : 0;
-      if (count > 0 && bytes > maxCommitBytes) break;
-      count++;
+    for (const one of lane.waiting) {
+      if ("run" in one || group.length === maxCommitOps) break;
+      bytes += one.operation.kind === "append" ? one.operation.bytes : 0;
+      if (group.length > 0 && bytes > maxCommitBytes) break;
+      group.push(one);
     }
-    return lane.waiting.splice(0, count);
+    lane.waiting.splice(0, group.length);
+    return group;
   }
 
   async #commit(namespace: string, group: readonly Waiting[]): Promise<void> {
-    const { journal, now, onCommitted } = this.#options;
+    const { journal, now, onCommitted, limits } = this.#options;
     const operations = group.map((waiting) => waiting.operation);
     const committed: Committed = await journal.write((tx) =>
-      commitGroup(tx, namespace, operations, this.#lineages, now()),
+      commitGroup(tx, namespace, operations, {
+        lineages: this.#lineages,
+        nowMs: now(),
+        defaultLeaseMs: limits.defaultLeaseMs,
+      }),
     );
     if (committed.records.length > 0) onCommitted(namespace, committed.records);
     for (let index = 0; index < group.length; index++) {
@@ -133,19 +200,36 @@ export class Committer {
   }
 
   #apply(operation: Operation, outcome: Outcome): void {
-    if (operation.kind === "create") return;
-    const { producer } = operation;
-    if (outcome.t === "refused") producer.reject(outcome.refusal);
-    if (operation.kind !== "open" || outcome.t !== "opened") return;
-    producer.epoch = outcome.epoch;
-    const key = holderKey(operation.namespace, producer.runId);
-    const before = this.#holders.get(key);
-    this.#holders.set(key, producer);
-    if (before?.owner !== producer.owner)
-      before?.reject({ reason: "fenced", epoch: outcome.epoch });
+    const { namespace, runId } = operation;
+    switch (operation.kind) {
+      case "create":
+        if (outcome.t !== "created" || outcome.leaseMs === undefined) return;
+        this.#options.leases.start({ namespace, runId, epoch: 0, leaseMs: outcome.leaseMs });
+        return;
+      case "lose":
+        return;
+      default:
+        this.#applyTo(operation.producer, operation, outcome);
+    }
   }
-}
 
-function holderKey(namespace: string, runId: string): string {
-  return `${namespace}\n${runId}`;
+  #applyTo(producer: Producer, { namespace, kind }: Operation, outcome: Outcome): void {
+    switch (outcome.t) {
+      case "opened":
+        producer.epoch = outcome.epoch;
+        producer.leaseMs = outcome.leaseMs;
+        if (kind === "open") this.#holders.take(namespace, producer, outcome.epoch);
+        else this.#holders.keep(namespace, producer);
+        return;
+      case "ended":
+        // Still held: an equal FinishRun is answered again.
+        producer.leaseMs = undefined;
+        return;
+      case "refused":
+        producer.reject(outcome.refusal);
+        this.#holders.release(namespace, producer);
+        return;
+      default:
+    }
+  }
 }

@@ -54,6 +54,18 @@ export function decideCheck(run: RunStanding, epoch: number): Refused | undefine
   return epoch === run.epoch ? undefined : refused({ reason: "fenced", epoch: run.epoch });
 }
 
+/** Refuses a run that takes nothing more, or not before it is opened again. */
+function refusedUnlessRunning({ state, runId }: RunStanding): Refused | undefined {
+  switch (state) {
+    case RunState.RUNNING:
+      return undefined;
+    case RunState.LOST:
+      return refused({ reason: "run_lost", runId });
+    default:
+      return refused({ reason: "run_finished", runId });
+  }
+}
+
 /** What becomes of an append: `skip` events are durable already. */
 export type AppendDecision =
   | { readonly t: "append"; readonly skip: number }
@@ -78,8 +90,7 @@ export function decideAppend(
   }
   const skip = expectedRunSeq - firstRunSeq;
   if (skip >= count) return { t: "duplicate" };
-  if (run.state !== RunState.RUNNING) return refused({ reason: "run_finished", runId: run.runId });
-  return { t: "append", skip };
+  return refusedUnlessRunning(run) ?? { t: "append", skip };
 }
 
 /** What becomes of a finish; `repeat` answers as the first one was answered. */
@@ -98,11 +109,9 @@ export function decideFinish(
 ): FinishDecision {
   const fenced = decideCheck(run, epoch);
   if (fenced !== undefined) return fenced;
-  if (run.state !== RunState.RUNNING) {
-    return sameResult && lastRunSeq === run.lastRunSeq
-      ? { t: "repeat" }
-      : refused({ reason: "run_finished", runId: run.runId });
-  }
+  if (sameResult && lastRunSeq === run.lastRunSeq) return { t: "repeat" };
+  const ended = refusedUnlessRunning(run);
+  if (ended !== undefined) return ended;
   if (lastRunSeq > run.lastRunSeq) {
     return refused({
       reason: "seq_gap",
@@ -118,4 +127,13 @@ export function decideFinish(
     });
   }
   return { t: "finish" };
+}
+
+/**
+ * Decides whether a run whose lease has run out is lost.
+ *
+ * @param epoch the run's when the lease began: whoever opened it since has one of its own
+ */
+export function decideLose(run: RunStanding, epoch: number): boolean {
+  return run.state === RunState.RUNNING && run.epoch === epoch;
 }

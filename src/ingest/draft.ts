@@ -1,9 +1,10 @@
 /** A run while a group of operations is decided: its row as it will be written. */
 import { equals, fromBinary } from "@bufbuild/protobuf";
-import { type RunSpec, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import { type RunSpec, RunSpecSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { RunRow, RunView } from "../journal/runs.ts";
 import type { RunStanding } from "./decide.ts";
-import type { CheckedEvent, Outcome } from "./operation.ts";
+import type { CheckedEvent, Fork, Outcome } from "./operation.ts";
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
@@ -12,6 +13,8 @@ export interface Draft {
   readonly row: Mutable<RunRow>;
   /** The ids of the run and its ancestors, the root last. */
   readonly lineage: readonly string[];
+  /** The run that it was forked from. */
+  readonly forkRunId: string | null;
   /** Set where the group creates the run. */
   readonly newSpec: RunSpec | undefined;
   /** The run's last event before this group. */
@@ -23,9 +26,15 @@ export interface Draft {
 }
 
 /** The draft of a run that exists. */
-export function draftOf(row: RunRow, lineage: readonly string[]): Draft {
+export function draftOf(
+  row: RunRow,
+  lineage: readonly string[],
+  forkRunId: string | null,
+  newSpec?: RunSpec,
+): Draft {
   const durableRunSeq = row.last_run_seq;
-  return { row: { ...row }, lineage, newSpec: undefined, durableRunSeq, added: [], changed: false };
+  const changed = newSpec !== undefined;
+  return { row: { ...row }, lineage, forkRunId, newSpec, durableRunSeq, added: [], changed };
 }
 
 /** Where the run stands by now. */
@@ -38,17 +47,31 @@ export function hasSpec(draft: Draft, spec: RunSpec): boolean {
   return equals(RunSpecSchema, fromBinary(RunSpecSchema, draft.row.spec), spec);
 }
 
+/** Whether a run was forked there, or is no fork where that is undefined. */
+export function isForkedAt({ row, forkRunId }: Draft, fork: Fork | undefined): boolean {
+  return forkRunId === (fork?.sourceRunId ?? null) && row.fork_run_seq === (fork?.runSeq ?? null);
+}
+
+/** Milliseconds that a run may be without a producer, as its spec says. */
+export function leaseMsOf(spec: RunSpec, defaultLeaseMs: number): number {
+  return spec.lease === undefined ? defaultLeaseMs : durationMs(spec.lease);
+}
+
 /** The answer to who holds the run. */
-export function opened({ row }: Draft): Outcome {
+export function opened({ row, newSpec }: Draft, defaultLeaseMs: number): Outcome {
+  const spec = newSpec ?? fromBinary(RunSpecSchema, row.spec);
+  const isRunning = row.state === RunState.RUNNING;
   return {
     t: "opened",
     epoch: row.epoch,
     lastRunSeq: row.last_run_seq,
     lastEventSeq: row.last_event_seq,
+    leaseMs: isRunning ? leaseMsOf(spec, defaultLeaseMs) : undefined,
+    cancelReason: isRunning ? (row.cancel_reason ?? undefined) : undefined,
   };
 }
 
 /** The run for the API. */
-export function viewOf(draft: Draft): RunView {
-  return { ...draft.row, root_run_id: draft.lineage.at(-1) ?? draft.row.run_id, fork_run_id: null };
+export function viewOf({ row, lineage, forkRunId }: Draft): RunView {
+  return { ...row, root_run_id: lineage.at(-1) ?? row.run_id, fork_run_id: forkRunId };
 }

@@ -15,7 +15,7 @@ import { type Refusal, RefusedError } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
 import type { Limits } from "../limits.ts";
 import type { Committer } from "./committer.ts";
-import { type Operation, type Outcome, Producer } from "./operation.ts";
+import { type Outcome, Producer, type ProducerOperation } from "./operation.ts";
 import { Outbox } from "./outbox.ts";
 import {
   checkEvents,
@@ -37,6 +37,7 @@ export type IngestFrame =
   | { readonly t: "ack"; readonly runId: string; readonly runSeq: number; readonly seq: number }
   | { readonly t: "ended"; readonly namespace: string; readonly run: RunView }
   | { readonly t: "rejected"; readonly runId: string; readonly refusal: Refusal }
+  | { readonly t: "cancel_requested"; readonly runId: string; readonly reason: string }
   | { readonly t: "go_away"; readonly reason: string };
 
 /** What a stream works with. */
@@ -211,7 +212,9 @@ export class IngestStream {
       submit();
     } catch (error) {
       if (!(error instanceof RefusedError)) throw error;
-      producer.reject(error.refusal);
+      const namespace = this.#namespace ?? "default";
+      const { refusal } = error;
+      this.#submit({ kind: "refuse", namespace, runId, producer, refusal }, 0, 0);
     }
   }
 
@@ -239,12 +242,13 @@ export class IngestStream {
   }
 
   #newProducer(runId: string): Producer {
-    return new Producer(runId, this, (refusal) =>
-      this.#outbox.push({ t: "rejected", runId, refusal }),
-    );
+    return new Producer(runId, this, {
+      onRejected: (refusal) => this.#outbox.push({ t: "rejected", runId, refusal }),
+      onCancelRequested: (reason) => this.#outbox.push({ t: "cancel_requested", runId, reason }),
+    });
   }
 
-  #submit(operation: Exclude<Operation, { kind: "create" }>, bytes: number, events: number): void {
+  #submit(operation: ProducerOperation, bytes: number, events: number): void {
     const { producer } = operation;
     this.#pendingBytes += bytes;
     this.#pendingFrames++;
@@ -276,7 +280,7 @@ export class IngestStream {
     else this.#unacked.set(producer, unacked);
   }
 
-  #answer(operation: Exclude<Operation, { kind: "create" }>, outcome: Outcome): void {
+  #answer(operation: ProducerOperation, outcome: Outcome): void {
     const { runId, namespace } = operation;
     switch (outcome.t) {
       case "opened":
@@ -288,6 +292,9 @@ export class IngestStream {
           epoch: outcome.epoch,
           lastRunSeq: outcome.lastRunSeq,
         });
+        if (outcome.cancelReason !== undefined) {
+          operation.producer.cancelRequested(outcome.cancelReason);
+        }
         return;
       case "durable":
         this.#outbox.ack({ runId, runSeq: outcome.runSeq, seq: outcome.seq });

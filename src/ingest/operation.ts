@@ -3,6 +3,14 @@ import type { RunResult, RunSpec } from "../../gen/runlog/v1/run_pb.js";
 import type { Refusal } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
 
+/** What a producer's stream is told of a run without having asked. */
+export interface ProducerEvents {
+  /** Called once, with the first refusal. */
+  readonly onRejected?: (refusal: Refusal) => void;
+  /** Called each time that somebody asks for the run to stop. */
+  readonly onCancelRequested?: (reason: string) => void;
+}
+
 /**
  * One stream's hold on one run. The committer sets its epoch when the open
  * commits; once rejected, what the stream sends for the run is discarded until
@@ -12,23 +20,18 @@ export class Producer {
   readonly runId: string;
   /** Undefined until the open has committed. */
   epoch: number | undefined;
+  /** Milliseconds that the run may be without a producer; undefined once it has ended. */
+  leaseMs: number | undefined;
   /** Whose hold it is: opening a run anew does not fence oneself. */
   readonly owner: object;
   #rejected = false;
-  readonly #onRejected: (refusal: Refusal) => void;
+  readonly #events: ProducerEvents;
 
-  /**
-   * @param owner the stream; without one the producer is its own
-   * @param onRejected called once, with the first refusal
-   */
-  constructor(
-    runId: string,
-    owner?: object,
-    onRejected: (refusal: Refusal) => void = () => undefined,
-  ) {
+  /** @param owner the stream; without one the producer is its own */
+  constructor(runId: string, owner?: object, events: ProducerEvents = {}) {
     this.runId = runId;
     this.owner = owner ?? this;
-    this.#onRejected = onRejected;
+    this.#events = events;
   }
 
   get rejected(): boolean {
@@ -39,7 +42,12 @@ export class Producer {
   reject(refusal: Refusal): void {
     if (this.#rejected) return;
     this.#rejected = true;
-    this.#onRejected(refusal);
+    this.#events.onRejected?.(refusal);
+  }
+
+  /** Tells the producer that somebody asked for the run to stop. */
+  cancelRequested(reason: string): void {
+    if (!this.#rejected) this.#events.onCancelRequested?.(reason);
   }
 }
 
@@ -55,10 +63,25 @@ interface OnRun {
   readonly runId: string;
 }
 
+/** The prefix of another run that a fork inherits. */
+export interface Fork {
+  readonly sourceRunId: string;
+  /** The last inherited event of the source; 0 inherits none. */
+  readonly runSeq: number;
+}
+
 /** Creates a run without taking it. */
 export interface CreateOperation extends OnRun {
   readonly kind: "create";
   readonly spec: RunSpec;
+  /** Undefined: the run is no fork. */
+  readonly fork: Fork | undefined;
+}
+
+/** Ends a run as LOST, if it still is as it was when its lease began. */
+export interface LoseOperation extends OnRun {
+  readonly kind: "lose";
+  readonly epoch: number;
 }
 
 /** Takes a run for a producer, and creates it if there is a spec and no run. */
@@ -93,25 +116,47 @@ export interface FinishOperation extends OnRun {
   readonly result: RunResult;
 }
 
-/** Whatever goes through the committer. */
-export type Operation =
-  | CreateOperation
+/**
+ * Refuses the producer in its turn, for a frame that was found wrong when it
+ * arrived: what the producer sent before is decided and answered first.
+ */
+export interface RefuseOperation extends OnRun {
+  readonly kind: "refuse";
+  readonly producer: Producer;
+  readonly refusal: Refusal;
+}
+
+/** What a producer asks for. */
+export type ProducerOperation =
   | OpenOperation
   | CheckOperation
   | AppendOperation
-  | FinishOperation;
+  | FinishOperation
+  | RefuseOperation;
+
+/** Whatever goes through the committer. */
+export type Operation = CreateOperation | LoseOperation | ProducerOperation;
 
 /** The answer to an operation, given after the commit that holds its effect. */
 export type Outcome =
-  | { readonly t: "created"; readonly run: RunView }
+  | {
+      readonly t: "created";
+      readonly run: RunView;
+      /** Milliseconds that the run may wait for its producer; undefined where it existed before. */
+      readonly leaseMs: number | undefined;
+    }
   | {
       readonly t: "opened";
       readonly epoch: number;
       readonly lastRunSeq: number;
       readonly lastEventSeq: number;
+      /** Milliseconds that the run may be without a producer; undefined where it has ended. */
+      readonly leaseMs: number | undefined;
+      /** Why the run was asked to stop; undefined where nobody did, or it has ended. */
+      readonly cancelReason: string | undefined;
     }
   | { readonly t: "durable"; readonly runSeq: number; readonly seq: number }
   | { readonly t: "ended"; readonly run: RunView }
   | { readonly t: "refused"; readonly refusal: Refusal }
-  /** The producer had been rejected before. */
+  /** The producer had been rejected before, or there was nothing to do any more. */
   | { readonly t: "discarded" };

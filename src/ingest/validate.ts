@@ -37,7 +37,8 @@ function exceeds(text: string, limit: number): boolean {
   return text.length * 3 > limit && Buffer.byteLength(text, "utf8") > limit;
 }
 
-function checkLength(field: string, text: string, limit: number): void {
+/** Checks the length of a text in UTF-8. */
+export function checkLength(field: string, text: string, limit: number): void {
   if (exceeds(text, limit)) throw invalidField(field, `is longer than ${limit} bytes`, limit);
 }
 

@@ -20,6 +20,11 @@ export interface Journal {
    * @throws RefusedError journal_unavailable where the database does not take it
    */
   write<T>(work: (tx: Db) => Promise<T>): Promise<T>;
+  /**
+   * Gives some of the space that deletions have freed back to the file system;
+   * returns whether there is more.
+   */
+  reclaimSpace(): Promise<boolean>;
   /** Closes the database. What is under way fails. */
   close(): Promise<void>;
 }

@@ -5,6 +5,7 @@
  */
 import { type Kysely, sql } from "kysely";
 import { type Migration, Migrator } from "kysely/migration";
+import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { JournalOpenError } from "./refusal.ts";
 
 /** What the databases call the types that differ. */
@@ -120,9 +121,50 @@ function initial(types: ColumnTypes): Migration {
   };
 }
 
+/** Cancellation, deletion of trees, and the counts that namespaces are listed with. */
+const lifecycle: Migration = {
+  async up(db: Kysely<unknown>): Promise<void> {
+    // One column a statement: SQLite adds no two at once.
+    await db.schema.alterTable("runs").addColumn("cancel_reason", "text").execute();
+    await db.schema
+      .alterTable("runs")
+      .addColumn("cancel_descendants", "integer", (c) => c.notNull().defaultTo(0))
+      .execute();
+    for (const column of ["deletion_count", "run_count", "running_count", "event_bytes"]) {
+      await db.schema
+        .alterTable("namespaces")
+        .addColumn(column, "bigint", (c) => c.notNull().defaultTo(0))
+        .execute();
+    }
+    await sql`
+      update namespaces set
+        run_count = (select count(*) from runs r where r.namespace_id = namespaces.namespace_id),
+        running_count = (select count(*) from runs r
+          where r.namespace_id = namespaces.namespace_id and r.state = ${RunState.RUNNING}),
+        event_bytes = (select coalesce(sum(r.event_bytes), 0) from runs r
+          where r.namespace_id = namespaces.namespace_id)`.execute(db);
+    await db.schema
+      .createTable("deletions")
+      .addColumn("namespace_id", "integer", (c) => c.notNull())
+      .addColumn("root_key", "bigint", (c) => c.notNull())
+      .addPrimaryKeyConstraint("deletions_pk", ["namespace_id", "root_key"])
+      .execute();
+    await db.schema
+      .createIndex("run_labels_run")
+      .on("run_labels")
+      .columns(["namespace_id", "run_key"])
+      .execute();
+    // Partial: most runs are no forks, and only roots are looked for by their end.
+    await sql`create index runs_fork_key on runs (namespace_id, fork_key)
+      where fork_key is not null`.execute(db);
+    await sql`create index runs_root_end on runs (namespace_id, end_time_ms, run_key)
+      where parent_key is null and end_time_ms is not null`.execute(db);
+  },
+};
+
 /** Every migration by its name; they run in the order of their names. */
 function migrations(types: ColumnTypes): Record<string, Migration> {
-  return { "0001_initial": initial(types) };
+  return { "0001_initial": initial(types), "0002_lifecycle": lifecycle };
 }
 
 /**

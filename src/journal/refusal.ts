@@ -15,9 +15,24 @@ export type Refusal =
   | { readonly reason: "run_not_found"; readonly runId: string }
   | { readonly reason: "parent_not_found"; readonly parentRunId: string }
   | { readonly reason: "run_exists"; readonly runId: string }
+  /** The id belonged to a tree whose deletion is under way. */
+  | { readonly reason: "run_in_deletion"; readonly runId: string }
+  | {
+      readonly reason: "fork_beyond_end";
+      readonly sourceRunId: string;
+      readonly lastRunSeq: number;
+    }
+  | {
+      readonly reason: "tree_in_use";
+      readonly by: "running" | "fork";
+      /** The run that is RUNNING, or that is a fork of one in the tree. */
+      readonly runId: string;
+    }
   | { readonly reason: "seq_gap"; readonly expectedRunSeq: number; readonly gotRunSeq: number }
   | { readonly reason: "fenced"; readonly epoch: number }
   | { readonly reason: "run_finished"; readonly runId: string }
+  /** Its lease ran out; opening it again resumes it. */
+  | { readonly reason: "run_lost"; readonly runId: string }
   | { readonly reason: "run_not_open"; readonly runId: string }
   | {
       readonly reason: "too_large";
@@ -57,12 +72,22 @@ export function describeRefusal(refusal: Refusal): string {
       return `parent run ${JSON.stringify(refusal.parentRunId)} does not exist in this namespace: create it first`;
     case "run_exists":
       return `run id ${JSON.stringify(refusal.runId)} is taken by a run with another spec: use another id`;
+    case "run_in_deletion":
+      return `run id ${JSON.stringify(refusal.runId)} belongs to a tree that is being deleted: call again, or use another id`;
+    case "fork_beyond_end":
+      return `run ${JSON.stringify(refusal.sourceRunId)} has no event there: its last run_seq is ${refusal.lastRunSeq}`;
+    case "tree_in_use":
+      return refusal.by === "running"
+        ? `run ${JSON.stringify(refusal.runId)} of the tree is RUNNING: finish it first, or wait until its lease runs out`
+        : `run ${JSON.stringify(refusal.runId)} of another tree is a fork of a run in this one: delete that tree first`;
     case "seq_gap":
       return `run_seq ${refusal.gotRunSeq} is beyond the next event: the run goes on with ${refusal.expectedRunSeq}`;
     case "fenced":
       return `another producer has opened the run since (epoch ${refusal.epoch}): stop, do not retry`;
     case "run_finished":
       return `run ${JSON.stringify(refusal.runId)} has ended: it takes no more events and no other result`;
+    case "run_lost":
+      return `run ${JSON.stringify(refusal.runId)} was lost, its lease ran out: open it again`;
     case "run_not_open":
       return `run ${JSON.stringify(refusal.runId)} is not open on this stream: send open first`;
     case "too_large":
@@ -70,7 +95,7 @@ export function describeRefusal(refusal: Refusal): string {
     case "conflict":
       return `the event sent as run_seq ${refusal.runSeq} differs from the durable one; the run goes on with ${refusal.expectedRunSeq}`;
     case "cursor_trimmed":
-      return `records before seq ${refusal.earliestSeq} are no longer kept: start again from there`;
+      return `records after the cursor were deleted: nothing is missing from seq ${refusal.earliestSeq} on; start there, or at 0 for whatever is left`;
     case "cursor_ahead":
       return `the cursor is beyond the journal's newest seq ${refusal.latestSeq}: it belongs to another journal or to a newer state of this one`;
     case "journal_changed":

@@ -1,6 +1,6 @@
 /**
- * Queries about namespaces and runs. Those that write expect a transaction
- * that holds the namespace's lock.
+ * Queries about runs. Those that write expect a transaction that holds the
+ * namespace's lock. A run whose tree is being deleted is not there any more.
  */
 import {
   type Expression,
@@ -11,10 +11,8 @@ import {
   sql,
 } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
-import type { Db, NamespacesTable, RunsTable, Schema } from "./schema.ts";
+import type { Db, RunsTable, Schema } from "./schema.ts";
 
-/** A namespace as stored. */
-export type NamespaceRow = Selectable<NamespacesTable>;
 /** A run as stored. */
 export type RunRow = Selectable<RunsTable>;
 /** A run with what a caller of the API needs to know of its relatives. */
@@ -23,7 +21,7 @@ export interface RunView extends RunRow {
   readonly fork_run_id: string | null;
 }
 
-/** Rows for one multi-row statement: 22 columns each stay below SQLite's 32,766 parameters. */
+/** Rows for one multi-row statement: 24 columns each stay below SQLite's 32,766 parameters. */
 const chunkRows = 500;
 
 function chunks<T>(items: readonly T[]): T[][] {
@@ -32,48 +30,12 @@ function chunks<T>(items: readonly T[]): T[][] {
   return out;
 }
 
-/** Reads a namespace; undefined while nothing has been written to it. */
-export function findNamespace(db: Db, name: string): Promise<NamespaceRow | undefined> {
-  return db.selectFrom("namespaces").selectAll().where("name", "=", name).executeTakeFirst();
-}
-
-/**
- * Takes the namespace's row lock until the transaction ends, so that seqs are
- * allocated in commit order. The update changes nothing: it is the lock.
- *
- * @returns undefined where the namespace does not exist
- */
-export function lockNamespace(tx: Db, name: string): Promise<NamespaceRow | undefined> {
-  return tx
-    .updateTable("namespaces")
-    .set((eb) => ({ last_seq: eb.ref("last_seq") }))
-    .where("name", "=", name)
-    .returningAll()
-    .executeTakeFirst();
-}
-
-/** Creates a namespace unless it exists. */
-export async function insertNamespace(tx: Db, name: string, timeMs: number): Promise<void> {
-  await tx
-    .insertInto("namespaces")
-    .columns(["name", "last_seq", "trimmed_seq", "last_time_ms", "create_time_ms"])
-    .expression(sql`values (${name}, 0, 0, ${timeMs}, ${timeMs})`)
-    .onConflict((conflict) => conflict.column("name").doNothing())
-    .execute();
-}
-
-/** Moves the namespace's newest seq and record_time. */
-export async function advanceNamespace(
-  tx: Db,
-  namespaceId: number,
-  lastSeq: number,
-  lastTimeMs: number,
-): Promise<void> {
-  await tx
-    .updateTable("namespaces")
-    .set({ last_seq: lastSeq, last_time_ms: lastTimeMs })
-    .where("namespace_id", "=", namespaceId)
-    .execute();
+/** Whether a run's tree is not being deleted; `run` is the table's name in the query. */
+function isLive(run: "runs" | "r") {
+  return sql<SqlBool>`not exists (
+    select 1 from deletions d
+    where d.namespace_id = ${sql.ref(`${run}.namespace_id`)}
+      and d.root_key = ${sql.ref(`${run}.root_key`)})`;
 }
 
 /** Reads runs by their ids; those that do not exist are missing from the answer. */
@@ -90,10 +52,104 @@ export async function findRuns(
         .selectAll()
         .where("namespace_id", "=", namespaceId)
         .where("run_id", "in", chunk)
+        .where(isLive("runs"))
         .execute()),
     );
   }
   return rows;
+}
+
+/** Of these run ids, those that a tree still holds which is being deleted. */
+export async function findIdsInDeletion(
+  tx: Db,
+  namespaceId: number,
+  runIds: readonly string[],
+): Promise<Set<string>> {
+  const found = new Set<string>();
+  for (const chunk of chunks(runIds)) {
+    const rows = await tx
+      .selectFrom("runs")
+      .innerJoin("deletions as d", (join) =>
+        join
+          .onRef("d.namespace_id", "=", "runs.namespace_id")
+          .onRef("d.root_key", "=", "runs.root_key"),
+      )
+      .select("runs.run_id")
+      .where("runs.namespace_id", "=", namespaceId)
+      .where("runs.run_id", "in", chunk)
+      .execute();
+    for (const row of rows) found.add(row.run_id);
+  }
+  return found;
+}
+
+/** The ids of runs by their keys. */
+export async function findRunIds(
+  db: Db,
+  namespaceId: number,
+  runKeys: readonly number[],
+): Promise<Map<number, string>> {
+  const ids = new Map<number, string>();
+  for (const chunk of chunks(runKeys)) {
+    const rows = await db
+      .selectFrom("runs")
+      .select(["run_key", "run_id"])
+      .where("namespace_id", "=", namespaceId)
+      .where("run_key", "in", chunk)
+      .execute();
+    for (const row of rows) ids.set(row.run_key, row.run_id);
+  }
+  return ids;
+}
+
+/** Runs that are RUNNING and have a greater key, oldest first, at most `limit`. */
+export function findRunning(
+  db: Db,
+  namespaceId: number,
+  afterKey: number,
+  limit: number,
+): Promise<Pick<RunRow, "run_key" | "run_id" | "epoch" | "spec">[]> {
+  return db
+    .selectFrom("runs")
+    .select(["run_key", "run_id", "epoch", "spec"])
+    .where("namespace_id", "=", namespaceId)
+    .where("state", "=", RunState.RUNNING)
+    .where("run_key", ">", afterKey)
+    .orderBy("run_key")
+    .limit(limit)
+    .execute();
+}
+
+/**
+ * Notes for a run, or for its whole family, that somebody asked for it to stop.
+ * With the family, runs that start below it later are asked as well.
+ *
+ * @returns the ids of those that are RUNNING
+ */
+export async function noteCancel(
+  tx: Db,
+  namespaceId: number,
+  runKey: number,
+  reason: string,
+  includeDescendants: boolean,
+): Promise<string[]> {
+  const update = tx
+    .updateTable("runs")
+    .set({ cancel_reason: reason, ...(includeDescendants ? { cancel_descendants: 1 } : {}) })
+    .where("namespace_id", "=", namespaceId);
+  const asked = await (includeDescendants
+    ? update.where("run_key", "in", (eb) =>
+        eb
+          .selectFrom("run_ancestors")
+          .select("run_key")
+          .where("namespace_id", "=", namespaceId)
+          .where("ancestor_key", "=", runKey),
+      )
+    : update.where("run_key", "=", runKey)
+  )
+    .returning(["run_id", "state"])
+    .execute();
+  return asked.filter((run) => run.state === RunState.RUNNING).map((run) => run.run_id);
 }
 
 /** Writes runs as they are now: new ones are created, others get their mutable columns. */
@@ -191,7 +247,8 @@ function selectRunViews(db: Db, namespaceId: number) {
     )
     .selectAll("r")
     .select(["root.run_id as root_run_id", "source.run_id as fork_run_id"])
-    .where("r.namespace_id", "=", namespaceId);
+    .where("r.namespace_id", "=", namespaceId)
+    .where(isLive("r"));
 }
 
 /** Reads one run for the API. */

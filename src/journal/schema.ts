@@ -18,12 +18,19 @@ export interface NamespacesTable {
   readonly namespace_id: number;
   readonly name: string;
   readonly last_seq: number;
-  /** Seqs up to this one may have been deleted. */
+  /** The newest seq that was deleted; 0 while none was. */
   readonly trimmed_seq: number;
+  /** Trees that were ever deleted: readers see by it that a page may have holes. */
+  readonly deletion_count: number;
   /** record_time of the newest record; the next one is not earlier. */
   readonly last_time_ms: number;
+  /** Milliseconds that a tree is kept once all its runs have ended; null: for ever. */
   readonly retention_ms: number | null;
   readonly create_time_ms: number;
+  /** Kept by each commit, so that nobody has to count. */
+  readonly run_count: number;
+  readonly running_count: number;
+  readonly event_bytes: number;
 }
 
 /** The seq of a run's RunStarted record is the run's key: unique and immutable. */
@@ -49,6 +56,10 @@ export interface RunsTable {
   readonly event_bytes: number;
   readonly result: Uint8Array | null;
   readonly end_time_ms: number | null;
+  /** Why the run was asked to stop; null while nobody did. */
+  readonly cancel_reason: string | null;
+  /** 1 where runs that it starts from now on are asked too. */
+  readonly cancel_descendants: number;
 }
 
 /** The closure of the parent relation; a run is its own ancestor at depth 0. */
@@ -85,6 +96,12 @@ export interface RecordsTable {
   readonly data: Uint8Array;
 }
 
+/** Trees that are being deleted: their runs are not there any more, their rows go in steps. */
+export interface DeletionsTable {
+  readonly namespace_id: number;
+  readonly root_key: number;
+}
+
 /** The database. */
 export interface Schema {
   readonly journal: JournalTable;
@@ -93,6 +110,7 @@ export interface Schema {
   readonly run_ancestors: RunAncestorsTable;
   readonly run_labels: RunLabelsTable;
   readonly records: RecordsTable;
+  readonly deletions: DeletionsTable;
 }
 
 /** A connection pool or a transaction; every query takes one. */

@@ -10,7 +10,7 @@ import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import Database, { SqliteError } from "better-sqlite3";
-import { Kysely, type SqliteDatabase, SqliteDialect } from "kysely";
+import { Kysely, type SqliteDatabase, SqliteDialect, sql } from "kysely";
 import type { Journal } from "./journal.ts";
 import { migrate, refuseForeign } from "./migrations.ts";
 import { JournalOpenError, RefusedError } from "./refusal.ts";
@@ -28,6 +28,10 @@ export interface SqliteOptions {
 const maxPreparedStatements = 256;
 /** Tries of one transaction that found the database locked. */
 const maxTries = 3;
+/** Pages that one step gives back: 2 MiB. */
+const reclaimedPages = 512;
+/** What SQLite calls auto_vacuum = INCREMENTAL. */
+const incrementalVacuum = 2;
 /** "rnlg", so that `file` and a later version recognise the database. */
 const applicationId = 0x726e6c67;
 
@@ -67,6 +71,7 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
       id,
       db: reader,
       write: (work) => write(writer, work),
+      reclaimSpace: () => reclaimSpace(writer),
       close: () => closeAll([reader, writer]),
     };
   } catch (error) {
@@ -118,6 +123,8 @@ function lockFile(path: string): Database.Database {
 function connect(path: string, lockTimeoutMs: number): Database.Database {
   const connection = new Database(path, { timeout: lockTimeoutMs });
   try {
+    // First of all: it takes effect only in a database without tables.
+    connection.pragma("auto_vacuum = INCREMENTAL");
     connection.pragma(`application_id = ${applicationId}`);
     const mode = connection.pragma("journal_mode = WAL", { simple: true });
     connection.pragma("synchronous = FULL");
@@ -180,6 +187,15 @@ async function write<T>(db: Kysely<Schema>, work: (tx: Db) => Promise<T>): Promi
       }
     }
   }
+}
+
+/** In steps of its own, so that commits go on in between. */
+async function reclaimSpace(db: Kysely<Schema>): Promise<boolean> {
+  await sql`pragma incremental_vacuum(${sql.lit(reclaimedPages)})`.execute(db);
+  const { rows } = await sql<{ freelist_count: number }>`pragma freelist_count`.execute(db);
+  const mode = await sql<{ auto_vacuum: number }>`pragma auto_vacuum`.execute(db);
+  const canShrink = mode.rows[0]?.auto_vacuum === incrementalVacuum;
+  return canShrink && (rows[0]?.freelist_count ?? 0) > 0;
 }
 
 function toOpenError(path: string, error: unknown): Error {

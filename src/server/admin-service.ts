@@ -1,13 +1,48 @@
-/** AdminService: a later version brings it. */
+/** AdminService over the domain. */
+import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
-import type { AdminService } from "../../gen/runlog/v1/admin_pb.js";
-import { notYet, type ServiceContext } from "./service-context.ts";
+import type { AdminService, SetRetentionRequest } from "../../gen/runlog/v1/admin_pb.js";
+import { checkNamespace, checkRunId } from "../ingest/validate.ts";
+import { invalidField } from "../journal/refusal.ts";
+import { maxRetentionMs, minRetentionMs } from "../limits.ts";
+import { readNamespaces, setRetention } from "../upkeep/namespace-directory.ts";
+import { toNamespace } from "./messages.ts";
+import { parsePageSize } from "./page-size.ts";
+import { type ServiceContext, unary } from "./service-context.ts";
 
 /** Implements AdminService. */
 export function adminService(context: ServiceContext): ServiceImpl<typeof AdminService> {
+  const { journal, committer, deletions, retention } = context;
   return {
-    listNamespaces: notYet(context, "ListNamespaces"),
-    setRetention: notYet(context, "SetRetention"),
-    deleteTree: notYet(context, "DeleteTree"),
+    listNamespaces: unary(context, async ({ pageSize, pageToken }) => {
+      const page = await readNamespaces(journal, pageToken, parsePageSize(pageSize));
+      return {
+        namespaces: page.namespaces.map(toNamespace),
+        nextPageToken: page.nextAfterName ?? "",
+      };
+    }),
+    setRetention: unary(context, async (request) => {
+      const name = checkNamespace("namespace", request.namespace);
+      const retentionMs = parseRetention(request);
+      const namespace = await setRetention(journal, committer, name, retentionMs, Date.now());
+      retention.look();
+      return { namespace: toNamespace(namespace) };
+    }),
+    deleteTree: unary(context, async (request) => {
+      const namespace = checkNamespace("namespace", request.namespace);
+      checkRunId("root_run_id", request.rootRunId);
+      const deleted = await deletions.delete(namespace, request.rootRunId);
+      if (deleted === undefined) throw new Error("a tree was left alone without a reason");
+      return { runCount: deleted.runCount, recordCount: BigInt(deleted.recordCount) };
+    }),
   };
+}
+
+/** Milliseconds; null for ever. */
+function parseRetention({ retention }: SetRetentionRequest): number | null {
+  if (retention === undefined) return null;
+  const retentionMs = durationMs(retention);
+  if (retentionMs >= minRetentionMs && retentionMs <= maxRetentionMs) return retentionMs;
+  const range = `${durationFromMs(minRetentionMs).seconds} s to ${durationFromMs(maxRetentionMs).seconds} s`;
+  throw invalidField("retention", `is from ${range}; leave it out to keep everything`);
 }

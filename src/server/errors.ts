@@ -32,6 +32,14 @@ function mapRefusal(refusal: Refusal): { code: Code; detail?: Detail } {
       return { code: Code.NotFound, detail: { reason: Reason.PARENT_NOT_FOUND } };
     case "run_exists":
       return { code: Code.AlreadyExists, detail: { reason: Reason.RUN_EXISTS } };
+    case "run_in_deletion":
+      return { code: Code.AlreadyExists, detail: { reason: Reason.RUN_EXISTS } };
+    case "fork_beyond_end": {
+      const expectedRunSeq = BigInt(refusal.lastRunSeq + 1);
+      return { code: Code.OutOfRange, detail: { reason: Reason.SEQ_GAP, expectedRunSeq } };
+    }
+    case "tree_in_use":
+      return { code: Code.FailedPrecondition, detail: { reason: Reason.TREE_IN_USE } };
     case "seq_gap": {
       const expectedRunSeq = BigInt(refusal.expectedRunSeq);
       return { code: Code.OutOfRange, detail: { reason: Reason.SEQ_GAP, expectedRunSeq } };
@@ -42,6 +50,7 @@ function mapRefusal(refusal: Refusal): { code: Code; detail?: Detail } {
     }
     case "run_finished":
       return { code: Code.FailedPrecondition, detail: { reason: Reason.RUN_FINISHED } };
+    case "run_lost":
     case "run_not_open":
       return { code: Code.FailedPrecondition, detail: { reason: Reason.RUN_NOT_OPEN } };
     case "too_large": {

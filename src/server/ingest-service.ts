@@ -24,6 +24,7 @@ export function ingestService(context: ServiceContext): ServiceImpl<typeof Inges
         epoch: BigInt(window.epoch),
         lastRunSeq: BigInt(window.lastRunSeq),
         seq: BigInt(window.seq),
+        cancelRequested: window.cancelRequested,
         limits: toIngestLimits(limits),
       };
     }),

@@ -1,6 +1,7 @@
 /** Maps the domain's values to the contract's messages. */
 import { create, fromBinary } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { type Namespace, NamespaceSchema } from "../../gen/runlog/v1/admin_pb.js";
 import { type IngestResponse, IngestResponseSchema } from "../../gen/runlog/v1/ingest_pb.js";
 import { type Run, RunResultSchema, RunSchema, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import {
@@ -14,6 +15,7 @@ import type { IngestFrame } from "../ingest/ingest-stream.ts";
 import { describeRefusal } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
 import type { Limits } from "../limits.ts";
+import type { NamespaceView } from "../upkeep/namespace-directory.ts";
 import { toErrorDetail } from "./errors.ts";
 
 /** A run as the API shows it. */
@@ -35,6 +37,20 @@ export function toRun(namespace: string, view: RunView): Run {
     ...(view.fork_run_id === null
       ? {}
       : { fork: { runId: view.fork_run_id, runSeq: BigInt(view.fork_run_seq ?? 0) } }),
+  });
+}
+
+/** A namespace as the API shows it. */
+export function toNamespace({ row, earliestSeq }: NamespaceView): Namespace {
+  return create(NamespaceSchema, {
+    name: row.name,
+    earliestSeq: BigInt(earliestSeq),
+    latestSeq: BigInt(row.last_seq),
+    runningCount: BigInt(row.running_count),
+    runCount: BigInt(row.run_count),
+    eventBytes: BigInt(row.event_bytes),
+    createTime: timestampFromMs(row.create_time_ms),
+    ...(row.retention_ms === null ? {} : { retention: durationFromMs(row.retention_ms) }),
   });
 }
 
@@ -82,6 +98,13 @@ export function toIngestResponse(frame: IngestFrame, limits: Limits): IngestResp
             detail: toErrorDetail(frame.refusal),
             message: describeRefusal(frame.refusal),
           },
+        },
+      });
+    case "cancel_requested":
+      return create(IngestResponseSchema, {
+        frame: {
+          case: "cancelRequested",
+          value: { runId: frame.runId, reason: frame.reason },
         },
       });
     case "go_away":

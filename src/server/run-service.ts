@@ -3,31 +3,35 @@ import { create } from "@bufbuild/protobuf";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { v7 as uuidv7 } from "uuid";
 import {
+  type CreateRunRequest,
+  type ForkRunRequest,
   type ListRunsRequest,
+  type Run,
   type RunService,
   RunSpecSchema,
 } from "../../gen/runlog/v1/run_pb.js";
 import { getRun, listRuns, type RunListing } from "../delivery/run-directory.ts";
-import { checkNamespace, checkRunId, checkSpec } from "../ingest/validate.ts";
+import { cancelRun } from "../ingest/cancel-run.ts";
+import type { Fork } from "../ingest/operation.ts";
+import {
+  checkLength,
+  checkNamespace,
+  checkPlace,
+  checkRunId,
+  checkSpec,
+} from "../ingest/validate.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
-import { defaultPageSize, maxPageSize } from "../limits.ts";
+import { maxReasonBytes } from "../limits.ts";
 import { toRun } from "./messages.ts";
-import { notYet, type ServiceContext, unary } from "./service-context.ts";
+import { parsePageSize } from "./page-size.ts";
+import { type ServiceContext, unary } from "./service-context.ts";
 
 /** Implements RunService. */
 export function runService(context: ServiceContext): ServiceImpl<typeof RunService> {
   const { journal, committer } = context;
   return {
     createRun: unary(context, async (request) => {
-      const namespace = checkNamespace("namespace", request.namespace);
-      const runId = request.runId === "" ? uuidv7() : request.runId;
-      checkRunId("run_id", runId);
-      const spec = request.spec ?? create(RunSpecSchema);
-      checkSpec("spec", spec);
-      const outcome = await committer.submit({ kind: "create", namespace, runId, spec });
-      if (outcome.t === "refused") throw new RefusedError(outcome.refusal);
-      if (outcome.t !== "created") throw new Error(`a create was answered ${outcome.t}`);
-      return { run: toRun(namespace, outcome.run) };
+      return { run: await createRun(context, request, undefined) };
     }),
     getRun: unary(context, async (request) => {
       const namespace = checkNamespace("namespace", request.namespace);
@@ -42,17 +46,45 @@ export function runService(context: ServiceContext): ServiceImpl<typeof RunServi
         nextPageToken: page.nextBeforeKey === undefined ? "" : String(page.nextBeforeKey),
       };
     }),
-    forkRun: notYet(context, "ForkRun"),
-    cancelRun: notYet(context, "CancelRun"),
+    forkRun: unary(context, async (request) => {
+      checkRunId("source_run_id", request.sourceRunId);
+      const runSeq = checkPlace("run_seq", request.runSeq);
+      const fork = { sourceRunId: request.sourceRunId, runSeq };
+      return { run: await createRun(context, request, fork) };
+    }),
+    cancelRun: unary(context, async ({ namespace, runId, includeDescendants, reason }) => {
+      checkRunId("run_id", runId);
+      checkLength("reason", reason, maxReasonBytes);
+      const runCount = await cancelRun(committer, {
+        namespace: checkNamespace("namespace", namespace),
+        runId,
+        includeDescendants,
+        reason,
+      });
+      return { runCount };
+    }),
   };
+}
+
+async function createRun(
+  { committer }: ServiceContext,
+  request: CreateRunRequest | ForkRunRequest,
+  fork: Fork | undefined,
+): Promise<Run> {
+  const namespace = checkNamespace("namespace", request.namespace);
+  const runId = request.runId === "" ? uuidv7() : request.runId;
+  checkRunId("run_id", runId);
+  const spec = request.spec ?? create(RunSpecSchema);
+  checkSpec("spec", spec);
+  const outcome = await committer.submit({ kind: "create", namespace, runId, spec, fork });
+  if (outcome.t === "refused") throw new RefusedError(outcome.refusal);
+  if (outcome.t !== "created") throw new Error(`a create was answered ${outcome.t}`);
+  return toRun(namespace, outcome.run);
 }
 
 function parseListing(request: ListRunsRequest): RunListing {
   const { parentRunId, ancestorRunId, conversationId, states, labels, pageSize, pageToken } =
     request;
-  if (pageSize > maxPageSize) {
-    throw invalidField("page_size", `is at most ${maxPageSize}`, maxPageSize);
-  }
   if (pageToken !== "" && !/^[1-9]\d{0,15}$/.test(pageToken)) {
     throw invalidField("page_token", "is not the next_page_token of a page before");
   }
@@ -62,7 +94,7 @@ function parseListing(request: ListRunsRequest): RunListing {
     conversationId: conversationId === "" ? undefined : conversationId,
     states: states.length === 0 ? undefined : states,
     labels,
-    pageSize: pageSize === 0 ? defaultPageSize : pageSize,
+    pageSize: parsePageSize(pageSize),
     beforeKey: pageToken === "" ? undefined : Number(pageToken),
   };
 }

@@ -8,9 +8,13 @@ import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
 import { Tails } from "../delivery/tail.ts";
 import { Committer } from "../ingest/committer.ts";
+import { Leases } from "../ingest/leases.ts";
 import type { Journal } from "../journal/journal.ts";
 import { openJournal } from "../journal/open.ts";
 import { defaultLimits, type Limits } from "../limits.ts";
+import { Deletions } from "../upkeep/delete-tree.ts";
+import { LeaseClock } from "../upkeep/lease-clock.ts";
+import { Retention } from "../upkeep/retention.ts";
 import { adminService } from "./admin-service.ts";
 import { ConnectionAges } from "./connection-ages.ts";
 import { Draining } from "./draining.ts";
@@ -69,17 +73,38 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const opened = await openJournal(options.journal, limits);
   const journal = options.wrapJournal?.(opened) ?? opened;
   const tails = new Tails(limits.tailBytes);
+  const leases = new Leases();
+  const committer = new Committer({
+    journal,
+    limits,
+    leases,
+    now: Date.now,
+    onCommitted: (namespace, records) => tails.publish(namespace, records),
+    onUncertain: (namespace) => tails.forget(namespace),
+  });
+  const onFailure = (error: unknown) =>
+    logger.error({ err: error }, "upkeep failed, to be tried again");
+  const deletions = new Deletions({
+    journal,
+    committer,
+    onMarked: (namespace) => tails.forget(namespace),
+  });
+  const retention = new Retention({
+    journal,
+    deletions,
+    now: Date.now,
+    intervalMs: limits.retentionIntervalMs,
+    onFailure,
+  });
+  const { defaultLeaseMs } = limits;
+  const leaseClock = new LeaseClock({ journal, committer, leases, defaultLeaseMs, onFailure });
   const context: ServiceContext = {
     journal,
     tails,
     limits,
-    committer: new Committer({
-      journal,
-      limits,
-      now: Date.now,
-      onCommitted: (namespace, records) => tails.publish(namespace, records),
-      onUncertain: (namespace) => tails.forget(namespace),
-    }),
+    committer,
+    deletions,
+    retention,
     draining: new Draining(),
     onUnexpected: (error) => logger.error({ err: error }, "a call failed unexpectedly"),
   };
@@ -96,13 +121,15 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     await journal.close();
     throw error;
   }
+  leaseClock.start();
+  retention.start();
   const url = `http://${port.host}:${port.port}`;
   logger.info({ url, journal: options.journal, journalId: journal.id }, "serving");
   let drained: Promise<void> | undefined;
   return {
     url,
     drain() {
-      drained ??= drain(context, port, drainTimeoutMs, logger);
+      drained ??= drain(context, leaseClock, port, drainTimeoutMs, logger);
       return drained;
     },
   };
@@ -142,6 +169,7 @@ function requestHandler(
 
 async function drain(
   context: ServiceContext,
+  leaseClock: LeaseClock,
   port: Port,
   timeoutMs: number,
   logger: Logger,
@@ -153,12 +181,14 @@ async function drain(
   const closed = port.closed();
   if (!(await within(timeoutMs, closed))) {
     context.draining.end();
+    void context.deletions.stop();
     if (!(await within(closeTimeoutMs, closed))) {
       logger.warn("cutting connections that did not close in time");
       port.destroy();
       await closed;
     }
   }
+  await Promise.all([leaseClock.stop(), context.retention.stop(), context.deletions.stop()]);
   await context.committer.idle();
   await context.journal.close();
   logger.info("drained");

@@ -6,6 +6,8 @@ import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
+import type { Deletions } from "../upkeep/delete-tree.ts";
+import type { Retention } from "../upkeep/retention.ts";
 import type { Draining } from "./draining.ts";
 import { type OnUnexpected, toConnectError } from "./errors.ts";
 
@@ -14,6 +16,8 @@ export interface ServiceContext {
   readonly journal: Journal;
   readonly committer: Committer;
   readonly tails: Tails;
+  readonly deletions: Deletions;
+  readonly retention: Retention;
   readonly limits: Limits;
   readonly draining: Draining;
   readonly onUnexpected: OnUnexpected;

@@ -33,6 +33,7 @@ function crashing(journal: Journal, point: CrashPoint): Journal {
   return {
     id: journal.id,
     db: journal.db,
+    reclaimSpace: () => journal.reclaimSpace(),
     close: () => journal.close(),
     async write(work) {
       const before = await lastSeq(journal.db);

@@ -80,6 +80,7 @@ describe("retrying", () => {
         id: journal.id,
         db: journal.db,
         write: ((work: Parameters<Write>[0]) => write(journal, work)) as Write,
+        reclaimSpace: () => journal.reclaimSpace(),
         close: () => journal.close(),
       }),
     });

@@ -23,6 +23,12 @@ export type ModelStep =
       readonly differs: boolean;
     }
   | {
+      /** An append that is wrong whatever the run's state. */
+      readonly kind: "bad";
+      readonly stream: number;
+      readonly run: number;
+    }
+  | {
       readonly kind: "finish";
       readonly stream: number;
       readonly run: number;
@@ -50,8 +56,12 @@ export type ModelAnswer =
 /** A run: its payloads in order; run_seq is the index + 1. */
 export interface ModelRun {
   readonly payloads: string[];
+  /** What happened to it, in order. */
+  readonly facts: string[];
   epoch: number;
   state: RunState;
+  /** Since when it has been RUNNING without a producer; undefined while that is not so. */
+  unheldSinceMs: number | undefined;
 }
 
 interface Hold {
@@ -76,8 +86,12 @@ export function payloadOf(run: number, runSeq: number, differs: boolean): string
 export class IngestModel {
   readonly runs = new Map<number, ModelRun>();
   readonly streams: ModelStream[];
+  readonly #leaseMs: number;
+  #clockMs = 0;
 
-  constructor(streamCount: number) {
+  /** @param leaseMs how long a run may be without a producer */
+  constructor(streamCount: number, leaseMs: number) {
+    this.#leaseMs = leaseMs;
     this.streams = Array.from({ length: streamCount }, () => new ModelStream());
   }
 
@@ -89,9 +103,38 @@ export class IngestModel {
   /** A stream's connection is lost; a new one takes its place. */
   drop(stream: number): void {
     this.streams[stream] = new ModelStream();
+    this.#noteUnheld();
+  }
+
+  /** Time passes: leases run out. */
+  pass(ms: number): void {
+    this.#clockMs += ms;
+    for (const known of this.runs.values()) {
+      const { unheldSinceMs } = known;
+      if (unheldSinceMs === undefined || this.#clockMs - unheldSinceMs < this.#leaseMs) continue;
+      known.state = RunState.LOST;
+      known.facts.push("runFinished");
+    }
+    this.#noteUnheld();
+  }
+
+  #noteUnheld(): void {
+    for (const [run, known] of this.runs) {
+      const isHeld = this.streams.some(({ holds }) => {
+        const hold = holds.get(run);
+        return hold !== undefined && !hold.rejected;
+      });
+      if (isHeld || known.state !== RunState.RUNNING) known.unheldSinceMs = undefined;
+      else known.unheldSinceMs ??= this.#clockMs;
+    }
   }
 
   apply(step: ModelStep): void {
+    this.#apply(step);
+    this.#noteUnheld();
+  }
+
+  #apply(step: ModelStep): void {
     const stream = this.streams[step.stream]!;
     if (step.kind === "open") this.#open(stream, step.run, step.create);
     else {
@@ -101,6 +144,7 @@ export class IngestModel {
         this.#reject(stream, step.run, { reason: "run_not_open" });
       } else if (!hold.rejected) {
         if (step.kind === "append") this.#append(stream, step);
+        else if (step.kind === "bad") this.#reject(stream, step.run, { reason: "invalid_field" });
         else this.#finish(stream, step);
       }
     }
@@ -114,10 +158,20 @@ export class IngestModel {
       return;
     }
     if (known === undefined) {
-      known = { payloads: [], epoch: 0, state: RunState.RUNNING };
+      known = {
+        payloads: [],
+        facts: ["runStarted"],
+        epoch: 0,
+        state: RunState.RUNNING,
+        unheldSinceMs: undefined,
+      };
       this.runs.set(run, known);
     }
     known.epoch++;
+    if (known.state === RunState.LOST) {
+      known.state = RunState.RUNNING;
+      known.facts.push("runResumed");
+    }
     for (const other of this.streams) {
       const hold = other.holds.get(run);
       if (other !== stream && hold !== undefined && !hold.rejected) {
@@ -174,6 +228,7 @@ export class IngestModel {
     else if (claimed < last) this.#reject(stream, step.run, { reason: "invalid_field" });
     else {
       known.state = step.state;
+      known.facts.push("runFinished");
       stream.answers.push({ t: "ended", run: step.run, state: step.state });
     }
   }

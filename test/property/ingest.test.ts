@@ -3,6 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { type IngestRequest, IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import { getRun } from "../../src/delivery/run-directory.ts";
 import { type IngestFrame, IngestStream } from "../../src/ingest/ingest-stream.ts";
 import type { Limits } from "../../src/limits.ts";
 import { type Domain, domainOver, eventOf, readAll } from "../support/domain.ts";
@@ -11,10 +12,12 @@ import { IngestModel, type ModelAnswer, type ModelStep, payloadOf } from "./inge
 
 const runCount = 3;
 const streamCount = 3;
+const leaseMs = 60_000;
 
 type Step =
   | ModelStep
   | { readonly kind: "lose"; readonly stream: number }
+  | { readonly kind: "pass"; readonly ms: number }
   | { readonly kind: "turns"; readonly count: number };
 
 const stream = fc.nat({ max: streamCount - 1 });
@@ -55,6 +58,15 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     }),
   },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant("lose" as const), stream }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant("bad" as const), stream, run }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      kind: fc.constant("pass" as const),
+      // Parts of a lease, so that some runs are taken again in time.
+      ms: fc.constantFrom(leaseMs / 2, leaseMs),
+    }),
+  },
   { weight: 4, arbitrary: fc.record({ kind: fc.constant("turns" as const), count: fc.nat(6) }) },
 );
 
@@ -122,6 +134,10 @@ function toRequest(model: IngestModel, one: ModelStep): IngestRequest {
       const value = { runId, firstRunSeq: BigInt(first), events };
       return create(IngestRequestSchema, { frame: { case: "append", value } });
     }
+    case "bad":
+      return create(IngestRequestSchema, {
+        frame: { case: "append", value: { runId, events: [] } },
+      });
     case "finish": {
       const lastRunSeq = BigInt(Math.max(0, model.next(one.run) - 1 + one.offset));
       const value = { runId, lastRunSeq, result: { state: one.state } };
@@ -169,7 +185,7 @@ async function compare(
   domain: Domain,
   steps: readonly Step[],
 ): Promise<{ model: IngestModel; acks: Acks }> {
-  const model = new IngestModel(streamCount);
+  const model = new IngestModel(streamCount, leaseMs);
   const connections = Array.from({ length: streamCount }, () => new Connection(domain));
   const acks: Acks = [];
   const note = ({ frames }: Connection) => {
@@ -178,6 +194,10 @@ async function compare(
   for (const one of steps) {
     if (one.kind === "turns") {
       for (let i = 0; i < one.count; i++) await new Promise((resolve) => setImmediate(resolve));
+    } else if (one.kind === "pass") {
+      await domain.committer.idle();
+      model.pass(one.ms);
+      await Promise.all(domain.leases.advance(one.ms).map((run) => domain.committer.lose(run)));
     } else if (one.kind === "lose") {
       const connection = connections[one.stream]!;
       await connection.lose();
@@ -233,12 +253,15 @@ const settings: Readonly<Record<string, Partial<Limits>>> = {
 
 describeJournal("ingest does what its model does", (open) => {
   for (const [name, limits] of Object.entries(settings)) {
-    it(`for random batches, overlaps, gaps, conflicts, reopenings, stale producers and lost connections, ${name}`, async () => {
+    it(`for random batches, overlaps, gaps, conflicts, reopenings, stale producers, lost connections and leases that lapse, ${name}`, async () => {
       await fc.assert(
         fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 120 }), async (steps) => {
           const store = await open();
           try {
-            const { model, acks } = await compare(domainOver(store.journal, limits), steps);
+            const { model, acks } = await compare(
+              domainOver(store.journal, { defaultLeaseMs: leaseMs, ...limits }),
+              steps,
+            );
             const records = await readAll(store.journal);
             assert.deepEqual(
               records.map((record) => Number(record.seq)),
@@ -268,13 +291,17 @@ describeJournal("ingest does what its model does", (open) => {
                 "a run holds what its producers were told that it holds",
               );
               const facts = own.filter((record) => record.record.case !== "event");
-              const isEnded = known.state !== RunState.RUNNING;
               assert.deepEqual(
                 facts.map((record) => record.record.case),
-                isEnded ? ["runStarted", "runFinished"] : ["runStarted"],
+                known.facts,
+                "each lapse, resumption and end is recorded once",
               );
               assert.equal(own[0]?.record.case, "runStarted");
-              if (isEnded) assert.equal(own.at(-1)?.record.case, "runFinished");
+              if (known.state !== RunState.RUNNING) {
+                assert.equal(own.at(-1)?.record.case, "runFinished");
+              }
+              const row = await getRun(store.journal, "default", `run-${index}`);
+              assert.equal(row.state, known.state);
             }
             for (const ack of acks) {
               const record = records[ack.seq - 1];

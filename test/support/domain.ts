@@ -13,6 +13,7 @@ import {
 import { Tails } from "../../src/delivery/tail.ts";
 import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import { Committer } from "../../src/ingest/committer.ts";
+import { Leases } from "../../src/ingest/leases.ts";
 import { type Outcome, Producer } from "../../src/ingest/operation.ts";
 import { checkEvents } from "../../src/ingest/validate.ts";
 import type { Journal } from "../../src/journal/journal.ts";
@@ -21,20 +22,23 @@ import { defaultLimits, type Limits } from "../../src/limits.ts";
 /** Ingest and delivery over one journal. */
 export interface Domain extends DeliveryOptions {
   readonly committer: Committer;
+  readonly leases: Leases;
 }
 
 /** Puts the domain together; `limits` where they differ from the defaults. */
 export function domainOver(journal: Journal, limits: Partial<Limits> = {}): Domain {
   const all: Limits = { ...defaultLimits, ...limits };
   const tails = new Tails(all.tailBytes);
+  const leases = new Leases();
   const committer = new Committer({
     journal,
+    leases,
     limits: all,
     now: Date.now,
     onCommitted: (namespace, records) => tails.publish(namespace, records),
     onUncertain: (namespace) => tails.forget(namespace),
   });
-  return { journal, tails, limits: all, committer };
+  return { journal, tails, limits: all, committer, leases };
 }
 
 /** An event with a payload that names it. */

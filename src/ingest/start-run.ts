@@ -1,0 +1,103 @@
+/** How a run comes to be: whether it may, its first row, and its first record. */
+import { create, toBinary } from "@bufbuild/protobuf";
+import { RunStartedSchema } from "../../gen/runlog/v1/event_pb.js";
+import { type RunSpec, RunSpecSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
+import type { Refusal } from "../journal/refusal.ts";
+import { maxDepth } from "../limits.ts";
+import { type Draft, draftOf } from "./draft.ts";
+import type { Fork } from "./operation.ts";
+
+/** A run that somebody asks for, with its relatives as far as they exist. */
+export interface NewRun {
+  readonly runId: string;
+  readonly spec: RunSpec;
+  readonly parent: Draft | undefined;
+  readonly fork: Fork | undefined;
+  /** The run that is forked. */
+  readonly source: Draft | undefined;
+}
+
+/**
+ * Decides whether a run may come to be; undefined means that it may.
+ *
+ * @param field the path of the spec in the request
+ */
+export function decideStart(
+  field: string,
+  { spec, parent, fork, source }: NewRun,
+): Refusal | undefined {
+  if (spec.parentRunId !== "" && parent === undefined) {
+    return { reason: "parent_not_found", parentRunId: spec.parentRunId };
+  }
+  if (parent !== undefined && parent.row.depth >= maxDepth) {
+    return {
+      reason: "invalid_field",
+      field: `${field}.parent_run_id`,
+      problem: `a tree is at most ${maxDepth} edges deep`,
+      limit: maxDepth,
+    };
+  }
+  if (fork === undefined) return undefined;
+  const { sourceRunId } = fork;
+  if (source === undefined) return { reason: "run_not_found", runId: sourceRunId };
+  const lastRunSeq = source.row.last_run_seq;
+  return fork.runSeq > lastRunSeq
+    ? { reason: "fork_beyond_end", sourceRunId, lastRunSeq }
+    : undefined;
+}
+
+/** The draft of a new run. */
+export function draftOfNew(
+  { runId, spec, parent, fork, source }: NewRun,
+  at: {
+    readonly namespaceId: number;
+    /** seq of its RunStarted record. */
+    readonly runKey: number;
+    readonly timeMs: number;
+  },
+): Draft {
+  const { namespaceId, runKey, timeMs } = at;
+  // Who was asked to stop with all its descendants passes it on to those that come later.
+  const isCancelled = parent?.row.cancel_descendants === 1;
+  return draftOf(
+    {
+      namespace_id: namespaceId,
+      run_key: runKey,
+      run_id: runId,
+      parent_key: parent?.row.run_key ?? null,
+      root_key: parent?.row.root_key ?? runKey,
+      depth: parent === undefined ? 0 : parent.row.depth + 1,
+      conversation_id: spec.conversationId,
+      spec: toBinary(RunSpecSchema, spec),
+      fork_key: source?.row.run_key ?? null,
+      fork_run_seq: fork?.runSeq ?? null,
+      create_time_ms: timeMs,
+      epoch: 0,
+      state: RunState.RUNNING,
+      last_run_seq: 0,
+      last_event_seq: 0,
+      last_seq: runKey,
+      event_bytes: 0,
+      result: null,
+      end_time_ms: null,
+      cancel_reason: isCancelled ? parent.row.cancel_reason : null,
+      cancel_descendants: isCancelled ? 1 : 0,
+    },
+    [runId, ...(parent?.lineage ?? [])],
+    fork?.sourceRunId ?? null,
+    spec,
+  );
+}
+
+/** The RunStarted of a new run, encoded. */
+export function runStartedBytes({ row, lineage, forkRunId, newSpec }: Draft): Uint8Array {
+  const started = create(RunStartedSchema, {
+    ...(newSpec && { spec: newSpec }),
+    rootRunId: lineage.at(-1) ?? row.run_id,
+    depth: row.depth,
+    ...(forkRunId !== null && {
+      fork: { runId: forkRunId, runSeq: BigInt(row.fork_run_seq ?? 0) },
+    }),
+  });
+  return toBinary(RunStartedSchema, started);
+}

@@ -1,0 +1,83 @@
+/** Queries about namespaces. Those that write expect a transaction. */
+import { type Selectable, sql } from "kysely";
+import type { Db, NamespacesTable } from "./schema.ts";
+
+/** A namespace as stored. */
+export type NamespaceRow = Selectable<NamespacesTable>;
+
+/** Reads a namespace; undefined while nothing has been written to it. */
+export function findNamespace(db: Db, name: string): Promise<NamespaceRow | undefined> {
+  return db.selectFrom("namespaces").selectAll().where("name", "=", name).executeTakeFirst();
+}
+
+/** Lists namespaces by name, those after `afterName`, at most `limit`. */
+export function listNamespaces(db: Db, afterName: string, limit: number): Promise<NamespaceRow[]> {
+  return db
+    .selectFrom("namespaces")
+    .selectAll()
+    .where("name", ">", afterName)
+    .orderBy("name")
+    .limit(limit)
+    .execute();
+}
+
+/** All namespaces by name, a page at a time. */
+export async function* eachNamespace(db: Db): AsyncGenerator<NamespaceRow> {
+  const pageSize = 100;
+  for (let afterName = ""; ; ) {
+    const page = await listNamespaces(db, afterName, pageSize);
+    yield* page;
+    const last = page.at(-1);
+    if (last === undefined || page.length < pageSize) return;
+    afterName = last.name;
+  }
+}
+
+/**
+ * Takes the namespace's row lock until the transaction ends, so that seqs are
+ * allocated in commit order. The update changes nothing: it is the lock.
+ *
+ * @returns undefined where the namespace does not exist
+ */
+export function lockNamespace(tx: Db, name: string): Promise<NamespaceRow | undefined> {
+  return tx
+    .updateTable("namespaces")
+    .set((eb) => ({ last_seq: eb.ref("last_seq") }))
+    .where("name", "=", name)
+    .returningAll()
+    .executeTakeFirst();
+}
+
+/** Creates a namespace unless it exists. */
+export async function insertNamespace(tx: Db, name: string, timeMs: number): Promise<void> {
+  await tx
+    .insertInto("namespaces")
+    .columns(["name", "last_seq", "trimmed_seq", "last_time_ms", "create_time_ms"])
+    .expression(sql`values (${name}, 0, 0, ${timeMs}, ${timeMs})`)
+    .onConflict((conflict) => conflict.column("name").doNothing())
+    .execute();
+}
+
+/** What a commit changes of the namespace that it has locked. */
+export type NamespaceChange = Partial<
+  Pick<
+    NamespaceRow,
+    | "last_seq"
+    | "last_time_ms"
+    | "trimmed_seq"
+    | "deletion_count"
+    | "run_count"
+    | "running_count"
+    | "event_bytes"
+    | "retention_ms"
+  >
+>;
+
+/** Writes what has changed of a namespace. */
+export async function updateNamespace(
+  tx: Db,
+  namespaceId: number,
+  change: NamespaceChange,
+): Promise<void> {
+  await tx.updateTable("namespaces").set(change).where("namespace_id", "=", namespaceId).execute();
+}

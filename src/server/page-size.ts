@@ -1,0 +1,15 @@
+/** The page sizes of lists. */
+import { invalidField } from "../journal/refusal.ts";
+import { defaultPageSize, maxPageSize } from "../limits.ts";
+
+/**
+ * Items of one page; 0 asks for the default.
+ *
+ * @throws RefusedError with the limit
+ */
+export function parsePageSize(pageSize: number): number {
+  if (pageSize > maxPageSize) {
+    throw invalidField("page_size", `is at most ${maxPageSize}`, maxPageSize);
+  }
+  return pageSize === 0 ? defaultPageSize : pageSize;
+}

@@ -1,0 +1,194 @@
+import assert from "node:assert/strict";
+import { create } from "@bufbuild/protobuf";
+import fc from "fast-check";
+import { RunResultSchema, RunSpecSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
+import { cancelRun } from "../../src/ingest/cancel-run.ts";
+import { Producer } from "../../src/ingest/operation.ts";
+import { type Domain, domainOver } from "../support/domain.ts";
+import { describeJournal } from "../support/journals.ts";
+
+const runCount = 8;
+
+/** `run` counts among the runs that have started by then. */
+type Step =
+  | { readonly kind: "start" }
+  | { readonly kind: "open" | "finish" | "leave"; readonly run: number }
+  | { readonly kind: "cancel"; readonly run: number; readonly withFamily: boolean }
+  | { readonly kind: "turns"; readonly count: number };
+
+const run = fc.nat({ max: runCount - 1 });
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 3, arbitrary: fc.record({ kind: fc.constant("start" as const) }) },
+  {
+    weight: 8,
+    arbitrary: fc.record({ kind: fc.constantFrom("open", "open", "leave", "finish"), run }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({ kind: fc.constant("cancel" as const), run, withFamily: fc.boolean() }),
+  },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constant("turns" as const), count: fc.nat(4) }) },
+);
+
+/** A run as it should be, one request after the other. */
+interface ModelRun {
+  readonly parent: number | undefined;
+  isRunning: boolean;
+  reason: string | undefined;
+  passesOn: boolean;
+  /** The producer that holds it, and what it should have been told. */
+  holder: { readonly told: string[] } | undefined;
+}
+
+/** Who was told what: the real one beside the model's. */
+interface Told {
+  readonly real: string[];
+  readonly expected: string[];
+}
+
+function isInFamily(runs: Map<number, ModelRun>, ancestor: number, member: number): boolean {
+  for (let at: number | undefined = member; at !== undefined; at = runs.get(at)?.parent) {
+    if (at === ancestor) return true;
+  }
+  return false;
+}
+
+/** Submits the steps without waiting, in order, and applies each to the model at once. */
+async function runSteps(domain: Domain, parents: readonly number[], steps: readonly Step[]) {
+  const { committer } = domain;
+  const namespace = "default";
+  const runs = new Map<number, ModelRun>();
+  const producers = new Map<number, Producer>();
+  const told: Told[] = [];
+  const answers: Promise<void>[] = [];
+  for (const [index, one] of steps.entries()) {
+    if (one.kind === "turns") {
+      for (let i = 0; i < one.count; i++) await new Promise((resolve) => setImmediate(resolve));
+      continue;
+    }
+    if (one.kind === "start") {
+      const started = runs.size;
+      if (started === runCount) continue;
+      const runId = `run-${started}`;
+      const parent = started === 0 ? undefined : parents[started]!;
+      const above = parent === undefined ? undefined : runs.get(parent);
+      const parentRunId = parent === undefined ? "" : `run-${parent}`;
+      const spec = create(RunSpecSchema, { parentRunId });
+      runs.set(started, {
+        parent,
+        isRunning: true,
+        reason: above?.passesOn === true ? above.reason : undefined,
+        passesOn: above?.passesOn ?? false,
+        holder: undefined,
+      });
+      answers.push(
+        committer
+          .submit({ kind: "create", namespace, runId, spec, fork: undefined })
+          .then(({ t }) => assert.equal(t, "created")),
+      );
+      continue;
+    }
+    if (runs.size === 0) continue;
+    const chosen = one.run % runs.size;
+    const runId = `run-${chosen}`;
+    const model = runs.get(chosen)!;
+    switch (one.kind) {
+      case "open": {
+        const pair: Told = { real: [], expected: [] };
+        told.push(pair);
+        const producer = new Producer(runId, undefined, {
+          onCancelRequested: (reason) => pair.real.push(reason),
+        });
+        producers.set(chosen, producer);
+        model.holder = { told: pair.expected };
+        if (model.isRunning && model.reason !== undefined) pair.expected.push(model.reason);
+        const opening = Promise.withResolvers<void>();
+        answers.push(opening.promise);
+        // As a stream does: at once, before the next producer can fence this one.
+        committer.enqueue(
+          { kind: "open", namespace, runId, producer, spec: undefined },
+          {
+            onOutcome(outcome) {
+              if (outcome.t === "opened" && outcome.cancelReason !== undefined) {
+                producer.cancelRequested(outcome.cancelReason);
+              }
+              opening.resolve();
+            },
+            onFailure: opening.reject,
+          },
+        );
+        break;
+      }
+      case "finish": {
+        const producer = producers.get(chosen);
+        if (producer === undefined || model.holder === undefined) continue;
+        const result = create(RunResultSchema, { state: RunState.CANCELLED });
+        model.isRunning = false;
+        answers.push(
+          committer
+            .submit({ kind: "finish", namespace, runId, producer, lastRunSeq: 0, result })
+            .then(({ t }) => assert.equal(t, "ended")),
+        );
+        break;
+      }
+      case "leave": {
+        // After the open, which may be under way.
+        await Promise.all(answers);
+        const producer = producers.get(chosen);
+        if (producer !== undefined) committer.release(namespace, producer);
+        model.holder = undefined;
+        break;
+      }
+      case "cancel": {
+        const reason = `reason ${index}`;
+        let reached = 0;
+        for (const [member, target] of runs) {
+          const isAsked = one.withFamily ? isInFamily(runs, chosen, member) : member === chosen;
+          if (!isAsked) continue;
+          target.reason = reason;
+          if (one.withFamily) target.passesOn = true;
+          if (!target.isRunning) continue;
+          reached++;
+          target.holder?.told.push(reason);
+        }
+        const { withFamily: includeDescendants } = one;
+        answers.push(
+          cancelRun(committer, { namespace, runId, includeDescendants, reason }).then((count) =>
+            assert.equal(count, reached, `runs that ${reason} reached`),
+          ),
+        );
+      }
+    }
+  }
+  await Promise.all(answers);
+  await committer.idle();
+  return told;
+}
+
+describeJournal("asking to stop", (open) => {
+  it("reaches each producer of the run or family once, those that come later too, whatever starts meanwhile", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.tuple(
+          ...Array.from({ length: runCount }, (_, i) => fc.nat({ max: Math.max(0, i - 1) })),
+        ),
+        fc.array(step, { minLength: 10, maxLength: 100 }),
+        async (parents, steps) => {
+          const store = await open();
+          try {
+            for (const { real, expected } of await runSteps(
+              domainOver(store.journal),
+              parents,
+              steps,
+            )) {
+              assert.deepEqual(real, expected);
+            }
+          } finally {
+            await store.remove();
+          }
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
+});
