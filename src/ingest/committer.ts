@@ -9,6 +9,7 @@ import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
 import type { Db } from "../journal/schema.ts";
 import type { Limits } from "../limits.ts";
+import { nextTurn } from "../turn.ts";
 import { type Committed, commitGroup } from "./commit.ts";
 import { Holders } from "./holders.ts";
 import type { Leases, UnheldRun } from "./leases.ts";
@@ -148,7 +149,7 @@ export class Committer {
     while (lane.waiting.length > 0) {
       // One turn of the event loop, so that frames which have arrived by now
       // join this commit instead of the next one.
-      await new Promise<void>((resolve) => setImmediate(resolve));
+      await nextTurn();
       const [first] = lane.waiting;
       if (first !== undefined && "run" in first) {
         lane.waiting.shift();

@@ -10,7 +10,7 @@ import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import Database, { SqliteError } from "better-sqlite3";
-import { Kysely, type SqliteDatabase, SqliteDialect, sql } from "kysely";
+import { Kysely, type SqliteDatabase, SqliteDialect } from "kysely";
 import type { Journal } from "./journal.ts";
 import { migrate, refuseForeign } from "./migrations.ts";
 import { JournalOpenError, RefusedError } from "./refusal.ts";
@@ -56,22 +56,22 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
     for (const connection of connections) connection.close();
     lock.close();
   };
-  const open = (): Kysely<Schema> => {
+  const open = () => {
     const connection = connect(path, options.lockTimeoutMs);
     connections.push(connection);
-    return new Kysely<Schema>({ dialect: dialect(connection) });
+    return { connection, db: new Kysely<Schema>({ dialect: dialect(connection) }) };
   };
   try {
     if (existsSync(path)) await inspect(path);
-    const writer = open();
+    const { db: writer, connection: writerConnection } = open();
     await migrate(writer as unknown as Kysely<never>, { bytes: "blob" });
     const id = await identity(writer);
-    const reader = open();
+    const { db: reader } = open();
     return {
       id,
       db: reader,
       write: (work) => write(writer, work),
-      reclaimSpace: () => reclaimSpace(writer),
+      reclaimSpace: () => reclaimSpace(writer, writerConnection),
       close: () => closeAll([reader, writer]),
     };
   } catch (error) {
@@ -189,13 +189,16 @@ async function write<T>(db: Kysely<Schema>, work: (tx: Db) => Promise<T>): Promi
   }
 }
 
-/** In steps of its own, so that commits go on in between. */
-async function reclaimSpace(db: Kysely<Schema>): Promise<boolean> {
-  await sql`pragma incremental_vacuum(${sql.lit(reclaimedPages)})`.execute(db);
-  const { rows } = await sql<{ freelist_count: number }>`pragma freelist_count`.execute(db);
-  const mode = await sql<{ auto_vacuum: number }>`pragma auto_vacuum`.execute(db);
-  const canShrink = mode.rows[0]?.auto_vacuum === incrementalVacuum;
-  return canShrink && (rows[0]?.freelist_count ?? 0) > 0;
+/** Gives free pages back, one part at a time so that commits go on in between. */
+function reclaimSpace(db: Kysely<Schema>, connection: Database.Database): Promise<boolean> {
+  // Kysely hands out the writer's connection to one at a time; run() would
+  // stop this pragma after its first page, exec() goes on to its end.
+  return db.connection().execute(() => {
+    connection.exec(`PRAGMA incremental_vacuum(${reclaimedPages})`);
+    const free = connection.pragma("freelist_count", { simple: true });
+    const mode = connection.pragma("auto_vacuum", { simple: true });
+    return Promise.resolve(mode === incrementalVacuum && Number(free) > 0);
+  });
 }
 
 function toOpenError(path: string, error: unknown): Error {

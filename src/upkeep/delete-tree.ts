@@ -2,6 +2,7 @@
  * Deletes trees of ended runs: whole trees only, in steps so short that appends
  * go on in between.
  */
+
 import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
 import { lockNamespace } from "../journal/namespaces.ts";
@@ -18,6 +19,7 @@ import {
   summarizeTree,
   unmarkTree,
 } from "../journal/trees.ts";
+import { nextTurn } from "../turn.ts";
 
 /** Runs that one step deletes: each takes a row in the closure per ancestor, and its labels. */
 const runsPerStep = 100;
@@ -99,7 +101,8 @@ export class Deletions {
 
   async #deleteRows(tree: MarkedTree): Promise<number> {
     const { journal } = this.#options;
-    const step = <T>(work: (tx: Db) => Promise<T>): Promise<T> => {
+    const step = async <T>(work: (tx: Db) => Promise<T>): Promise<T> => {
+      await nextTurn();
       if (this.#stopping.signal.aborted) throw new RefusedError({ reason: "draining" });
       return journal.write(work);
     };
@@ -113,9 +116,7 @@ export class Deletions {
       recordCount += deleted.items;
     }
     await step((tx) => unmarkTree(tx, tree));
-    while (!this.#stopping.signal.aborted && (await journal.reclaimSpace())) {
-      // The next part.
-    }
+    while (!this.#stopping.signal.aborted && (await journal.reclaimSpace())) await nextTurn();
     return recordCount;
   }
 }

@@ -13,6 +13,7 @@ import type { Leases, UnheldRun } from "../ingest/leases.ts";
 import type { Journal } from "../journal/journal.ts";
 import { eachNamespace } from "../journal/namespaces.ts";
 import { findRunning } from "../journal/runs.ts";
+import { nextTurn } from "../turn.ts";
 
 /** Milliseconds between looks at the leases: how late a lapse may be noticed. */
 const stepMs = 500;
@@ -83,6 +84,7 @@ export class LeaseClock {
     const { signal } = this.#stopping;
     for await (const { namespace_id: namespaceId, name: namespace } of eachNamespace(journal.db)) {
       for (let afterKey = 0; !signal.aborted; ) {
+        await nextTurn();
         const runs = await findRunning(journal.db, namespaceId, afterKey, scanRuns);
         for (const { run_id: runId, epoch, spec } of runs) {
           // A producer that was faster has it, or has had it since.

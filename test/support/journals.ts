@@ -1,13 +1,16 @@
 /** Every backend on which the suites of the domain run. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { sql } from "kysely";
 import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
 
 /** A journal of a test's own. */
 export interface TestJournal {
   readonly journal: Journal;
+  /** Bytes that it takes on the disk. */
+  sizeBytes(): Promise<number>;
   /** Closes it and opens it again, as a restart does. */
   reopen(): Promise<TestJournal>;
   /** Closes it and removes what it stored. */
@@ -20,6 +23,11 @@ async function openSqlite(directory: string): Promise<TestJournal> {
   });
   return {
     journal,
+    async sizeBytes() {
+      // What was committed is in the log until it is written back.
+      await sql`pragma wal_checkpoint(truncate)`.execute(journal.db);
+      return (await stat(join(directory, "journal.db"))).size;
+    },
     async reopen() {
       await journal.close();
       return openSqlite(directory);

@@ -1,0 +1,249 @@
+import assert from "node:assert/strict";
+import { create } from "@bufbuild/protobuf";
+import fc from "fast-check";
+import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import { RunResultSchema, RunSpecSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
+import type { Producer } from "../../src/ingest/operation.ts";
+import type { Journal } from "../../src/journal/journal.ts";
+import { findNamespace } from "../../src/journal/namespaces.ts";
+import { RefusedError } from "../../src/journal/refusal.ts";
+import { findMarkedTrees } from "../../src/journal/trees.ts";
+import { Deletions } from "../../src/upkeep/delete-tree.ts";
+import { readNamespaces } from "../../src/upkeep/namespace-directory.ts";
+import { append, type Domain, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { describeJournal } from "../support/journals.ts";
+
+const rootCount = 4;
+const namespace = "default";
+
+type Step =
+  | { readonly kind: "start"; readonly tree: number }
+  | { readonly kind: "append"; readonly tree: number; readonly count: number }
+  | { readonly kind: "finish" | "delete"; readonly tree: number }
+  | { readonly kind: "fork"; readonly tree: number; readonly from: number }
+  | { readonly kind: "die"; readonly tree: number; readonly transactions: number };
+
+const tree = fc.nat({ max: rootCount - 1 });
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 4, arbitrary: fc.record({ kind: fc.constant("start" as const), tree }) },
+  {
+    weight: 6,
+    arbitrary: fc.record({ kind: fc.constant("append" as const), tree, count: fc.nat(7) }),
+  },
+  { weight: 6, arbitrary: fc.record({ kind: fc.constantFrom("finish", "delete"), tree }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant("fork" as const), tree, from: tree }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ kind: fc.constant("die" as const), tree, transactions: fc.nat(3) }),
+  },
+);
+
+/** A tree as it should be; the ids of deleted ones are used again. */
+interface ModelTree {
+  readonly runs: { readonly producer: Producer; appended: number; isRunning: boolean }[];
+  /** Trees that one of this tree's runs was forked from. */
+  readonly sources: Set<ModelTree>;
+}
+
+class Dying extends Error {}
+
+/** A journal whose process dies before its n-th transaction. */
+function dyingAfter(journal: Journal, transactions: number): Journal {
+  let left = transactions;
+  return {
+    ...journal,
+    write(work) {
+      if (left-- <= 0) return Promise.reject(new Dying());
+      return journal.write(work);
+    },
+  };
+}
+
+function deletionsOver({ journal, committer, tails }: Domain, over: Journal = journal): Deletions {
+  return new Deletions({
+    journal: over,
+    committer,
+    onMarked: (name) => tails.forget(name),
+  });
+}
+
+async function runSteps(domain: Domain, steps: readonly Step[]): Promise<SequencedEvent[]> {
+  const { committer, journal } = domain;
+  const trees = new Map<number, ModelTree>();
+  /** What was ever durable, by a tree's own records. */
+  const gone = new Set<string>();
+  const deleteOne = async (index: number, deletions: Deletions): Promise<void> => {
+    const model = trees.get(index);
+    const isRunning = model?.runs.some((one) => one.isRunning) ?? false;
+    const isForked = [...trees.values()].some(
+      (other) => other !== model && model !== undefined && other.sources.has(model),
+    );
+    const before = (await readAll(journal)).filter(({ runId }) => runId.startsWith(`${index}.`));
+    const deleting = deletions.delete(namespace, `${index}.0`);
+    if (model === undefined || isRunning || isForked) {
+      const expected = model === undefined ? "run_not_found" : "tree_in_use";
+      await assert.rejects(deleting, (error) => {
+        assert.ok(error instanceof RefusedError);
+        assert.equal(error.refusal.reason, expected);
+        return true;
+      });
+      return;
+    }
+    trees.delete(index);
+    for (const record of before) gone.add(String(record.seq));
+    const deleted = await deleting;
+    assert.deepEqual(deleted, { runCount: model.runs.length, recordCount: before.length });
+  };
+  for (const one of steps) {
+    const model = trees.get(one.tree);
+    switch (one.kind) {
+      case "start": {
+        const known = model ?? { runs: [], sources: new Set() };
+        trees.set(one.tree, known);
+        const index = known.runs.length;
+        // Each run is a child of the one in the middle, so that trees have some depth.
+        const parent = index === 0 ? "" : `${one.tree}.${Math.floor(index / 2)}`;
+        const producer = await openRun(domain, `${one.tree}.${index}`, parent);
+        known.runs.push({ producer, appended: 0, isRunning: true });
+        break;
+      }
+      case "append": {
+        const run = model?.runs.at(-1);
+        if (run === undefined || !run.isRunning || one.count === 0) break;
+        const events = Array.from({ length: one.count }, (_, i) => eventOf(`${i}`));
+        await append(domain, run.producer, run.appended + 1, events);
+        run.appended += one.count;
+        break;
+      }
+      case "finish":
+        for (const run of model?.runs ?? []) {
+          const { runId } = run.producer;
+          const result = create(RunResultSchema, { state: RunState.SUCCEEDED });
+          const { producer } = run;
+          const lastRunSeq = undefined;
+          if (!run.isRunning) continue;
+          await committer.submit({
+            kind: "finish",
+            namespace,
+            runId,
+            producer,
+            lastRunSeq,
+            result,
+          });
+          run.isRunning = false;
+        }
+        break;
+      case "fork": {
+        const source = trees.get(one.from);
+        const last = source?.runs.at(-1);
+        if (source === undefined || last === undefined || trees.has(one.tree)) break;
+        const runId = `${one.tree}.0`;
+        const fork = { sourceRunId: last.producer.runId, runSeq: last.appended };
+        const spec = create(RunSpecSchema);
+        await committer.submit({ kind: "create", namespace, runId, spec, fork });
+        const producer = await openRun(domain, runId);
+        const run = { producer, appended: 0, isRunning: true };
+        trees.set(one.tree, { runs: [run], sources: new Set([source]) });
+        break;
+      }
+      case "delete":
+        await deleteOne(one.tree, deletionsOver(domain));
+        break;
+      case "die": {
+        const dying = deletionsOver(domain, dyingAfter(journal, one.transactions));
+        await deleteOne(one.tree, dying).catch((error: unknown) => {
+          assert.ok(error instanceof Dying);
+        });
+        // The next start goes on.
+        for (const marked of await findMarkedTrees(journal.db)) {
+          await deletionsOver(domain).resume(marked);
+        }
+      }
+    }
+  }
+  const left = await readAll(journal);
+  const runsLeft = [...trees.values()].flatMap((known) => known.runs);
+  const [view] = (await readNamespaces(journal, "", 1)).namespaces;
+  if (view === undefined) return left;
+  assert.deepEqual(
+    left.map((record) => Number(record.seq)),
+    Array.from({ length: view.row.last_seq }, (_, i) => i + 1).filter(
+      (seq) => !gone.has(String(seq)),
+    ),
+    "what is left is all that was not deleted",
+  );
+  assert.equal(view.earliestSeq, Number(left[0]?.seq ?? view.row.last_seq + 1));
+  assert.equal(view.row.run_count, runsLeft.length);
+  assert.equal(view.row.running_count, runsLeft.filter((run) => run.isRunning).length);
+  const runs = await journal.db.selectFrom("runs").selectAll().execute();
+  assert.equal(runs.length, runsLeft.length, "no rows of deleted runs are left");
+  assert.equal(
+    view.row.event_bytes,
+    runs.reduce((sum, run) => sum + run.event_bytes, 0),
+  );
+  for (const table of ["run_ancestors", "records", "deletions"] as const) {
+    const { count } = await journal.db
+      .selectFrom(table)
+      .select((eb) => eb.fn.countAll<number>().as("count"))
+      .where(
+        table === "run_ancestors" ? "run_key" : "root_key",
+        "not in",
+        runs.map((run) => (table === "run_ancestors" ? run.run_key : run.root_key)),
+      )
+      .executeTakeFirstOrThrow();
+    assert.equal(count, 0, `nothing of deleted trees is left in ${table}`);
+  }
+  return left;
+}
+
+describeJournal("deleting trees", (open) => {
+  it("deletes whole trees of ended runs and nothing else, whenever a process dies", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 60 }), async (steps) => {
+        const store = await open();
+        try {
+          await runSteps(domainOver(store.journal), steps);
+        } finally {
+          await store.remove();
+        }
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  it("lets appends through between its steps, and gives the space back", async () => {
+    const store = await open();
+    try {
+      const domain = domainOver(store.journal);
+      const large = await openRun(domain, "large");
+      const payload = "x".repeat(200_000);
+      for (let at = 1; at <= 200; at++) await append(domain, large, at, [eventOf(payload)]);
+      const result = create(RunResultSchema, { state: RunState.SUCCEEDED });
+      await domain.committer.submit({
+        ...{ kind: "finish", namespace, runId: "large", producer: large },
+        ...{ lastRunSeq: 200, result },
+      });
+      const small = await openRun(domain, "small");
+      const before = await store.sizeBytes();
+      let isDeleted = false;
+      const deleting = deletionsOver(domain)
+        .delete(namespace, "large")
+        .then(() => {
+          isDeleted = true;
+        });
+      let appended = 0;
+      while (!isDeleted) await append(domain, small, ++appended, [eventOf("small")]);
+      await deleting;
+      // 40 MB in steps of 2: each let the append through that waited for it.
+      assert.ok(appended >= 10, `${appended} appends went on meanwhile`);
+      const left = await readAll(store.journal);
+      assert.equal(left.length, appended + 1);
+      const after = await store.sizeBytes();
+      assert.ok(after < before / 4, `${before} bytes before, ${after} after`);
+      const row = await findNamespace(store.journal.db, namespace);
+      assert.equal(row?.trimmed_seq, 202);
+    } finally {
+      await store.remove();
+    }
+  });
+});
