@@ -197,9 +197,9 @@ export class IngestStream {
   #producerOf(runId: string): Producer | undefined {
     const producer = this.#runs.get(runId);
     if (producer === undefined) {
-      const stranger = this.#newProducer(runId);
-      this.#note(runId, stranger);
-      stranger.reject({ reason: "run_not_open", runId });
+      this.#refuseUnless(runId, this.#newProducer(runId), () => {
+        throw new RefusedError({ reason: "run_not_open", runId });
+      });
       return undefined;
     }
     return producer.rejected ? undefined : producer;
@@ -207,8 +207,8 @@ export class IngestStream {
 
   /** Runs `submit`; what it refuses is refused for this run alone. */
   #refuseUnless(runId: string, producer: Producer, submit: () => void): void {
-    this.#note(runId, producer);
     try {
+      this.#note(runId, producer);
       submit();
     } catch (error) {
       if (!(error instanceof RefusedError)) throw error;
@@ -218,6 +218,7 @@ export class IngestStream {
     }
   }
 
+  /** Holds the run; a run for which there is no room is refused, and the others go on. */
   #note(runId: string, producer: Producer): void {
     const limit = this.#limits.maxOpenRunsPerStream;
     if (!this.#runs.has(runId) && this.#runs.size >= limit && !this.#forgetOne()) {
