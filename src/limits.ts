@@ -1,82 +1,206 @@
 /**
  * Every limit of the server, with its unit and its reason. Nothing else in
  * `src/` holds a number that bounds input, memory or time.
+ *
+ * Invariant: a limit of a server stands once, in `limitSpecs`. The type, the
+ * defaults, what an operator may set, `serve --help` and docs/limits.md come
+ * from there; the constants below are the contract's and nobody sets them.
  */
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
+const GiB = 1024 * MiB;
+const second = 1_000;
+const minute = 60 * second;
+const hour = 60 * minute;
 
-/** What one server accepts and holds. Passed in, so that tests can shrink it. */
-export interface Limits {
-  /** Bytes of one encoded Event. Told to producers in IngestLimits. */
-  readonly maxEventBytes: number;
-  /** Bytes of the events of one Append. Told to producers in IngestLimits. */
-  readonly maxAppendBytes: number;
-  /**
-   * Bytes of one message on the wire. Above maxAppendBytes, so that an append
-   * over its limit is told so by us and not cut by the transport.
-   */
-  readonly maxMessageBytes: number;
-  /** Events of one run that may await acknowledgement. */
-  readonly maxUnackedEvents: number;
-  /** Bytes that one Ingest stream may have uncommitted before it is no longer read. */
-  readonly maxPendingBytesPerStream: number;
-  /** Frames of one Ingest stream that may await their commit before it is no longer read. */
-  readonly maxPendingFramesPerStream: number;
-  /** Runs that one Ingest stream may hold open. */
-  readonly maxOpenRunsPerStream: number;
-  /** Bytes that go into one transaction at most: bounds its memory and its duration. */
-  readonly maxCommitBytes: number;
-  /** Operations that go into one transaction at most. */
-  readonly maxCommitOps: number;
-  /** Bytes of the newest records kept in memory, per namespace. */
-  readonly tailBytes: number;
-  /** Records that one page of a subscription reads at most. */
-  readonly pageRecords: number;
-  /** Bytes that one page of a subscription reads at most, if it holds two records or more. */
-  readonly pageBytes: number;
-  /** Bytes of one frame to a subscriber, unless one record alone is larger. */
-  readonly frameBytes: number;
-  /** Milliseconds between Progress frames where the subscriber does not say. */
-  readonly progressIntervalMs: number;
-  /** Milliseconds that a run may be without a producer where its spec does not say. */
-  readonly defaultLeaseMs: number;
-  /** Milliseconds between looks for trees whose retention is over. */
-  readonly retentionIntervalMs: number;
-  /** Milliseconds that one message may take to arrive once it has begun. */
-  readonly messageTimeoutMs: number;
-  /**
-   * Milliseconds, about, after which an HTTP/2 connection is asked to go, so that
-   * long streams spread over new nodes. Each one's own age differs by a tenth.
-   */
-  readonly maxConnectionAgeMs: number;
-  /** Milliseconds that one transaction may wait for the database's lock. */
-  readonly lockTimeoutMs: number;
+/** What a limit's number counts. */
+export type LimitUnit = "bytes" | "milliseconds" | "count";
+
+/** What an operator may make of a limit. */
+export interface LimitRange {
+  /** Smallest value, inclusive. */
+  readonly min: number;
+  /** Largest value, inclusive. */
+  readonly max: number;
+  /** What happens to whom goes beyond it, with the refusal's reason where there is one. */
+  readonly beyond: string;
 }
 
-/** The defaults of a server. */
-export const defaultLimits: Limits = {
-  maxEventBytes: 1 * MiB,
-  maxAppendBytes: 4 * MiB,
-  maxMessageBytes: 8 * MiB,
-  maxUnackedEvents: 100_000,
-  maxPendingBytesPerStream: 16 * MiB,
-  maxPendingFramesPerStream: 1_024,
-  maxOpenRunsPerStream: 10_000,
-  maxCommitBytes: 16 * MiB,
-  maxCommitOps: 4_096,
-  tailBytes: 64 * MiB,
-  pageRecords: 256,
-  pageBytes: 1 * MiB,
-  frameBytes: 256 * KiB,
-  progressIntervalMs: 15_000,
-  defaultLeaseMs: 60_000,
-  retentionIntervalMs: 10_000,
-  messageTimeoutMs: 30_000,
-  maxConnectionAgeMs: 3_600_000,
-  lockTimeoutMs: 5_000,
-};
+/** One limit. */
+export interface LimitSpec {
+  readonly unit: LimitUnit;
+  readonly default: number;
+  /** What it bounds, in one line. */
+  readonly what: string;
+  /** Why it is there, and what to think of when it is changed. */
+  readonly why: string;
+  /** Without a range only tests and benchmarks change it. */
+  readonly range?: LimitRange;
+}
 
+/** The limits of a server. */
+export const limitSpecs = {
+  maxEventBytes: {
+    unit: "bytes",
+    default: 1 * MiB,
+    what: "one encoded event, and one run's result",
+    why: "An event is held in memory whole by everybody who handles it. Many gRPC clients receive at most 4 MiB in one message unless told otherwise.",
+    range: {
+      min: 1 * KiB,
+      max: 16 * MiB,
+      beyond: "`TOO_LARGE` for the run; the SDK's sender drops the event before it gets a number",
+    },
+  },
+  maxAppendBytes: {
+    unit: "bytes",
+    default: 4 * MiB,
+    what: "the encoded events of one append",
+    why: "It is committed as a whole. At least 1 KiB more than max-event-bytes: the run and the framing count as well.",
+    range: { min: 2 * KiB, max: 64 * MiB, beyond: "`TOO_LARGE` for the run" },
+  },
+  maxMessageBytes: {
+    unit: "bytes",
+    default: 8 * MiB,
+    what: "one message on the wire",
+    why: "It is read into memory before it can be looked at. At least twice max-append-bytes: small events take almost as much again for their framing, and an append over its own limit is to be told so.",
+    range: { min: 64 * KiB, max: 128 * MiB, beyond: "`TOO_LARGE` for the call" },
+  },
+  maxUnackedEvents: {
+    unit: "count",
+    default: 100_000,
+    what: "events of one run that may await acknowledgement",
+    why: "Bounds what a producer has to keep for sending it again.",
+    range: { min: 1, max: 10_000_000, beyond: "the stream is not read until events are durable" },
+  },
+  maxPendingBytesPerStream: {
+    unit: "bytes",
+    default: 16 * MiB,
+    what: "bytes of one Ingest stream that may await their commit",
+    why: "Times the number of streams, this is what a slow database can cost in memory.",
+    range: {
+      min: 64 * KiB,
+      max: 1 * GiB,
+      beyond: "the stream is not read until some are durable",
+    },
+  },
+  maxPendingFramesPerStream: {
+    unit: "count",
+    default: 1_024,
+    what: "frames of one Ingest stream that may await an answer",
+    why: "The same bound for many small frames, and for producers that do not read their answers.",
+    range: { min: 1, max: 100_000, beyond: "the stream is not read until some are answered" },
+  },
+  maxOpenRunsPerStream: {
+    unit: "count",
+    default: 10_000,
+    what: "runs that one Ingest stream may hold open",
+    why: "Each costs memory for as long as the stream lives; runs that have ended make room.",
+    range: { min: 1, max: 1_000_000, beyond: "`QUOTA` for the run; open another stream" },
+  },
+  maxLabels: {
+    unit: "count",
+    default: 32,
+    what: "labels of one run",
+    why: "Each is a row of an index. The contract allows 32, a server fewer.",
+    range: { min: 0, max: 32, beyond: "`INVALID_FIELD` for the run" },
+  },
+  tailBytes: {
+    unit: "bytes",
+    default: 64 * MiB,
+    what: "newest records kept in memory, of all namespaces together",
+    why: "Subscribers that are up to date are served from it and the others from the journal, so it buys speed only.",
+    range: { min: 0, max: 64 * GiB, beyond: "the oldest are read from the journal" },
+  },
+  progressIntervalMs: {
+    unit: "milliseconds",
+    default: 15 * second,
+    what: "time between Progress frames, unless the subscriber asks",
+    why: "Proxies cut streams that are silent for too long, many after a minute.",
+    range: { min: 1 * second, max: 1 * hour, beyond: "a Progress frame is sent" },
+  },
+  defaultLeaseMs: {
+    unit: "milliseconds",
+    default: 1 * minute,
+    what: "time that a run may be without a producer, unless its spec says",
+    why: "Long enough to reconnect in, short enough for those who wait for the run. Runs that wait in a queue, or whose producer sends a window now and then, give a longer lease themselves.",
+    range: { min: 1 * second, max: 30 * 24 * hour, beyond: "the run becomes LOST" },
+  },
+  messageTimeoutMs: {
+    unit: "milliseconds",
+    default: 30 * second,
+    what: "time that one message may take to arrive once it has begun",
+    why: "A client that announces a message and never sends it would hold its memory for ever.",
+    range: { min: 1 * second, max: 10 * minute, beyond: "the call ends with DEADLINE_EXCEEDED" },
+  },
+  maxConnectionAgeMs: {
+    unit: "milliseconds",
+    default: 1 * hour,
+    what: "age, about, at which an HTTP/2 connection is asked to go",
+    why: "Long streams would otherwise stay for ever on the node that they first reached. Clients reconnect and lose nothing; ages differ by a tenth, so that they do not all do it at once.",
+    range: {
+      min: 10 * second,
+      max: 14 * 24 * hour,
+      beyond: "`GoAway`, then the connection closes",
+    },
+  },
+  maxCommitBytes: {
+    unit: "bytes",
+    default: 16 * MiB,
+    what: "events in one transaction",
+    why: "Bounds its memory and its duration.",
+  },
+  maxCommitOps: {
+    unit: "count",
+    default: 4_096,
+    what: "operations in one transaction",
+    why: "Bounds its duration.",
+  },
+  pageRecords: {
+    unit: "count",
+    default: 256,
+    what: "records that one page of a subscription reads",
+    why: "Bounds the time of a query.",
+  },
+  pageBytes: {
+    unit: "bytes",
+    default: 1 * MiB,
+    what: "bytes that one page of a subscription reads, if it holds two records or more",
+    why: "Bounds the memory of a subscriber that does not read.",
+  },
+  frameBytes: {
+    unit: "bytes",
+    default: 256 * KiB,
+    what: "one frame to a subscriber, unless one record alone is larger",
+    why: "Larger frames gain nothing. Records bound what a client must be able to receive.",
+  },
+  retentionIntervalMs: {
+    unit: "milliseconds",
+    default: 10 * second,
+    what: "time between looks for trees whose retention is over",
+    why: "A look costs a query per namespace that has a retention.",
+  },
+  lockTimeoutMs: {
+    unit: "milliseconds",
+    default: 5 * second,
+    what: "time that one transaction may wait for the database's lock",
+    why: "Another process that holds it is to become an error, not a silence.",
+  },
+} as const satisfies Readonly<Record<string, LimitSpec>>;
+
+/** The name of a limit in code. */
+export type LimitName = keyof typeof limitSpecs;
+
+/** What one server accepts and holds. Passed in, so that tests can shrink it. */
+export type Limits = { readonly [Name in LimitName]: number };
+
+/** The defaults of a server. */
+export const defaultLimits: Limits = Object.fromEntries(
+  Object.entries(limitSpecs).map(([name, spec]) => [name, spec.default]),
+) as Limits;
+
+/** Bytes by which maxAppendBytes is above maxEventBytes: an Append holds more than its event. */
+export const appendRoomBytes = 1 * KiB;
 /** Bytes of a namespace's name. It stands in metrics and on command lines. */
 export const maxNamespaceBytes = 63;
 /** Bytes of a run id: a UUID, or a path-like name of the producer's. */
@@ -89,8 +213,6 @@ export const maxContentTypeBytes = 128;
 export const maxAttributes = 16;
 /** Bytes of an attribute's value: tracestate may take 512. */
 export const maxAttributeValueBytes = 1 * KiB;
-/** RunSpec.labels, as the contract says. */
-export const maxLabels = 32;
 /** Bytes of the key of a label or an attribute, as the contract says. */
 export const maxKeyBytes = 63;
 /** Bytes of a label's value, as the contract says. */

@@ -13,11 +13,21 @@ export interface Environment {
   readonly runId: string | undefined;
 }
 
+/** What the environment sets for a server. */
+export interface ServerEnvironment {
+  /** RUNLOG_LIMITS: settings `name=value`, not yet read. Flags override them. */
+  readonly limits: readonly string[];
+}
+
 const names = {
   server: "RUNLOG_SERVER",
   namespace: "RUNLOG_NAMESPACE",
   runId: "RUNLOG_RUN_ID",
+  limits: "RUNLOG_LIMITS",
 } as const;
+
+/** The variable that holds limits, for messages. */
+export const limitsVariable = names.limits;
 
 /** Where `runlog serve` listens unless told otherwise. */
 const defaultServerUrl = "http://127.0.0.1:7400";
@@ -29,6 +39,12 @@ export function readEnvironment(): Environment {
     namespace: process.env[names.namespace] || "default",
     runId: process.env[names.runId] || undefined,
   };
+}
+
+/** Reads the environment of a server. */
+export function readServerEnvironment(): ServerEnvironment {
+  const limits = process.env[names.limits] ?? "";
+  return { limits: limits.split(/\s+/).filter((setting) => setting !== "") };
 }
 
 /** The environment of a process that is part of the run `runId`. */

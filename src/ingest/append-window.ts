@@ -43,7 +43,7 @@ export async function appendWindow(
   checkRunId("run_id", runId);
   const given = checkPlace("epoch", request.epoch);
   const spec = given === 0 ? request.create : undefined;
-  if (spec !== undefined) checkSpec("create", spec);
+  if (spec !== undefined) checkSpec("create", spec, limits);
   const { events, bytes } = checkEvents("events", request.events, limits);
   const firstRunSeq = checkPlace("first_run_seq", request.firstRunSeq);
   if (events.length > 0 && firstRunSeq === 0) throw invalidField("first_run_seq", "is from 1 on");

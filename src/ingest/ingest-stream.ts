@@ -148,7 +148,7 @@ export class IngestStream {
         throw new RefusedError({ reason: "invalid_field", field: "open.namespace", problem });
       }
       checkRunId("open.run_id", runId);
-      if (open.create !== undefined) checkSpec("open.create", open.create);
+      if (open.create !== undefined) checkSpec("open.create", open.create, this.#limits);
       const spec = open.create;
       this.#submit({ kind: "open", namespace, runId, producer, spec }, 0, 0);
     });

@@ -14,11 +14,11 @@ import {
 } from "../../gen/runlog/v1/run_pb.js";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import {
+  type Limits,
   maxAttributes,
   maxAttributeValueBytes,
   maxContentTypeBytes,
   maxKeyBytes,
-  maxLabels,
   maxLabelValueBytes,
   maxLeaseMs,
   maxNamespaceBytes,
@@ -117,7 +117,7 @@ function checkEvent(field: string, event: Event, maxEventBytes: number): Checked
 export function checkEvents(
   field: string,
   events: readonly Event[],
-  limits: { readonly maxEventBytes: number; readonly maxAppendBytes: number },
+  limits: Pick<Limits, "maxEventBytes" | "maxAppendBytes">,
 ): { events: CheckedEvent[]; bytes: number } {
   let bytes = 0;
   const checked = events.map((event, index) => {
@@ -132,7 +132,11 @@ export function checkEvents(
 }
 
 /** Checks what a caller says of a new run. */
-export function checkSpec(field: string, spec: RunSpec): void {
+export function checkSpec(
+  field: string,
+  spec: RunSpec,
+  { maxLabels }: Pick<Limits, "maxLabels">,
+): void {
   if (spec.parentRunId !== "") checkRunId(`${field}.parent_run_id`, spec.parentRunId);
   checkLength(`${field}.conversation_id`, spec.conversationId, maxSpecStringBytes);
   checkLength(`${field}.agent_id`, spec.agentId, maxSpecStringBytes);

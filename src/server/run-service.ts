@@ -67,7 +67,7 @@ export function runService(context: ServiceContext): ServiceImpl<typeof RunServi
 }
 
 async function createRun(
-  { committer }: ServiceContext,
+  { committer, limits }: ServiceContext,
   request: CreateRunRequest | ForkRunRequest,
   fork: Fork | undefined,
 ): Promise<Run> {
@@ -75,7 +75,7 @@ async function createRun(
   const runId = request.runId === "" ? uuidv7() : request.runId;
   checkRunId("run_id", runId);
   const spec = request.spec ?? create(RunSpecSchema);
-  checkSpec("spec", spec);
+  checkSpec("spec", spec, limits);
   const outcome = await committer.submit({ kind: "create", namespace, runId, spec, fork });
   if (outcome.t === "refused") throw new RefusedError(outcome.refusal);
   if (outcome.t !== "created") throw new Error(`a create was answered ${outcome.t}`);

@@ -1,8 +1,11 @@
 /** `runlog serve`: the server in the foreground. */
 import { Command, InvalidArgumentError } from "commander";
 import { pino } from "pino";
+import type { Limits } from "../../limits.ts";
 import { startServer } from "../../server/server.ts";
+import { limitsVariable, readServerEnvironment } from "../env.ts";
 import { CommandError, exitStatus } from "../failure.ts";
+import { limitLines, parseLimits } from "../limit-settings.ts";
 import { notice, stdout } from "../output.ts";
 
 /** Milliseconds for streams to end after SIGTERM; a supervisor kills after 10 s or more. */
@@ -14,6 +17,7 @@ interface ServeFlags {
   readonly listen: { readonly host: string; readonly port: number };
   readonly journal: string;
   readonly logLevel: string;
+  readonly limit?: readonly string[];
 }
 
 /** Builds the command; `exit` takes the status. */
@@ -34,11 +38,23 @@ export function serveCommand(exit: (status: number) => void): Command {
         .choices(["debug", "info", "warn", "error", "silent"])
         .default("warn"),
     )
-    .addHelpText("after", examples)
-    .action(async (flags: ServeFlags) => exit(await serve(flags)));
+    .addOption(
+      command
+        .createOption("--limit <name=value>", "sets one of the limits below, repeatable")
+        .argParser((value, before: readonly string[] | undefined) => [...(before ?? []), value]),
+    )
+    .addHelpText("after", help)
+    .action(async (flags: ServeFlags, self: Command) => {
+      const limits = limitsOf(flags, self);
+      exit(await serve(flags, limits));
+    });
 }
 
-const examples = `
+const help = `
+Limits and their defaults. ${limitsVariable}="name=value name=value" sets them too;
+--limit overrides it. docs/limits.md tells their ranges and reasons.
+${limitLines().join("\n")}
+
 SIGTERM and SIGINT drain: streams are told to go elsewhere, what was
 acknowledged is durable, and the process ends with 0 within ${exitTimeoutMs / 1000} s. A second
 signal ends it at once; that loses nothing acknowledged either.
@@ -47,6 +63,7 @@ Examples:
   $ runlog serve
   $ runlog serve --listen 127.0.0.1:0 --journal sqlite:/var/lib/runlog/runlog.db
   $ runlog serve --listen 0.0.0.0:7400       reachable from other machines
+  $ runlog serve --limit max-event-bytes=256KiB --limit progress-interval=5s
 `;
 
 function parseListen(value: string): ServeFlags["listen"] {
@@ -59,7 +76,16 @@ function parseListen(value: string): ServeFlags["listen"] {
   return { host, port };
 }
 
-async function serve(flags: ServeFlags): Promise<number> {
+function limitsOf(flags: ServeFlags, command: Command): Limits {
+  const parsed = parseLimits([
+    ...readServerEnvironment().limits.map((text) => ({ source: limitsVariable, text })),
+    ...(flags.limit ?? []).map((text) => ({ source: "--limit", text })),
+  ]);
+  if (parsed.t === "mistakes") command.error(`error: ${parsed.mistakes.join("; ")}`);
+  return parsed.limits;
+}
+
+async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
   const { host, port } = flags.listen;
   const logger = pino({ level: flags.logLevel }, pino.destination({ dest: 2, sync: true }));
   // Listened to from the start: a signal during start-up must not be lost.
@@ -80,6 +106,7 @@ async function serve(flags: ServeFlags): Promise<number> {
     journal: flags.journal,
     logger,
     drainTimeoutMs,
+    limits,
   }).catch((error: unknown) => {
     throw startFailure(error, flags);
   });

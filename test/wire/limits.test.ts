@@ -1,0 +1,193 @@
+/** Limits that an operator has set: enforced, and told with the refusal. */
+import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Code, createClient } from "@connectrpc/connect";
+import { type ErrorDetail, Reason } from "../../gen/runlog/v1/error_pb.js";
+import { type IngestLimits, IngestService } from "../../gen/runlog/v1/ingest_pb.js";
+import { connectTo } from "../../src/client/node/index.ts";
+import type { Journal } from "../../src/journal/journal.ts";
+import { append, eventsOf, finish, open, type Request, Stream } from "../support/producer.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
+import { describeWire, refusalOf, type WireClient } from "../support/wire.ts";
+
+const limits = {
+  maxEventBytes: 500,
+  maxAppendBytes: 900,
+  maxMessageBytes: 4_000,
+  maxUnackedEvents: 7,
+  maxOpenRunsPerStream: 2,
+  maxLabels: 1,
+};
+const labels = { a: "1", b: "2" };
+
+const assertTold = (told: IngestLimits | undefined) =>
+  assert.deepEqual(
+    [told?.maxEventBytes, told?.maxAppendBytes, told?.maxUnackedEvents],
+    [500n, 900n, 7n],
+  );
+const about = (detail: ErrorDetail | undefined) => [
+  Reason[detail?.reason ?? 0],
+  detail?.field,
+  detail?.limit,
+];
+
+describeWire("limits that were set", (wire) => {
+  let server: TestServer;
+  let client: WireClient;
+
+  beforeEach(async () => {
+    server = await startTestServer({ limits });
+    client = await wire.connect(server.url);
+  });
+
+  afterEach(async () => {
+    client.close();
+    await server.remove();
+    assert.deepEqual(server.errors, []);
+  });
+
+  it("are told to producers with windows, and refuse them with the limit", async () => {
+    assertTold((await client.ingest.appendEvents({ runId: "r", create: {} })).limits);
+    const refused = async (request: object) => {
+      const { code, detail } = await refusalOf(client.ingest.appendEvents(request));
+      return [Code[code], ...about(detail)];
+    };
+    const window = { runId: "r", epoch: 1n, firstRunSeq: 1n };
+    const event = { ...window, events: eventsOf("good", "x".repeat(500)) };
+    assert.deepEqual(await refused(event), ["InvalidArgument", "TOO_LARGE", "events[1]", 500n]);
+    const whole = {
+      ...window,
+      events: eventsOf("x".repeat(400), "y".repeat(400), "z".repeat(400)),
+    };
+    assert.deepEqual(await refused(whole), ["InvalidArgument", "TOO_LARGE", "events", 900n]);
+    assert.deepEqual(await refused({ runId: "s", create: { labels } }), [
+      "InvalidArgument",
+      "INVALID_FIELD",
+      "create.labels",
+      1n,
+    ]);
+    const fits = { ...window, events: eventsOf("x".repeat(400), "y".repeat(400)) };
+    assert.equal((await client.ingest.appendEvents(fits)).lastRunSeq, 2n);
+  });
+
+  it("refuse a run with too many labels, and take one with as many as they allow", async () => {
+    const { code, detail } = await refusalOf(client.runs.createRun({ spec: { labels } }));
+    assert.deepEqual(
+      [Code[code], ...about(detail)],
+      ["InvalidArgument", "INVALID_FIELD", "spec.labels", 1n],
+    );
+    await client.runs.createRun({ spec: { labels: { a: "1" } } });
+  });
+
+  if (!wire.isBidirectional) return;
+
+  it("are told to producers with streams, and refuse one run with the limit", async () => {
+    const stream = new Stream(client);
+    const opened = async () => {
+      stream.send(open("r"));
+      assertTold((await stream.expect("opened")).limits);
+    };
+    const refused = async (request: Request, reason: Reason, field: string, limit: bigint) => {
+      stream.send(request);
+      assert.deepEqual(about(await stream.expectRejected(reason)), [Reason[reason], field, limit]);
+    };
+    await opened();
+    await refused(append("r", 1, "x".repeat(500)), Reason.TOO_LARGE, "append.events[0]", 500n);
+    await opened();
+    const three = ["x", "y", "z"].map((text) => text.repeat(400));
+    await refused(append("r", 1, ...three), Reason.TOO_LARGE, "append.events", 900n);
+    await refused(open("s", { labels }), Reason.INVALID_FIELD, "open.create.labels", 1n);
+    await opened();
+    stream.send(append("r", 1, "good"));
+    assert.equal((await stream.expect("ack")).runSeq, 1n);
+  });
+
+  it("refuse one open run too many, leave the others alone, and give way when one ends", async () => {
+    const stream = new Stream(client);
+    stream.send(open("a"), open("b"));
+    await stream.expect("opened");
+    await stream.expect("opened");
+    stream.send(open("c"));
+    assert.deepEqual(about(await stream.expectRejected(Reason.QUOTA)), ["QUOTA", "", 2n]);
+    stream.send(append("c", 1, "x"));
+    assert.equal((await stream.expectRejected(Reason.QUOTA)).limit, 2n);
+    stream.send(append("a", 1, "x"));
+    assert.equal((await stream.expect("ack")).runId, "a");
+    stream.send(finish("a", 1));
+    await stream.expect("ended");
+    stream.send(open("c"));
+    assert.equal((await stream.expect("opened")).runId, "c");
+    stream.send(append("c", 1, "x"), append("b", 1, "x"));
+    stream.halfClose();
+    const acked: string[] = [];
+    for (let next = await stream.next(); next !== undefined; next = await stream.next()) {
+      assert.equal(next.case, "ack");
+      if (next.case === "ack") acked.push(next.value.runId);
+    }
+    assert.deepEqual(acked.sort(), ["b", "c"]);
+  });
+});
+
+describe("max-unacked-events", () => {
+  const events = 120;
+  const payload = new Uint8Array(100 * 1024);
+
+  /**
+   * Sends while the journal takes nothing, until the stream is not read any
+   * more; then lets it go on. Returns how many events had left by then, and the
+   * last acknowledged one.
+   */
+  const sendAgainstSlowJournal = async (
+    maxUnackedEvents: number,
+  ): Promise<{ sent: number; acked: bigint }> => {
+    const gate = Promise.withResolvers<void>();
+    const wrapJournal = (journal: Journal): Journal => ({
+      id: journal.id,
+      db: journal.db,
+      close: () => journal.close(),
+      write: async (work) => {
+        await gate.promise;
+        return journal.write(work);
+      },
+    });
+    const server = await startTestServer({ limits: { maxUnackedEvents }, wrapJournal });
+    const connection = connectTo(server.url);
+    let sent = 0;
+    async function* requests(): AsyncGenerator<Request> {
+      yield open("r");
+      for (; sent < events; sent++) {
+        const event = { type: "test", data: payload };
+        const value = { runId: "r", firstRunSeq: BigInt(sent + 1), events: [event] };
+        yield { frame: { case: "append", value } };
+      }
+    }
+    try {
+      const calls = createClient(IngestService, connection.transport).ingest(requests());
+      const reading = (async () => {
+        let acked = 0n;
+        for await (const { frame } of calls) if (frame.case === "ack") acked = frame.value.runSeq;
+        return acked;
+      })();
+      let before = -1;
+      while (before !== sent || sent === 0) {
+        before = sent;
+        await sleep(400);
+      }
+      gate.resolve();
+      return { sent: before, acked: await reading };
+    } finally {
+      gate.resolve();
+      connection.close();
+      await server.remove();
+    }
+  };
+
+  it("stops the reading of a stream, until its events are durable", async () => {
+    const free = await sendAgainstSlowJournal(1_000);
+    assert.deepEqual(free, { sent: events, acked: BigInt(events) });
+    // What was read, one stream's window of 4 MiB, and a little on the way.
+    const held = await sendAgainstSlowJournal(10);
+    assert.ok(held.sent >= 10 && held.sent < 70, `${held.sent} events were sent`);
+    assert.equal(held.acked, BigInt(events));
+  });
+});
