@@ -25,15 +25,19 @@ const backoff: BackoffOptions = { ...defaultBackoff, capMs: 3_000 };
 const unaryTimeoutMs = 10_000;
 
 /** Flags that every client command has. */
-export interface ConnectionFlags {
+export interface ServerFlags {
   readonly server: string;
-  readonly namespace: string;
   /** Milliseconds for the first connection. */
   readonly connectTimeout: number;
 }
 
+/** Flags of the commands that work in one namespace. */
+export interface ConnectionFlags extends ServerFlags {
+  readonly namespace: string;
+}
+
 /** The first connection did not come about. */
-function cannotReach(flags: ConnectionFlags, last: unknown): CommandError {
+function cannotReach(flags: ServerFlags, last: unknown): CommandError {
   const why = last === undefined ? "" : ` (${shortReason(last)})`;
   return new CommandError(
     `cannot reach ${flags.server} within ${flags.connectTimeout / 1000} s${why}; is \`runlog serve\` running there?`,
@@ -79,7 +83,7 @@ export class FirstConnection {
   readonly #controller = new AbortController();
   readonly #timer: ReturnType<typeof setTimeout>;
 
-  constructor(flags: ConnectionFlags, outage: Outage) {
+  constructor(flags: ServerFlags, outage: Outage) {
     this.#timer = setTimeout(
       () => this.#controller.abort(cannotReach(flags, outage.lastError)),
       flags.connectTimeout,
@@ -142,7 +146,7 @@ export async function openRunOnServer(
 
 /** Makes a unary call, again and again within --connect-timeout. */
 export async function callServer<T>(
-  flags: ConnectionFlags,
+  flags: ServerFlags,
   call: (options: { readonly signal: AbortSignal; readonly timeoutMs: number }) => Promise<T>,
 ): Promise<T> {
   const outage = new Outage(flags.server);

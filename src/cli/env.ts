@@ -63,5 +63,5 @@ Environment:
   ${names.server}     URL of the server (default ${defaultServerUrl})
   ${names.namespace}  namespace (default "default")
   ${names.runId}     the run that this process is part of: the default parent
-                    of what ingest and exec start; set by exec for its command
+                    of what ingest, exec and fork start; set by exec for its command
 `;

@@ -36,6 +36,9 @@ export class CommandError extends Error {
   }
 }
 
+/** REASON_TREE_IN_USE: the tree cannot be deleted. */
+const treeInUse = 19 as Reason;
+
 /** What a user of the command line can do about a refusal, where its message does not say it. */
 function hintFor(reason: Reason): string | undefined {
   switch (reason) {
@@ -54,6 +57,8 @@ function hintFor(reason: Reason): string | undefined {
       return "give another --after, or none";
     case Reason.RUN_ID_LIMIT:
       return "use --ancestor";
+    case treeInUse:
+      return "`runlog runs --ancestor RUN --state running` lists what runs, `runlog cancel RUN --descendants` asks it to stop";
     default:
       return undefined;
   }
@@ -76,6 +81,12 @@ export function explain(thrown: unknown): string {
   const code = error.reason === Reason.UNSPECIFIED ? undefined : Reason[error.reason];
   const name = code ?? (error.code === undefined ? "refused" : Code[error.code]);
   return oneLine(`${error.message} [${name}]${hint === undefined ? "" : `; ${hint}`}`);
+}
+
+/** Why the server refused; undefined where it did not say. */
+export function reasonOf(thrown: unknown): Reason | undefined {
+  const error = toFinalError(innermost(thrown));
+  return error instanceof RefusalError ? error.reason : undefined;
 }
 
 /** The status to exit with. */

@@ -4,18 +4,29 @@
  * Invariant: a value that is wrong is refused before anything is done, with
  * the flag's name and what would be right.
  */
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { type Command, InvalidArgumentError } from "commander";
+import type { RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import type { ConnectionFlags } from "./connection.ts";
 import { readEnvironment } from "./env.ts";
 
-/** Flags of the commands that record a run. */
-export interface RunFlags extends ConnectionFlags {
-  readonly run?: string;
+/** Flags of the commands that may delete something. */
+export interface ConfirmFlags {
+  readonly yes?: true;
+}
+
+/** Flags that say what a new run is. */
+export interface SpecFlags {
   /** false: --no-parent. */
   readonly parent?: string | false;
   readonly agent?: string;
   readonly conversation?: string;
   readonly name?: string;
+}
+
+/** Flags of the commands that record a run. */
+export interface RunFlags extends ConnectionFlags, SpecFlags {
+  readonly run?: string;
 }
 
 /** Reads a server's URL. */
@@ -36,10 +47,19 @@ function parseSeconds(value: string): number {
   return seconds * 1000;
 }
 
-/** Reads a uint64. */
+/** Reads a place in the journal. */
 export function parseSeq(value: string): bigint {
+  return parseUint64(value, "a seq");
+}
+
+/** Reads a place in a run. */
+export function parseRunSeq(value: string): bigint {
+  return parseUint64(value, "a run_seq");
+}
+
+function parseUint64(value: string, what: string): bigint {
   if (!/^\d{1,20}$/.test(value) || BigInt(value) >= 2n ** 64n) {
-    throw new InvalidArgumentError("give a seq: 0, 1, 2, …");
+    throw new InvalidArgumentError(`give ${what}: 0, 1, 2, …`);
   }
   return BigInt(value);
 }
@@ -52,14 +72,12 @@ export function parseCount(value: string): number {
   return Number(value);
 }
 
-/** Adds --server, --namespace and --connect-timeout. */
-export function addConnectionFlags(command: Command): Command {
-  const environment = readEnvironment();
+/** Adds --server and --connect-timeout. */
+export function addServerFlags(command: Command): Command {
   // The environment's URL goes through the same check as the flag's.
   const server = command.createOption("--server <url>", "the server's URL").argParser(parseServer);
   return command
-    .addOption(server.default(environment.server))
-    .option("--namespace <name>", "the namespace", environment.namespace)
+    .addOption(server.default(readEnvironment().server))
     .addOption(
       command
         .createOption(
@@ -81,14 +99,72 @@ export function addConnectionFlags(command: Command): Command {
     });
 }
 
-/** Adds the flags of ingest and exec. */
-export function addRunFlags(command: Command): Command {
-  const environment = readEnvironment();
-  return addConnectionFlags(command)
-    .option("--run <id>", "run id; an existing run goes on where it is (default: a new UUIDv7)")
-    .option("--parent <id>", "the run that started this one", environment.runId)
+/** Adds --server, --connect-timeout and --namespace. */
+export function addConnectionFlags(command: Command): Command {
+  const { namespace } = readEnvironment();
+  return addServerFlags(command).option("--namespace <name>", "the namespace", namespace);
+}
+
+/** Adds the flags that say what a new run is. */
+export function addSpecFlags(command: Command): Command {
+  return command
+    .option("--parent <id>", "the run that started this one", readEnvironment().runId)
     .option("--no-parent", "a root, even inside another run")
     .option("--agent <name>", "which agent runs")
     .option("--conversation <id>", "groups runs across trees")
     .option("--name <text>", "a name for people");
+}
+
+/** Adds the flags of ingest and exec. */
+export function addRunFlags(command: Command): Command {
+  return addSpecFlags(
+    addConnectionFlags(command).option(
+      "--run <id>",
+      "run id; an existing run goes on where it is (default: a new UUIDv7)",
+    ),
+  );
+}
+
+/** Adds --yes. */
+export function addConfirmFlag(command: Command): Command {
+  return command.option("--yes", "do not ask");
+}
+
+/** What a new run is, by its flags. */
+export function specOf(
+  flags: SpecFlags,
+  displayName: string,
+): MessageInitShape<typeof RunSpecSchema> {
+  return {
+    parentRunId: typeof flags.parent === "string" ? flags.parent : "",
+    agentId: flags.agent ?? "",
+    conversationId: flags.conversation ?? "",
+    displayName: flags.name ?? displayName,
+  };
+}
+
+/** The same flags again, for a command line that is to mean the same run or the same server. */
+export function repeatFlags(flags: ConnectionFlags & SpecFlags): {
+  readonly connection: string;
+  readonly spec: string;
+} {
+  const environment = readEnvironment();
+  const flag = (name: string, value: string | undefined) =>
+    value === undefined ? "" : ` --${name} ${shellWord(value)}`;
+  const unless = (value: string, usual: string) => (value === usual ? undefined : value);
+  return {
+    connection:
+      flag("server", unless(flags.server, environment.server)) +
+      flag("namespace", unless(flags.namespace, environment.namespace)),
+    spec:
+      (flags.parent === false ? " --no-parent" : flag("parent", flags.parent)) +
+      flag("agent", flags.agent) +
+      flag("conversation", flags.conversation) +
+      flag("name", flags.name),
+  };
+}
+
+/** A word that a POSIX shell reads as it is. */
+function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }

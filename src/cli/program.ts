@@ -4,14 +4,33 @@
  */
 import { Command, CommanderError } from "commander";
 import manifest from "../../package.json" with { type: "json" };
+import { cancelCommand } from "./commands/cancel.ts";
+import { deleteCommand } from "./commands/delete.ts";
 import { execCommand } from "./commands/exec.ts";
+import { forkCommand } from "./commands/fork.ts";
 import { ingestCommand } from "./commands/ingest.ts";
+import { namespacesCommand } from "./commands/namespaces.ts";
+import { retentionCommand } from "./commands/retention.ts";
 import { runsCommand } from "./commands/runs.ts";
 import { serveCommand } from "./commands/serve.ts";
 import { tailCommand } from "./commands/tail.ts";
 import { environmentHelp } from "./env.ts";
 import { exitStatus, exitStatusHelp, explain, statusOf } from "./failure.ts";
 import { notice, OutputClosedError, stderr, stdout } from "./output.ts";
+
+/** In the order of the help. */
+const commands = [
+  serveCommand,
+  ingestCommand,
+  execCommand,
+  tailCommand,
+  runsCommand,
+  cancelCommand,
+  forkCommand,
+  namespacesCommand,
+  retentionCommand,
+  deleteCommand,
+];
 
 /** Runs the command line and returns the status to exit with; never rejects. */
 export async function runProgram(argv: readonly string[]): Promise<number> {
@@ -26,7 +45,7 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
     .enablePositionalOptions()
     .showHelpAfterError("(--help says more)")
     .addHelpText("after", exampleHelp + environmentHelp + exitStatusHelp);
-  for (const command of [serveCommand, ingestCommand, execCommand, tailCommand, runsCommand]) {
+  for (const command of commands) {
     program.addCommand(command(exit).copyInheritedSettings(program));
   }
   for (const command of [program, ...program.commands]) {

@@ -7,7 +7,7 @@ import type { ResultInit, RunSender } from "../client/index.ts";
 import { connectTo, type NodeConnection } from "../client/node/index.ts";
 import { openRunOnServer } from "./connection.ts";
 import { LineFeed } from "./feed.ts";
-import type { RunFlags } from "./flags.ts";
+import { type RunFlags, specOf } from "./flags.ts";
 import { notice } from "./output.ts";
 
 /** A run that is open and takes lines. */
@@ -43,12 +43,7 @@ async function openOver(
   const failed = new AbortController();
   const sender: RunSender = await openRunOnServer(connection.transport, flags, {
     ...(flags.run === undefined ? {} : { runId: flags.run }),
-    spec: {
-      parentRunId: typeof flags.parent === "string" ? flags.parent : "",
-      agentId: flags.agent ?? "",
-      conversationId: flags.conversation ?? "",
-      displayName: flags.name ?? displayName,
-    },
+    spec: specOf(flags, displayName),
     onDrop: feed.onDrop,
     onRunId: (runId) => process.stderr.write(`run ${runId}\n`),
     onFailed: (error) => failed.abort(error),

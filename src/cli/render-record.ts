@@ -59,10 +59,11 @@ function whatOf(record: SequencedEvent, colors: Colors, columns: number | undefi
         paint: fact.value.attributes["stream"] === "stderr" ? colors.yellow : colors.bold,
       };
     case "runStarted": {
-      const { spec, depth } = fact.value;
+      const { spec, depth, fork } = fact.value;
       const agent = spec?.agentId ? ` agent ${spec.agentId}` : "";
       const conversation = spec?.conversationId ? ` conversation ${spec.conversationId}` : "";
-      const text = `${record.runId} depth ${depth}${agent}${conversation}`;
+      const origin = fork === undefined ? "" : ` fork of ${fork.runId} at ${fork.runSeq}`;
+      const text = `${record.runId} depth ${depth}${agent}${conversation}${origin}`;
       return { type: "> started", text: printable(text), paint: colors.cyan };
     }
     case "runFinished":

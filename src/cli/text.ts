@@ -50,6 +50,24 @@ export function durationText(ms: number): string {
     : `${Math.floor(minutes / 60)}h${pad(minutes % 60)}m`;
 }
 
+/** A number of bytes for people: "312 B", "4.5 KiB", "1.2 GiB". */
+export function sizeText(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let value = bytes;
+  let unit = 0;
+  // What would be written as 1024.0 is 1.0 of the next.
+  while (value >= (unit === 0 ? 1024 : 1023.95) && unit < units.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** "1 run", "2 runs" */
+export function countText(count: number | bigint, noun: string): string {
+  return `${count} ${noun}${Number(count) === 1 ? "" : "s"}`;
+}
+
 function pad(value: number): string {
   return String(value).padStart(2, "0");
 }

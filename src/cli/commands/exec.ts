@@ -1,4 +1,5 @@
 /** `runlog exec`: a command as a run. */
+import { addAbortListener } from "node:events";
 import { constants } from "node:os";
 import { basename } from "node:path";
 import { Command } from "commander";
@@ -80,7 +81,8 @@ async function runChild(
     notice(`asked to stop: ${String(run.cancelled.reason) || "no reason given"}`);
     child.kill("SIGTERM");
   };
-  run.cancelled.addEventListener("abort", onCancelled);
+  // Called also where the request came before the command was there.
+  const cancellation = addAbortListener(run.cancelled, onCancelled);
   try {
     const feeds = child.outputs.map(async ({ name, source, seen }) => {
       // A feed that fails leaves the output open, for passOn.
@@ -110,7 +112,7 @@ async function runChild(
     }
     return { ended, recorded: true };
   } finally {
-    run.cancelled.removeEventListener("abort", onCancelled);
+    cancellation[Symbol.dispose]();
     child.dispose();
   }
 }

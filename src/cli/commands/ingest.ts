@@ -1,4 +1,5 @@
 /** `runlog ingest`: NDJSON on standard input becomes a run. */
+import { addAbortListener } from "node:events";
 import { constants } from "node:os";
 import { Command } from "commander";
 import { RunState } from "../../../gen/runlog/v1/run_pb.js";
@@ -81,8 +82,9 @@ async function readInput(run: RecordedRun): Promise<Interruption> {
   };
   const onFailed = () => input.destroy();
   process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
-  run.cancelled.addEventListener("abort", onCancelled);
-  run.failed.addEventListener("abort", onFailed);
+  // Called also where it has happened already: a run may be cancelled before it is opened.
+  const cancellation = addAbortListener(run.cancelled, onCancelled);
+  const failure = addAbortListener(run.failed, onFailed);
   try {
     await run.feed.read(input, "standard input", {});
   } catch (error) {
@@ -93,8 +95,8 @@ async function readInput(run: RecordedRun): Promise<Interruption> {
     }
   } finally {
     clearTimeout(state.timer);
-    run.cancelled.removeEventListener("abort", onCancelled);
-    run.failed.removeEventListener("abort", onFailed);
+    cancellation[Symbol.dispose]();
+    failure[Symbol.dispose]();
   }
   return state.interruption;
 }

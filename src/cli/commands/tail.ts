@@ -22,6 +22,7 @@ interface TailFlags extends ConnectionFlags {
   readonly self: boolean;
   readonly maxDepth?: number;
   readonly run?: readonly string[];
+  readonly inherited?: true;
   readonly all?: true;
   readonly type?: readonly string[];
   readonly after?: bigint;
@@ -39,6 +40,7 @@ export function tailCommand(exit: (status: number) => void): Command {
     .option("--no-self", "with --ancestor: without the ancestor's own records")
     .option("--max-depth <n>", "with --ancestor: at most n levels below it", parseCount)
     .option("--run <id...>", "runs by id, up to 100")
+    .option("--inherited", "with --run: of forks also the events that they inherit")
     .option("--all", "everything in the namespace")
     .option(
       "--type <pattern...>",
@@ -77,6 +79,7 @@ Examples:
   $ runlog tail --ancestor RUN --until finished
   $ runlog tail --ancestor RUN --type message 'tool_call.*'
   $ runlog tail --run RUN1 RUN2 --after 1200
+  $ runlog tail --run FORK --inherited
   $ runlog tail --all --until caught-up --json | jq .event.type
 `;
 
@@ -87,6 +90,9 @@ function checkScope(flags: TailFlags, command: Command): void {
   }
   if (flags.ancestor === undefined && (!flags.self || flags.maxDepth !== undefined)) {
     command.error("error: --no-self and --max-depth go with --ancestor");
+  }
+  if (flags.run === undefined && flags.inherited) {
+    command.error("error: --inherited goes with --run");
   }
   if (flags.all && flags.until === "finished") {
     command.error("error: --until finished goes with --ancestor or --run; --all never ends");
@@ -146,7 +152,10 @@ function requestOf(flags: TailFlags): FollowRequest {
         ancestor !== undefined
           ? { case: "ancestor", value: { ancestorRunId: ancestor, includeSelf, maxDepth } }
           : run !== undefined
-            ? { case: "runIds", value: { runIds: [...run] } }
+            ? {
+                case: "runIds",
+                value: { runIds: [...run], includeInherited: flags.inherited ?? false },
+              }
             : { case: "all", value: {} },
       eventTypes: [...(flags.type ?? [])],
     },

@@ -1,0 +1,58 @@
+/** `runlog cancel`: asks producers to stop. */
+import { createClient } from "@connectrpc/connect";
+import { Command } from "commander";
+import { RunService } from "../../../gen/runlog/v1/run_pb.js";
+import { connectTo } from "../../client/node/index.ts";
+import { type ConnectionFlags, callServer } from "../connection.ts";
+import { environmentHelp } from "../env.ts";
+import { exitStatus, exitStatusHelp } from "../failure.ts";
+import { addConnectionFlags } from "../flags.ts";
+import { stdout } from "../output.ts";
+import { countText } from "../text.ts";
+
+interface CancelFlags extends ConnectionFlags {
+  readonly descendants?: true;
+  readonly reason?: string;
+}
+
+/** Builds the command; `exit` takes the status. */
+export function cancelCommand(exit: (status: number) => void): Command {
+  return addConnectionFlags(new Command("cancel"))
+    .description("Ask the producer of a run to stop.")
+    .argument("<run-id>", "the run")
+    .option("--descendants", "also ask all its descendants")
+    .option("--reason <text>", "for people; passed on to the producers")
+    .addHelpText("after", help + environmentHelp + exitStatusHelp)
+    .action(async (runId: string, flags: CancelFlags) => {
+      await cancel(runId, flags);
+      exit(exitStatus.ok);
+    });
+}
+
+const help = `
+It only asks: a run ends when its producer finishes it. exec sends SIGTERM to its
+command, ingest stops reading; both finish their run as CANCELLED. A run that has
+ended stays as it is.
+
+Examples:
+  $ runlog cancel RUN
+  $ runlog cancel ROOT --descendants --reason "over budget"
+`;
+
+async function cancel(runId: string, flags: CancelFlags): Promise<void> {
+  const { namespace, descendants = false, reason = "" } = flags;
+  const connection = connectTo(flags.server);
+  const client = createClient(RunService, connection.transport);
+  try {
+    const request = { namespace, runId, includeDescendants: descendants, reason };
+    const { runCount } = await callServer(flags, (options) => client.cancelRun(request, options));
+    const ended = descendants
+      ? "nothing to stop: the run and all its descendants have ended already\n"
+      : "nothing to stop: the run has ended already\n";
+    await stdout.write(
+      runCount === 0 ? ended : `asked ${countText(runCount, "running run")} to stop\n`,
+    );
+  } finally {
+    connection.close();
+  }
+}

@@ -1,0 +1,86 @@
+/** `runlog fork`: a run that begins with another run's events. */
+import { type Client, createClient } from "@connectrpc/connect";
+import { Command } from "commander";
+import { v7 as uuidv7 } from "uuid";
+import { RunService } from "../../../gen/runlog/v1/run_pb.js";
+import { connectTo } from "../../client/node/index.ts";
+import { callServer } from "../connection.ts";
+import { environmentHelp } from "../env.ts";
+import { CommandError, exitStatus, exitStatusHelp } from "../failure.ts";
+import {
+  addConnectionFlags,
+  addSpecFlags,
+  parseRunSeq,
+  type RunFlags,
+  repeatFlags,
+  specOf,
+} from "../flags.ts";
+import { notice, stdout } from "../output.ts";
+import { printable } from "../text.ts";
+
+interface ForkFlags extends RunFlags {
+  readonly at?: bigint;
+}
+
+/** Builds the command; `exit` takes the status. */
+export function forkCommand(exit: (status: number) => void): Command {
+  const command = new Command("fork");
+  return addSpecFlags(
+    addConnectionFlags(command)
+      .addOption(
+        command
+          .createOption("--at <run_seq>", "the last event to inherit (default: the newest)")
+          .argParser(parseRunSeq),
+      )
+      .option("--run <id>", "id of the new run (default: a new UUIDv7)"),
+  )
+    .description("Create a run whose history begins with another run's events; nothing is copied.")
+    .argument("<run-id>", "the run to fork")
+    .addHelpText("after", help + environmentHelp + exitStatusHelp)
+    .action(async (source: string, flags: ForkFlags) => {
+      await fork(source, flags);
+      exit(exitStatus.ok);
+    });
+}
+
+const help = `
+Prints the new run's id. Its first own event has the run_seq 1.
+
+Examples:
+  $ runlog fork RUN
+  $ runlog fork RUN --at 12 --agent planner --name "second try"
+  $ some-agent --json | runlog ingest --run "$(runlog fork RUN --no-parent)" --no-parent
+`;
+
+async function fork(source: string, flags: ForkFlags): Promise<void> {
+  const connection = connectTo(flags.server);
+  const client = createClient(RunService, connection.transport);
+  try {
+    const runSeq = flags.at ?? (await lastRunSeq(client, source, flags));
+    // Minted here, so that a call made again after a lost answer is the same fork.
+    const runId = flags.run ?? uuidv7();
+    const spec = specOf(flags, "");
+    const request = { namespace: flags.namespace, sourceRunId: source, runSeq, runId, spec };
+    await callServer(flags, (options) => client.forkRun(request, options));
+    await stdout.write(`${runId}\n`);
+    const again = repeatFlags(flags);
+    notice(
+      `run ${printable(runId)} begins with ${printable(source)} up to event ${runSeq}\n` +
+        printable(`  follow it: runlog tail --run ${runId} --inherited${again.connection}`) +
+        `\n${printable(`  write to it: runlog ingest --run ${runId}${again.connection}${again.spec}`)}`,
+    );
+  } finally {
+    connection.close();
+  }
+}
+
+async function lastRunSeq(
+  client: Client<typeof RunService>,
+  source: string,
+  flags: ForkFlags,
+): Promise<bigint> {
+  const request = { namespace: flags.namespace, runId: source };
+  const { run } = await callServer(flags, (options) => client.getRun(request, options));
+  if (run === undefined) throw new CommandError("the server's answer names no run");
+  return run.lastRunSeq;
+}

@@ -1,0 +1,55 @@
+/** `runlog namespaces`: what a server holds. */
+import { toJsonString } from "@bufbuild/protobuf";
+import { Command } from "commander";
+import { type Namespace, NamespaceSchema } from "../../../gen/runlog/v1/admin_pb.js";
+import { connectTo } from "../../client/node/index.ts";
+import { terminalColors } from "../colors.ts";
+import type { ServerFlags } from "../connection.ts";
+import { environmentHelp } from "../env.ts";
+import { exitStatus, exitStatusHelp } from "../failure.ts";
+import { addServerFlags } from "../flags.ts";
+import { namespacePages } from "../namespaces.ts";
+import { stdout } from "../output.ts";
+import { renderNamespaces } from "../render-namespaces.ts";
+
+interface NamespacesFlags extends ServerFlags {
+  readonly json?: true;
+}
+
+/** Builds the command; `exit` takes the status. */
+export function namespacesCommand(exit: (status: number) => void): Command {
+  return addServerFlags(new Command("namespaces"))
+    .description("List namespaces: runs, seqs, bytes of events, and how long ended runs are kept.")
+    .option("--json", "one protobuf-JSON Namespace a line")
+    .addHelpText("after", help + environmentHelp + exitStatusHelp)
+    .action(async (flags: NamespacesFlags) => {
+      await listNamespaces(flags);
+      exit(exitStatus.ok);
+    });
+}
+
+const help = `
+Examples:
+  $ runlog namespaces
+  $ runlog namespaces --json | jq -r 'select(.runningCount == null) | .name'
+`;
+
+async function listNamespaces(flags: NamespacesFlags): Promise<void> {
+  const connection = connectTo(flags.server);
+  try {
+    const all: Namespace[] = [];
+    for await (const page of namespacePages(connection.transport, flags)) {
+      if (flags.json) {
+        const lines = page.map((namespace) => `${toJsonString(NamespaceSchema, namespace)}\n`);
+        await stdout.write(lines.join(""));
+      } else {
+        all.push(...page);
+      }
+    }
+    if (!flags.json) {
+      await stdout.write(`${renderNamespaces(all, terminalColors()).join("\n")}\n`);
+    }
+  } finally {
+    connection.close();
+  }
+}

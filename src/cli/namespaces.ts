@@ -1,0 +1,35 @@
+/** The namespaces of a server. */
+import { createClient, type Transport } from "@connectrpc/connect";
+import { AdminService, type Namespace } from "../../gen/runlog/v1/admin_pb.js";
+import { callServer, type ServerFlags } from "./connection.ts";
+
+/** Namespaces per page: the contract's maximum, for the fewest round trips. */
+const pageSize = 1_000;
+
+/** All namespaces by name, a page at a time. */
+export async function* namespacePages(
+  transport: Transport,
+  flags: ServerFlags,
+): AsyncGenerator<readonly Namespace[]> {
+  const client = createClient(AdminService, transport);
+  let pageToken = "";
+  do {
+    const request = { pageSize, pageToken };
+    const page = await callServer(flags, (options) => client.listNamespaces(request, options));
+    yield page.namespaces;
+    pageToken = page.nextPageToken;
+  } while (pageToken !== "");
+}
+
+/** One namespace; undefined where there is none of that name. */
+export async function findNamespace(
+  transport: Transport,
+  flags: ServerFlags,
+  name: string,
+): Promise<Namespace | undefined> {
+  for await (const page of namespacePages(transport, flags)) {
+    const found = page.find((namespace) => namespace.name === name);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
