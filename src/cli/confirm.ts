@@ -41,8 +41,8 @@ export async function confirm(question: Question, terminal = ownTerminal()): Pro
       exitStatus.usage,
     );
   }
-  const text = `${await question.details()}\nType yes to go on: `;
-  if ((await ask(text, terminal)).trim() !== "yes") {
+  terminal.output.write(`${await question.details()}\n`);
+  if ((await ask("Type yes to go on: ", terminal)).trim() !== "yes") {
     throw new CommandError("not confirmed: nothing was done");
   }
 }

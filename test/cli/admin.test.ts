@@ -78,7 +78,7 @@ describe("looking after runs and namespaces", () => {
     it("ends what ingest reads, although its input is open, and keeps what came", async () => {
       const command = commands.start(["ingest", "--run", "r"]);
       command.child.stdin.write("1\n");
-      const tail = commands.start(["tail", "--run", "r", "--type", "line"]);
+      const tail = commands.start(["tail", "--all", "--type", "line"]);
       await tail.until("stdout", / line /);
       assert.equal(await output(["cancel", "r"]), "asked 1 running run to stop\n");
       const { status, stderr } = await command.ended;
@@ -92,8 +92,8 @@ describe("looking after runs and namespaces", () => {
       const nested = [process.execPath, main, "exec", "--run", "child", "--", "sleep", "600"];
       const script = `${nested.join(" ")} & echo ready; wait`;
       const parent = commands.start(["exec", "--run", "parent", "--", "sh", "-c", script]);
-      const tail = commands.start(["tail", "--ancestor", "parent", "--no-self"]);
-      await tail.until("stdout", /started/);
+      const tail = commands.start(["tail", "--all"]);
+      await tail.until("stdout", /started +child /);
       const other = await startForever("other");
       const said = await output(["cancel", "parent", "--descendants"]);
       assert.equal(said, "asked 2 running runs to stop\n");
@@ -116,7 +116,7 @@ describe("looking after runs and namespaces", () => {
     it("is told to a producer that comes only afterwards", async () => {
       const first = commands.start(["ingest", "--run", "r"]);
       first.child.stdin.write("1\n");
-      const tail = commands.start(["tail", "--run", "r", "--type", "line"]);
+      const tail = commands.start(["tail", "--all", "--type", "line"]);
       await tail.until("stdout", / line /);
       await first.kill("SIGKILL");
       assert.equal(await output(["cancel", "r"]), "asked 1 running run to stop\n");

@@ -53,7 +53,7 @@ describe("asking before something that cannot be undone", () => {
     await confirm(question, terminal);
     assert.match(
       String(terminal.output.read()),
-      /3 runs would be deleted\.\r?\nType yes to go on: /,
+      /^3 runs would be deleted\.\n.*Type yes to go on: /,
     );
   });
 
