@@ -13,7 +13,7 @@
 import type { Append, FinishRun, IngestRequest, OpenRun } from "../../gen/runlog/v1/ingest_pb.js";
 import { type Refusal, RefusedError } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
-import type { Limits } from "../limits.ts";
+import { type Limits, maxRunIdBytes } from "../limits.ts";
 import type { Committer } from "./committer.ts";
 import { type Outcome, Producer, type ProducerOperation } from "./operation.ts";
 import { Outbox } from "./outbox.ts";
@@ -52,7 +52,8 @@ export class IngestStream {
   readonly #limits: Limits;
   readonly #outbox = new Outbox<IngestFrame>();
   readonly #runs = new Map<string, Producer>();
-  readonly #ended = new Set<Producer>();
+  /** Weak: a run that is opened again has another producer. */
+  readonly #ended = new WeakSet<Producer>();
   readonly #unacked = new Map<Producer, number>();
   #namespace: string | undefined;
   #pendingBytes = 0;
@@ -214,12 +215,15 @@ export class IngestStream {
       if (!(error instanceof RefusedError)) throw error;
       const namespace = this.#namespace ?? "default";
       const { refusal } = error;
-      this.#submit({ kind: "refuse", namespace, runId, producer, refusal }, 0, 0);
+      const { runId: told } = producer;
+      this.#submit({ kind: "refuse", namespace, runId: told, producer, refusal }, 0, 0);
     }
   }
 
   /** Holds the run; a run for which there is no room is refused, and the others go on. */
   #note(runId: string, producer: Producer): void {
+    // It is refused whenever it comes: remembered, it could cost a whole message's memory.
+    if (runId.length > maxRunIdBytes) return;
     const limit = this.#limits.maxOpenRunsPerStream;
     if (!this.#runs.has(runId) && this.#runs.size >= limit && !this.#forgetOne()) {
       throw new RefusedError({
@@ -243,9 +247,12 @@ export class IngestStream {
   }
 
   #newProducer(runId: string): Producer {
-    return new Producer(runId, this, {
-      onRejected: (refusal) => this.#outbox.push({ t: "rejected", runId, refusal }),
-      onCancelRequested: (reason) => this.#outbox.push({ t: "cancel_requested", runId, reason }),
+    // What is no run id may be as long as a message, and answers may have to wait.
+    const told = runId.slice(0, maxRunIdBytes).toWellFormed();
+    return new Producer(told, this, {
+      onRejected: (refusal) => this.#outbox.push({ t: "rejected", runId: told, refusal }),
+      onCancelRequested: (reason) =>
+        this.#outbox.push({ t: "cancel_requested", runId: told, reason }),
     });
   }
 

@@ -128,6 +128,45 @@ describeWire("limits that were set", (wire) => {
   });
 });
 
+describe("an Ingest stream", () => {
+  it("remembers no run id that is none, however many come", async () => {
+    const server = await startTestServer({ limits: { maxOpenRunsPerStream: 1 } });
+    const connection = connectTo(server.url);
+    const requests: Request[] = [open("r")];
+    // Held, the first of them would take the only place.
+    for (let i = 0; i < 3; i++) requests.push(open(`${i}`.repeat(100_000)));
+    requests.push(append("x".repeat(100_000), 1, "x"));
+    // Cut in the middle of a character.
+    requests.push(open(`4${"😀".repeat(100)}`), append("r", 1, "x"));
+    async function* sent(): AsyncGenerator<Request> {
+      yield* requests;
+    }
+    try {
+      const answers: string[] = [];
+      const client = createClient(IngestService, connection.transport);
+      for await (const { frame } of client.ingest(sent())) {
+        assert.ok(frame.case !== undefined);
+        const { runId } = frame.value as { runId: string };
+        assert.ok(runId.length <= 128, "the answer repeats the whole id");
+        const reason = frame.case === "rejected" ? Reason[frame.value.detail?.reason ?? 0] : "";
+        answers.push(`${frame.case} ${runId[0]} ${reason}`.trimEnd());
+      }
+      assert.deepEqual(answers.sort(), [
+        "ack r",
+        "opened r",
+        "rejected 0 INVALID_FIELD",
+        "rejected 1 INVALID_FIELD",
+        "rejected 2 INVALID_FIELD",
+        "rejected 4 INVALID_FIELD",
+        "rejected x RUN_NOT_OPEN",
+      ]);
+    } finally {
+      connection.close();
+      await server.remove();
+    }
+  });
+});
+
 describe("max-unacked-events", () => {
   const events = 120;
   const payload = new Uint8Array(100 * 1024);
@@ -144,6 +183,7 @@ describe("max-unacked-events", () => {
     const wrapJournal = (journal: Journal): Journal => ({
       id: journal.id,
       db: journal.db,
+      reclaimSpace: () => journal.reclaimSpace(),
       close: () => journal.close(),
       write: async (work) => {
         await gate.promise;
