@@ -36,9 +36,6 @@ export class CommandError extends Error {
   }
 }
 
-/** REASON_TREE_IN_USE: the tree cannot be deleted. */
-const treeInUse = 19 as Reason;
-
 /** What a user of the command line can do about a refusal, where its message does not say it. */
 function hintFor(reason: Reason): string | undefined {
   switch (reason) {
@@ -57,7 +54,7 @@ function hintFor(reason: Reason): string | undefined {
       return "give another --after, or none";
     case Reason.RUN_ID_LIMIT:
       return "use --ancestor";
-    case treeInUse:
+    case Reason.TREE_IN_USE:
       return "`runlog runs --ancestor RUN --state running` lists what runs, `runlog cancel RUN --descendants` asks it to stop";
     default:
       return undefined;
