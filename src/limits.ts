@@ -174,6 +174,18 @@ export const limitSpecs = {
     what: "one frame to a subscriber, unless one record alone is larger",
     why: "Larger frames gain nothing. Records bound what a client must be able to receive.",
   },
+  readBytes: {
+    unit: "bytes",
+    default: 3 * MiB,
+    what: "events in one answer of ReadEvents, unless one event alone is larger",
+    why: "gRPC clients take messages of 4 MiB unless told otherwise, and an answer is a little more than its events.",
+  },
+  readPages: {
+    unit: "count",
+    default: 16,
+    what: "pages of the journal that one call of ReadEvents looks through, of 256 KiB each or 2,048 records of unwanted types",
+    why: "Bounds the work for a filter that hardly matches anything.",
+  },
   retentionIntervalMs: {
     unit: "milliseconds",
     default: 10 * second,
@@ -225,9 +237,9 @@ export const maxDepth = 64;
 export const maxFilterRunIds = 100;
 /** EventFilter.event_types, as the contract says. */
 export const maxFilterTypes = 32;
-/** Runs or records in one page of a list, as the contract says. */
+/** Runs or events in one page of a list, as the contract says. */
 export const maxPageSize = 1_000;
-/** Runs or records in one page of a list where the caller does not say. */
+/** Runs or events in one page of a list where the caller does not say. */
 export const defaultPageSize = 100;
 /** RunResult.suppressed. */
 export const maxSuppressed = 100;

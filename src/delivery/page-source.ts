@@ -6,7 +6,13 @@
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Journal } from "../journal/journal.ts";
 import { findNamespace } from "../journal/namespaces.ts";
-import { type RecordScope, readPage } from "../journal/records.ts";
+import {
+  type Direction,
+  findRecordEnd,
+  type RecordScope,
+  readPage,
+  type SeqRange,
+} from "../journal/record-pages.ts";
 import { familyIsRunning, findRuns } from "../journal/runs.ts";
 import type { Limits } from "../limits.ts";
 import type { Filter, Scope } from "./filter.ts";
@@ -28,6 +34,30 @@ export interface Page {
   readonly upToSeq: number;
   /** Whether everything durable has been looked at. */
   readonly atEnd: boolean;
+}
+
+/** A page out of the journal alone. */
+export interface StoredPage {
+  /** In the order asked for. */
+  readonly records: readonly PageRecord[];
+  /** How far the page looked, inclusive; the range's other end where nothing is left in it. */
+  readonly reachSeq: number;
+}
+
+/** How much one page holds. A record is returned at least, where there is one. */
+export interface PageSize {
+  readonly maxRecords: number;
+  readonly maxBytes: number;
+}
+
+/** What was durable of a filter's records at one moment; what is recorded later is not in it. */
+export interface Snapshot {
+  /** The newest durable seq of the namespace. */
+  readonly endSeq: number;
+  /** Where the record ends that holds a seq up to endSeq. */
+  endOfRecord(seq: number): Promise<number>;
+  /** Reads a page. Of a record some events may be unwanted; one without a wanted event is left out. */
+  read(direction: Direction, range: SeqRange, size: PageSize): Promise<StoredPage>;
 }
 
 /** Reads pages of one namespace. */
@@ -53,37 +83,47 @@ export class PageSource {
    *   outcome is unknown is not published at all. Then the journal is read.
    */
   async next(filter: Filter, afterSeq: number, knownEndSeq: number): Promise<Page> {
-    const { scope, types } = filter;
     const { pageRecords: maxRecords, pageBytes: maxBytes } = this.#limits;
     const cached = this.#tails.of(this.#namespace).read(filter, afterSeq, { maxRecords, maxBytes });
     if (cached !== undefined && (cached.records.length > 0 || cached.upToSeq >= knownEndSeq)) {
       return { ...cached, atEnd: cached.records.length === 0 };
     }
+    const snapshot = await this.snapshot(filter);
+    const { endSeq } = snapshot;
+    if (endSeq <= afterSeq) return { records: [], upToSeq: afterSeq, atEnd: true };
+    const range = { afterSeq, upToSeq: endSeq };
+    const { records, reachSeq } = await snapshot.read("forward", range, { maxRecords, maxBytes });
+    return { records, upToSeq: reachSeq, atEnd: reachSeq === endSeq && records.length === 0 };
+  }
+
+  /** Opens what is durable now for reading out of the journal. */
+  async snapshot({ scope, types }: Filter): Promise<Snapshot> {
+    const { db } = this.#journal;
     // The end is read first: whatever is durable up to it is visible to the
     // queries that follow, runs that started up to it included.
-    const { db } = this.#journal;
     const namespace = await findNamespace(db, this.#namespace);
-    if (namespace === undefined || namespace.last_seq <= afterSeq) {
-      return { records: [], upToSeq: afterSeq, atEnd: true };
-    }
+    if (namespace === undefined) return emptySnapshot(0);
     const { namespace_id: namespaceId, last_seq: endSeq } = namespace;
     const stored = await this.#resolve(namespaceId, scope);
-    if (stored === undefined) return { records: [], upToSeq: endSeq, atEnd: true };
-    const bounds = {
-      ...{ afterSeq, upToSeq: endSeq, maxRecords, maxBytes },
-      ...(types === undefined ? {} : { wants: (named: string) => types.shareOf(named) !== "none" }),
-    };
-    const page = await readPage(db, namespaceId, stored, bounds);
-    const records = page.records.map(({ last_seq, event_count, types: named, data }) => ({
-      firstSeq: last_seq - event_count + 1,
-      count: event_count,
-      types: named,
-      data,
-    }));
+    if (stored === undefined) return emptySnapshot(endSeq);
+    const wants =
+      types === undefined ? {} : { wants: (named: string) => types.shareOf(named) !== "none" };
     return {
-      records,
-      upToSeq: page.upToSeq,
-      atEnd: page.upToSeq === endSeq && records.length === 0,
+      endSeq,
+      endOfRecord: async (seq) => (await findRecordEnd(db, namespaceId, seq)) ?? seq,
+      async read(direction, range, size) {
+        const bounds = { direction, ...range, ...size, ...wants };
+        const { records, reachSeq } = await readPage(db, namespaceId, stored, bounds);
+        return {
+          records: records.map(({ last_seq, event_count, types: named, data }) => ({
+            firstSeq: last_seq - event_count + 1,
+            count: event_count,
+            types: named,
+            data,
+          })),
+          reachSeq,
+        };
+      },
     };
   }
 
@@ -152,4 +192,14 @@ export class PageSource {
     // Read last, so that it is not before what ended the last run.
     return this.endSeq();
   }
+}
+
+/** Holds no wanted record, however many others there are. */
+function emptySnapshot(endSeq: number): Snapshot {
+  return {
+    endSeq,
+    endOfRecord: (seq) => Promise.resolve(seq),
+    read: (direction, { afterSeq, upToSeq }) =>
+      Promise.resolve({ records: [], reachSeq: direction === "forward" ? upToSeq : afterSeq + 1 }),
+  };
 }

@@ -197,3 +197,14 @@ export function* eventsIn(data: Uint8Array, skip = 0): Generator<Uint8Array> {
     at = end;
   }
 }
+
+/** The items of a record, one by one; views, each the wire encoding of an EventBatch of one. */
+export function itemsOf(data: Uint8Array): Uint8Array[] {
+  const items: Uint8Array[] = [];
+  for (let at = 0; at < data.length; ) {
+    const [size, start] = readVarint(data, at + 1);
+    items.push(data.subarray(at, start + size));
+    at = start + size;
+  }
+  return items;
+}

@@ -16,7 +16,8 @@ import { invalidField, RefusedError } from "../journal/refusal.ts";
 import { type Limits, minProgressIntervalMs } from "../limits.ts";
 import { toConnectError } from "./errors.ts";
 import { type MessageFormat, toSubscribeResponse } from "./messages.ts";
-import { drainingOf, notYet, type ServiceContext } from "./service-context.ts";
+import { readEventsPage } from "./read-events.ts";
+import { drainingOf, notYet, type ServiceContext, unary } from "./service-context.ts";
 
 /** Implements SubscribeService. */
 export function subscribeService(context: ServiceContext): ServiceImpl<typeof SubscribeService> {
@@ -26,7 +27,7 @@ export function subscribeService(context: ServiceContext): ServiceImpl<typeof Su
     async *watch() {
       await notYet(context, "Watch")();
     },
-    readEvents: notYet(context, "ReadEvents"),
+    readEvents: unary(context, (request) => readEventsPage(context, request)),
   };
 }
 

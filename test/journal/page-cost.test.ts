@@ -10,9 +10,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { type CompiledQuery, Kysely, SqliteDialect } from "kysely";
+import { readEvents } from "../../src/delivery/read-events.ts";
+import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
+import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
-import { type PageBounds, type RecordScope, readPage } from "../../src/journal/records.ts";
+import {
+  type Direction,
+  type PageBounds,
+  type RecordScope,
+  rangeAfter,
+  readPage,
+  type SeqRange,
+} from "../../src/journal/record-pages.ts";
 import type { Schema } from "../../src/journal/schema.ts";
 import { append, type Domain, domainOver, eventOf, openRun } from "../support/domain.ts";
 
@@ -23,11 +33,14 @@ const crowd = { runs: 200 };
 
 /** What a page is bounded by unless the test says otherwise. */
 const bounds: PageBounds = {
+  direction: "forward",
   afterSeq: 0,
   upToSeq: Number.MAX_SAFE_INTEGER,
   maxRecords: 256,
   maxBytes: 1 << 20,
 };
+
+const directions: readonly Direction[] = ["forward", "backward"];
 
 interface Cost {
   readonly records: number;
@@ -167,32 +180,104 @@ describe("a page's cost", () => {
     maxDepth: Number.MAX_SAFE_INTEGER,
   });
 
-  it(`follows a family of 100 events, not the ${strangerEvents} others around it`, async () => {
-    const among = await costOf(large.file, descendantsOf(large, large.family));
-    const alone = await costOf(small.file, descendantsOf(small, small.family));
-    assert.equal(among.records, alone.records);
-    assert.equal(among.records, 1 + family.runs + family.eventsPerRun * family.runs);
-    assert.deepEqual(fullScans(among.plans), []);
-    // A page of its own for each record and each index entry at the worst, and the way down the trees.
-    assert.ok(
-      among.pages <= 4 * among.records,
-      `${among.pages} pages for ${among.records} records`,
-    );
-    console.log(
-      `      ${among.records} records: ${among.pages} pages of 4 KiB among ${large.lastSeq} events, ${alone.pages} alone`,
-    );
-    for (const plan of among.plans) console.log(`      ${plan}`);
+  for (const direction of directions) {
+    it(`follows a family of 100 events, not the ${strangerEvents} others around it, ${direction}`, async () => {
+      const page = { direction };
+      const among = await costOf(large.file, descendantsOf(large, large.family), page);
+      const alone = await costOf(small.file, descendantsOf(small, small.family), page);
+      assert.equal(among.records, alone.records);
+      assert.equal(among.records, 1 + family.runs + family.eventsPerRun * family.runs);
+      assert.deepEqual(fullScans(among.plans), []);
+      // A page of its own for each record and each index entry at the worst, and the way down the trees.
+      assert.ok(
+        among.pages <= 4 * among.records,
+        `${among.pages} pages for ${among.records} records`,
+      );
+      console.log(
+        `      ${among.records} records: ${among.pages} pages of 4 KiB among ${large.lastSeq} events, ${alone.pages} alone`,
+      );
+      for (const plan of among.plans) console.log(`      ${plan}`);
+    });
+
+    it(`follows a family of many runs with little to say, in a tree that says much, ${direction}`, async () => {
+      const among = await costOf(large.file, descendantsOf(large, large.crowd), { direction });
+      assert.ok(among.records > 0);
+      assert.deepEqual(fullScans(among.plans), []);
+      const whole = Math.ceil(statSync(large.file).size / 4096);
+      assert.ok(among.pages * 20 < whole, `${among.pages} pages of ${whole}`);
+      console.log(
+        `      ${among.records} records: ${among.pages} pages; the whole journal has ${whole}`,
+      );
+    });
+  }
+
+  it("reads the same records in both directions, whichever way a scope is read", async () => {
+    const connection = new Database(large.file, { readonly: true });
+    const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: connection }) });
+    const keysOf = async (scope: RecordScope, direction: Direction): Promise<number[]> => {
+      const keys: number[] = [];
+      let range: SeqRange = { afterSeq: 0, upToSeq: large.lastSeq };
+      while (range.afterSeq < range.upToSeq) {
+        const page = { ...bounds, direction, ...range, maxRecords: 50 };
+        const { records, reachSeq } = await readPage(db, 1, scope, page);
+        keys.push(...records.map((record) => record.last_seq));
+        range = rangeAfter(reachSeq, direction, range);
+      }
+      return keys;
+    };
+    try {
+      const scopes: readonly (readonly [RecordScope, number])[] = [
+        // Merged run by run; scanned along the tree.
+        [descendantsOf(large, large.family), 1 + family.runs * (1 + family.eventsPerRun)],
+        [descendantsOf(large, large.crowd), 1 + crowd.runs * 2],
+        [{ kind: "runs", runKeys: large.strangerKeys.slice(0, 20) }, 20 * (1 + strangers.rounds)],
+      ];
+      for (const [scope, count] of scopes) {
+        const keys = await keysOf(scope, "forward");
+        assert.equal(keys.length, count);
+        assert.deepEqual(
+          keys,
+          keys.toSorted((a, b) => a - b),
+        );
+        assert.deepEqual(await keysOf(scope, "backward"), keys.toReversed());
+      }
+    } finally {
+      await db.destroy();
+    }
   });
 
-  it("follows a family of many runs with little to say, in a tree that says much", async () => {
-    const among = await costOf(large.file, descendantsOf(large, large.crowd));
-    assert.ok(among.records > 0);
-    assert.deepEqual(fullScans(among.plans), []);
-    const whole = Math.ceil(statSync(large.file).size / 4096);
-    assert.ok(among.pages * 20 < whole, `${among.pages} pages of ${whole}`);
-    console.log(
-      `      ${among.records} records: ${among.pages} pages; the whole journal has ${whole}`,
-    );
+  it("is bounded for ReadEvents too, where hardly anything matches", async () => {
+    const connection = new Database(large.file, { readonly: true });
+    const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: connection }) });
+    const write = () => Promise.reject(new Error("this journal is only read"));
+    const journal: Journal = { id: "", db, write, close: () => db.destroy() };
+    try {
+      const filter = {
+        scope: { kind: "all" },
+        types: TypeFilter.parse("types", ["none"]),
+      } as const;
+      const read = (seq: number) =>
+        readEvents(domainOver(journal, { readPages: 1 }), {
+          ...{ namespace: "default", filter, direction: "backward", seq, maxEvents: 100 },
+        });
+      connection.prepare("select count(*) from namespaces").get();
+      const before = bytesReadByProcess();
+      const page = await read(0);
+      const pages = Math.ceil((bytesReadByProcess() - before) / 4096);
+      assert.deepEqual([page.items.length, page.end], [0, false]);
+      assert.ok(page.nextSeq < large.lastSeq);
+      const whole = Math.ceil(statSync(large.file).size / 4096);
+      assert.ok(pages * 10 < whole, `${pages} pages of ${whole}`);
+      console.log(
+        `      ${large.lastSeq - page.nextSeq} events without a match: ${pages} pages of ${whole}`,
+      );
+      // Far below lie facts, which always match.
+      let facts = 0;
+      for (let at = page; !at.end; facts += at.items.length) at = await read(at.nextSeq);
+      assert.equal(facts, 3 + family.runs + crowd.runs + strangers.runs);
+    } finally {
+      await db.destroy();
+    }
   });
 
   it("leaves out what holds no wanted type: its bytes are not read", async () => {
@@ -229,14 +314,27 @@ describe("a page's cost", () => {
       "100 run ids": { kind: "runs", runKeys: large.strangerKeys.slice(0, 100) },
     };
     for (const [name, scope] of Object.entries(scopes)) {
-      const page = { maxRecords: 64 };
-      const first = await costOf(large.file, scope, page);
-      const late = await costOf(large.file, scope, { ...page, afterSeq: large.lastSeq - 50_000 });
-      assert.equal(first.records, 64, name);
-      assert.equal(late.records, 64, name);
-      assert.deepEqual(fullScans([...first.plans, ...late.plans]), [], name);
-      assert.ok(late.pages <= 2 * first.pages + 20, `${name}: ${first.pages}, then ${late.pages}`);
-      console.log(`      ${name}: ${first.pages} pages at the beginning, ${late.pages} at the end`);
+      for (const direction of directions) {
+        const page = { direction, maxRecords: 64 };
+        const costAt = (upToSeq: number) => {
+          const part = direction === "forward" ? { afterSeq: upToSeq - 50_000 } : { upToSeq };
+          return costOf(large.file, scope, { ...page, ...part });
+        };
+        const first = await costAt(50_000);
+        const late = await costAt(large.lastSeq);
+        const which = `${name}, ${direction}`;
+        assert.equal(first.records, 64, which);
+        assert.equal(late.records, 64, which);
+        assert.deepEqual(fullScans([...first.plans, ...late.plans]), [], which);
+        const [less, more] = [first.pages, late.pages].toSorted((a, b) => a - b) as [
+          number,
+          number,
+        ];
+        assert.ok(more <= 2 * less + 20, `${which}: ${first.pages}, then ${late.pages}`);
+        console.log(
+          `      ${which}: ${first.pages} pages at the beginning, ${late.pages} at the end`,
+        );
+      }
     }
   });
 });

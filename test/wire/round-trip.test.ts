@@ -317,12 +317,4 @@ describeWire("a subscription", (wire) => {
     assert.equal(await refused("to*ken"), "filter.event_types[0]");
     assert.equal(await refused(...new Array<string>(33).fill("a")), "filter.event_types");
   });
-
-  it("answers UNIMPLEMENTED for what a later version brings", async () => {
-    await write("r", 1);
-    const calls = [client.subscribe.readEvents({ filter: all })];
-    for (const call of calls) {
-      assert.equal((await refusalOf(call)).code, Code.Unimplemented);
-    }
-  });
 });

@@ -502,7 +502,8 @@ export declare type ReadEventsRequest = Message<"runlog.v1.ReadEventsRequest"> &
 export declare const ReadEventsRequestSchema: GenMessage<ReadEventsRequest>;
 
 /**
- * One page of records.
+ * One page of records. It is bounded in bytes too, and in what is looked through
+ * for it, so that it may hold fewer than page_size, or none, and not be the last.
  *
  * @generated from message runlog.v1.ReadEventsResponse
  */
@@ -515,14 +516,16 @@ export declare type ReadEventsResponse = Message<"runlog.v1.ReadEventsResponse">
   events: SequencedEvent[];
 
   /**
-   * Where the next page starts. Set also where the page is empty.
+   * The seq to ask for the next page with, in the same direction. Set also where
+   * the page is empty. Backward never 0, which would be the end again.
    *
    * @generated from field: uint64 next_seq = 2;
    */
   nextSeq: bigint;
 
   /**
-   * Nothing more is durable in that direction.
+   * Nothing that matches was durable beyond this page. Forward, asking again
+   * from next_seq gives what has come since.
    *
    * @generated from field: bool end = 3;
    */
@@ -602,7 +605,10 @@ export declare const SubscribeService: GenService<{
     output: typeof WatchResponseSchema;
   },
   /**
-   * Reads one page. For callers that poll, and for scrolling back.
+   * Reads one page. For callers that poll, and for scrolling back. Over Connect
+   * also by HTTP GET.
+   * INVALID_ARGUMENT, NOT_FOUND (an ancestor or a run id that does not exist),
+   * OUT_OF_RANGE (CURSOR_TRIMMED, CURSOR_AHEAD), PERMISSION_DENIED.
    *
    * @generated from rpc runlog.v1.SubscribeService.ReadEvents
    */

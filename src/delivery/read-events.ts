@@ -1,0 +1,154 @@
+/**
+ * One page of events, in either direction, out of the journal alone.
+ *
+ * Invariant: pages chained by their nextSeq hold every wanted event between
+ * where the first began and where the last ended, once and in order, whatever
+ * is appended meanwhile. A page is bounded in events, in bytes, and in what is
+ * looked through for it, so that an empty one may not be the last.
+ */
+import { itemsOf, stretchesOf } from "../journal/record-codec.ts";
+import { type Direction, rangeAfter, type SeqRange } from "../journal/record-pages.ts";
+import { RefusedError } from "../journal/refusal.ts";
+import { maxRecordBytes } from "../limits.ts";
+import { nextTurn } from "../turn.ts";
+import type { Filter } from "./filter.ts";
+import { type PageRecord, PageSource } from "./page-source.ts";
+import type { DeliveryOptions } from "./subscription.ts";
+import type { TypeFilter } from "./type-filter.ts";
+
+/** Which page. */
+export interface EventsRequest {
+  readonly namespace: string;
+  readonly filter: Filter;
+  readonly direction: Direction;
+  /** Forward: events after this seq. Backward: events before it, 0 for all. */
+  readonly seq: number;
+  /** At most this many events. */
+  readonly maxEvents: number;
+}
+
+/** A page. */
+export interface EventsPage {
+  /** In the order asked for; one behind the other they are the wire encoding of an EventBatch. */
+  readonly items: readonly Uint8Array[];
+  /** `seq` of the next page in this direction; from 1 on where it goes backward. */
+  readonly nextSeq: number;
+  /** Whether nothing wanted was durable beyond it. */
+  readonly end: boolean;
+}
+
+/**
+ * Reads a page.
+ *
+ * @throws RefusedError run_not_found where one of the filter's runs does not
+ *   exist, cursor_ahead where seq is beyond the newest durable one
+ */
+export async function readEvents(
+  options: DeliveryOptions,
+  request: EventsRequest,
+): Promise<EventsPage> {
+  const { journal, tails, limits } = options;
+  const { filter, direction, maxEvents } = request;
+  const source = new PageSource(journal, tails, request.namespace, limits);
+  const missing = await source.missing(filter.scope);
+  if (missing !== undefined) throw new RefusedError({ reason: "run_not_found", runId: missing });
+  const snapshot = await source.snapshot(filter);
+  const { endSeq } = snapshot;
+  const isForward = direction === "forward";
+  const seq = isForward || request.seq > 0 ? request.seq : endSeq + 1;
+  if (seq > (isForward ? endSeq : endSeq + 1)) {
+    throw new RefusedError({ reason: "cursor_ahead", latestSeq: endSeq });
+  }
+  const draft = new Draft(direction, seq, filter.types, maxEvents, limits.readBytes);
+  let range: SeqRange = isForward
+    ? { afterSeq: seq, upToSeq: endSeq }
+    : // The event before seq may stand in the middle of a record.
+      { afterSeq: 0, upToSeq: seq > 1 ? await snapshot.endOfRecord(seq - 1) : 0 };
+  for (let pages = 0; range.afterSeq < range.upToSeq; pages++) {
+    if (pages === limits.readPages) return draft.page(false);
+    // A statement runs without a pause: others have their turn between two.
+    if (pages > 0) await nextTurn();
+    const { records, reachSeq } = await snapshot.read(direction, range, {
+      // One more than there is room for tells whether that was all.
+      maxRecords: Math.min(limits.pageRecords, draft.eventsLeft + 1),
+      // More than a record may be too much already.
+      maxBytes: maxRecordBytes,
+    });
+    for (const record of records) {
+      if (!draft.add(record)) return draft.page(false);
+    }
+    draft.reached(reachSeq);
+    range = rangeAfter(reachSeq, direction, range);
+    if (draft.eventsLeft === 0) break;
+  }
+  return draft.page(range.afterSeq >= range.upToSeq);
+}
+
+/** A page that is being filled. */
+class Draft {
+  readonly #direction: Direction;
+  readonly #seq: number;
+  readonly #types: TypeFilter | undefined;
+  readonly #maxEvents: number;
+  readonly #maxBytes: number;
+  readonly #items: Uint8Array[] = [];
+  #bytes = 0;
+  #nextSeq: number;
+
+  constructor(
+    direction: Direction,
+    seq: number,
+    types: TypeFilter | undefined,
+    maxEvents: number,
+    maxBytes: number,
+  ) {
+    this.#direction = direction;
+    this.#seq = seq;
+    this.#types = types;
+    this.#maxEvents = maxEvents;
+    this.#maxBytes = maxBytes;
+    this.#nextSeq = seq;
+  }
+
+  get eventsLeft(): number {
+    return this.#maxEvents - this.#items.length;
+  }
+
+  /** Adds what is wanted of a record; false where not all of it had room. */
+  add(record: PageRecord): boolean {
+    const items = itemsOf(record.data).map((item, i) => ({ item, seq: record.firstSeq + i }));
+    const isMixed = this.#types?.shareOf(record.types) === "some";
+    for (const { item, seq } of this.#direction === "forward" ? items : items.reverse()) {
+      if (this.#isBeyond(seq) && !(isMixed && !this.#wants(item))) {
+        const bytes = this.#bytes + item.length;
+        if (this.eventsLeft === 0 || (this.#items.length > 0 && bytes > this.#maxBytes)) {
+          return false;
+        }
+        this.#items.push(item);
+        this.#bytes = bytes;
+      }
+      this.reached(seq);
+    }
+    return true;
+  }
+
+  /** Everything up to this seq, inclusive, has been considered. */
+  reached(seq: number): void {
+    this.#nextSeq =
+      this.#direction === "forward" ? Math.max(this.#nextSeq, seq) : Math.min(this.#nextSeq, seq);
+  }
+
+  page(end: boolean): EventsPage {
+    return { items: this.#items, nextSeq: this.#nextSeq, end };
+  }
+
+  /** Whether a seq lies in the direction of the page, of which a record may hold only some. */
+  #isBeyond(seq: number): boolean {
+    return this.#direction === "forward" ? seq > this.#seq : seq < this.#seq;
+  }
+
+  #wants(item: Uint8Array): boolean {
+    const types = this.#types;
+    return types === undefined || stretchesOf(item, (type) => types.wants(type)).length > 0;
+  }
+}

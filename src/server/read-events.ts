@@ -1,0 +1,44 @@
+/** SubscribeService.ReadEvents over the domain. */
+import { create, fromBinary } from "@bufbuild/protobuf";
+import {
+  EventBatchSchema,
+  type ReadEventsRequest,
+  type ReadEventsResponse,
+  ReadEventsResponseSchema,
+} from "../../gen/runlog/v1/subscribe_pb.js";
+import { parseFilter } from "../delivery/filter.ts";
+import { type EventsRequest, readEvents } from "../delivery/read-events.ts";
+import { checkNamespace, checkPlace } from "../ingest/validate.ts";
+import { invalidField } from "../journal/refusal.ts";
+import { defaultPageSize, maxPageSize } from "../limits.ts";
+import type { ServiceContext } from "./service-context.ts";
+
+/**
+ * Answers ReadEvents.
+ *
+ * @throws RefusedError with what is wrong with the request
+ */
+export async function readEventsPage(
+  context: ServiceContext,
+  request: ReadEventsRequest,
+): Promise<ReadEventsResponse> {
+  const { items, nextSeq, end } = await readEvents(context, parseRequest(request));
+  // Decoded for binary clients too: a page is small, and read once.
+  const { events } = fromBinary(EventBatchSchema, Buffer.concat(items));
+  return create(ReadEventsResponseSchema, { events, nextSeq: BigInt(nextSeq), end });
+}
+
+/** @throws RefusedError with the field at fault */
+function parseRequest(request: ReadEventsRequest): EventsRequest {
+  const { pageSize } = request;
+  if (pageSize > maxPageSize) {
+    throw invalidField("page_size", `is at most ${maxPageSize}`, maxPageSize);
+  }
+  return {
+    namespace: checkNamespace("namespace", request.namespace),
+    filter: parseFilter("filter", request.filter),
+    direction: request.backward ? "backward" : "forward",
+    seq: checkPlace("seq", request.seq),
+    maxEvents: pageSize === 0 ? defaultPageSize : pageSize,
+  };
+}
