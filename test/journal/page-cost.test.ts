@@ -250,7 +250,11 @@ describe("a page's cost", () => {
     const connection = new Database(large.file, { readonly: true });
     const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: connection }) });
     const write = () => Promise.reject(new Error("this journal is only read"));
-    const journal: Journal = { id: "", db, write, close: () => db.destroy() };
+    const journal: Journal = {
+      ...{ id: "", db, write },
+      reclaimSpace: () => Promise.resolve(false),
+      close: () => db.destroy(),
+    };
     try {
       const filter = {
         scope: { kind: "all" },
