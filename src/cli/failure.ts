@@ -51,7 +51,7 @@ function hintFor(reason: Reason): string | undefined {
       return "start another run with another --run";
     case Reason.CURSOR_TRIMMED:
     case Reason.CURSOR_AHEAD:
-      return "give another --after, or none";
+      return "give another --after or --before, or none";
     case Reason.RUN_ID_LIMIT:
       return "use --ancestor";
     case Reason.TREE_IN_USE:

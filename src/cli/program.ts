@@ -10,6 +10,7 @@ import { execCommand } from "./commands/exec.ts";
 import { forkCommand } from "./commands/fork.ts";
 import { ingestCommand } from "./commands/ingest.ts";
 import { namespacesCommand } from "./commands/namespaces.ts";
+import { readCommand } from "./commands/read.ts";
 import { retentionCommand } from "./commands/retention.ts";
 import { runsCommand } from "./commands/runs.ts";
 import { serveCommand } from "./commands/serve.ts";
@@ -24,6 +25,7 @@ const commands = [
   ingestCommand,
   execCommand,
   tailCommand,
+  readCommand,
   runsCommand,
   cancelCommand,
   forkCommand,
@@ -74,5 +76,6 @@ Examples:
   $ runlog exec --agent tests -- npm test           a command as a run
   $ runlog tail --all                               watch everything
   $ runlog tail --ancestor RUN --until finished     watch one family to its end
+  $ runlog read --all --backward --limit 20         what happened last
   $ runlog runs --tree                              who started whom, and how it went
 `;

@@ -1,9 +1,9 @@
-/** `runlog tail` and `runlog runs`: what they show, and what they say where they cannot. */
+/** `runlog tail`, `runlog read` and `runlog runs`: what they show, and what they say where they cannot. */
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { assertFailed, Commands, type JsonRecord, jsonLines, textsOf } from "./commands.ts";
+import { assertFailed, Commands, type JsonRecord, jsonLines, main, textsOf } from "./commands.ts";
 
 describe("reading from the command line", () => {
   const commands = new Commands();
@@ -135,12 +135,76 @@ describe("reading from the command line", () => {
     assert.deepEqual([status, stderr], [0, ""]);
   });
 
+  const readSeqs = async (...flags: string[]) => {
+    const { status, stdout, stderr } = await commands.run(["read", "--json", ...flags]);
+    assert.deepEqual([status, stderr], [0, ""], flags.join(" "));
+    return jsonLines<JsonRecord>(stdout)
+      .map(({ seq }) => seq)
+      .join(" ");
+  };
+
+  it("reads a page, oldest or newest first, with the scopes of tail", async () => {
+    assert.equal(await readSeqs("--all"), "1 2 3 4 5 6 7 8 9 10 11 12 13 14");
+    assert.equal(await readSeqs("--all", "--after", "11"), "12 13 14");
+    assert.equal(await readSeqs("--all", "--after", "11", "--limit", "2"), "12 13");
+    assert.equal(await readSeqs("--all", "--backward", "--limit", "3"), "14 13 12");
+    assert.equal(await readSeqs("--all", "--before", "3"), "2 1");
+    assert.equal(await readSeqs("--all", "--before", "3", "--backward"), "2 1");
+    assert.equal(await readSeqs("--all", "--before", "1"), "");
+    assert.equal(await readSeqs("--all", "--after", "14"), "");
+    assert.equal(await readSeqs("--run", "root", "--backward"), "3 2 1");
+    assert.equal(await readSeqs("--ancestor", "root", "--no-self", "--max-depth", "1"), "4 5 6 7");
+    assert.equal(await readSeqs("--run", "root", "--type", "nothing*"), "1 3");
+  });
+
+  it("reads more than one call gives", async () => {
+    const inMany = { RUNLOG_NAMESPACE: "many" };
+    const lines = Array.from({ length: 2_100 }, (_, i) => `${i}\n`).join("");
+    assert.equal((await commands.run(["ingest"], lines, inMany)).status, 0);
+    const countOf = async (...flags: string[]) =>
+      (await readSeqs("--namespace", "many", "--all", ...flags)).split(" ").length;
+    assert.equal(await countOf(), 100);
+    assert.equal(await countOf("--limit", "2050"), 2_050);
+    assert.equal(await countOf("--limit", "9999", "--backward"), 2_102);
+  });
+
+  it("knows names newest first too, whose runs began with the page's last line", async () => {
+    const { stdout } = await commands.run(["read", "--all", "--backward"]);
+    const lines = stdout.toString().trimEnd().split("\n");
+    assert.equal(lines.length, 14);
+    assert.match(lines[0]!, /^ +14 /);
+    assert.ok(lines.some((line) => /^ +\d+ \S+ {2}planner\/worker +line +c2$/.test(line)));
+  });
+
+  it("says on a terminal how to go on, where there is more", async () => {
+    // `script` gives it a terminal and passes on what it writes there.
+    const inTerminal = `require("node:child_process").spawnSync("script", ["-qec", process.argv[1], "/dev/null"], { stdio: "inherit" })`;
+    const linesOf = async (...flags: string[]) => {
+      const command = [process.execPath, main, "read", ...flags].join(" ");
+      const { status, stdout } = await commands.startNode(["-e", inTerminal, command]).ended;
+      assert.equal(status, 0);
+      return stdout.toString().trimEnd().split(/\r?\n/);
+    };
+    const forward = await linesOf("--all", "--limit", "4");
+    assert.deepEqual(
+      [forward.length, forward.at(-1)],
+      [5, "runlog: more: runlog read … --after 4"],
+    );
+    const backward = await linesOf("--all", "--backward", "--limit", "4");
+    assert.equal(backward.at(-1), "runlog: more: runlog read … --before 11");
+    const whole = await linesOf("--all", "--limit", "14");
+    assert.equal(whole.length, 14);
+    assert.match(whole.at(-1)!, /14.*other/);
+  });
+
   it("says in one line what it cannot show, and what to do (R1)", async () => {
     const ids = Array.from({ length: 101 }, (_, i) => `run-${i}`);
     assertFailed(await commands.run(["tail", "--run", ...ids]), /100.*RUN_ID_LIMIT.*--ancestor/);
     assertFailed(await commands.run(["tail", "--run", "nobody"]), /RUN_NOT_FOUND.*runlog runs/);
     assertFailed(await commands.run(["tail", "--ancestor", "nobody"]), /RUN_NOT_FOUND/);
     assertFailed(await commands.run(["tail", "--all", "--after", "99"]), /CURSOR_AHEAD.*--after/);
+    assertFailed(await commands.run(["read", "--run", "nobody"]), /RUN_NOT_FOUND.*runlog runs/);
+    assertFailed(await commands.run(["read", "--all", "--before", "99"]), /AHEAD.*--before/);
     assertFailed(await commands.run(["runs", "--ancestor", "nobody"]), /RUN_NOT_FOUND/);
     assertFailed(await commands.run(["runs", "--namespace", "-"]), /namespace.*INVALID_FIELD/);
   });
@@ -182,6 +246,12 @@ describe("reading from the command line", () => {
       [["tail", "--all", "--after", "-1"], /give a seq/],
       [["tail", "--all", "--after", "18446744073709551616"], /give a seq/],
       [["tail", "--all", "--now", "--after", "1"], /cannot be used with/],
+      [["read"], /exactly one of --ancestor ID, --run ID… and --all/],
+      [["read", "--all", "--max-depth", "1"], /go with --ancestor/],
+      [["read", "--all", "--after", "1", "--before", "9"], /cannot be used with/],
+      [["read", "--all", "--after", "1", "--backward"], /cannot be used with/],
+      [["read", "--all", "--before", "0"], /give a seq: 1/],
+      [["read", "--all", "--limit", "0"], /1 or more/],
       [["runs", "--state", "sleeping"], /give one of running, /],
       [["runs", "--server", "localhost:7400"], /give a URL/i],
       [["serve", "--listen", "7400"], /give HOST:PORT/],

@@ -1,30 +1,19 @@
 /** `runlog tail`: records as they come, from any point on. */
 import { constants } from "node:os";
-import { toJsonString } from "@bufbuild/protobuf";
 import { Command } from "commander";
-import { type SequencedEvent, SequencedEventSchema } from "../../../gen/runlog/v1/event_pb.js";
 import { StopPolicy } from "../../../gen/runlog/v1/subscribe_pb.js";
 import { type FollowRequest, type FollowState, follow } from "../../client/index.ts";
 import { connectTo } from "../../client/node/index.ts";
-import { terminalColors } from "../colors.ts";
 import type { ConnectionFlags } from "../connection.ts";
 import { FirstConnection, Outage } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { exitStatus, exitStatusHelp } from "../failure.ts";
-import { addConnectionFlags, parseCount, parseSeq } from "../flags.ts";
+import { addConnectionFlags, parseSeq } from "../flags.ts";
 import { notice, OutputClosedError, stdout } from "../output.ts";
-import { renderRecord } from "../render-record.ts";
-import { RunNames } from "../run-names.ts";
+import { recordPrinter } from "../print-records.ts";
+import { addScopeFlags, checkScope, filterOf, type ScopeFlags } from "../scope-flags.ts";
 
-interface TailFlags extends ConnectionFlags {
-  readonly ancestor?: string;
-  /** false: --no-self. */
-  readonly self: boolean;
-  readonly maxDepth?: number;
-  readonly run?: readonly string[];
-  readonly inherited?: true;
-  readonly all?: true;
-  readonly type?: readonly string[];
+interface TailFlags extends ConnectionFlags, ScopeFlags {
   readonly after?: bigint;
   readonly now?: true;
   readonly until?: "finished" | "caught-up";
@@ -34,18 +23,11 @@ interface TailFlags extends ConnectionFlags {
 /** Builds the command; `exit` takes the status. */
 export function tailCommand(exit: (status: number) => void): Command {
   const command = new Command("tail");
-  return addConnectionFlags(command)
-    .description("Print records in order: history first, then what comes.")
-    .option("--ancestor <id>", "a run's whole family, also what starts later")
-    .option("--no-self", "with --ancestor: without the ancestor's own records")
-    .option("--max-depth <n>", "with --ancestor: at most n levels below it", parseCount)
-    .option("--run <id...>", "runs by id, up to 100")
-    .option("--inherited", "with --run: of forks also the events that they inherit")
-    .option("--all", "everything in the namespace")
-    .option(
-      "--type <pattern...>",
-      'only events of these types, "tool.*" for all that begin so; starts and ends of runs always',
-    )
+  return addScopeFlags(
+    addConnectionFlags(command).description(
+      "Print records in order: history first, then what comes.",
+    ),
+  )
     .addOption(
       command
         .createOption("--after <seq>", "only records with a greater seq (default: all)")
@@ -64,7 +46,7 @@ export function tailCommand(exit: (status: number) => void): Command {
     .option("--json", "one protobuf-JSON SequencedEvent a line")
     .addHelpText("after", help + environmentHelp + exitStatusHelp)
     .action(async (flags: TailFlags, self: Command) => {
-      checkScope(flags, self);
+      checkFlags(flags, self);
       exit(await tail(flags));
     });
 }
@@ -83,17 +65,8 @@ Examples:
   $ runlog tail --all --until caught-up --json | jq .event.type
 `;
 
-function checkScope(flags: TailFlags, command: Command): void {
-  const scopes = [flags.ancestor, flags.run, flags.all].filter((scope) => scope !== undefined);
-  if (scopes.length !== 1) {
-    command.error("error: give exactly one of --ancestor ID, --run ID… and --all");
-  }
-  if (flags.ancestor === undefined && (!flags.self || flags.maxDepth !== undefined)) {
-    command.error("error: --no-self and --max-depth go with --ancestor");
-  }
-  if (flags.run === undefined && flags.inherited) {
-    command.error("error: --inherited goes with --run");
-  }
+function checkFlags(flags: TailFlags, command: Command): void {
+  checkScope(flags, command);
   if (flags.all && flags.until === "finished") {
     command.error("error: --until finished goes with --ancestor or --run; --all never ends");
   }
@@ -115,7 +88,7 @@ async function tail(flags: TailFlags): Promise<number> {
       outage.lost(state.error);
     }
   };
-  const print = printer(flags);
+  const print = recordPrinter(flags);
   let seen: bigint | undefined;
   try {
     for await (const item of follow(connection.transport, requestOf(flags), { signal, onState })) {
@@ -144,21 +117,9 @@ async function tail(flags: TailFlags): Promise<number> {
 }
 
 function requestOf(flags: TailFlags): FollowRequest {
-  const { ancestor, run, self: includeSelf, maxDepth = 0 } = flags;
   return {
     namespace: flags.namespace,
-    filter: {
-      scope:
-        ancestor !== undefined
-          ? { case: "ancestor", value: { ancestorRunId: ancestor, includeSelf, maxDepth } }
-          : run !== undefined
-            ? {
-                case: "runIds",
-                value: { runIds: [...run], includeInherited: flags.inherited ?? false },
-              }
-            : { case: "all", value: {} },
-      eventTypes: [...(flags.type ?? [])],
-    },
+    filter: filterOf(flags),
     after: flags.now ? "now" : (flags.after ?? 0n),
     stop: stopPolicy(flags.until),
   };
@@ -173,24 +134,4 @@ function stopPolicy(until: TailFlags["until"]): StopPolicy {
     default:
       return StopPolicy.UNSPECIFIED;
   }
-}
-
-/** One write per frame: a line each would cost a system call each. */
-function printer(flags: TailFlags): (records: readonly SequencedEvent[]) => Promise<void> {
-  if (flags.json) {
-    return (records) =>
-      stdout.write(
-        records.map((record) => `${toJsonString(SequencedEventSchema, record)}\n`).join(""),
-      );
-  }
-  const names = new RunNames();
-  const colors = terminalColors();
-  return (records) => {
-    const columns = process.stdout.isTTY ? process.stdout.columns : undefined;
-    const lines = records.map((record) => {
-      names.learn(record);
-      return `${renderRecord(record, { colors, names, columns })}\n`;
-    });
-    return stdout.write(lines.join(""));
-  };
 }
