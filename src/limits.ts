@@ -235,6 +235,8 @@ export const maxSpecStringBytes = 256;
 export const maxDepth = 64;
 /** RunIdsScope.run_ids, as the contract says. */
 export const maxFilterRunIds = 100;
+/** Runs of which the forks in one filter inherit events, over forks of forks: each costs a look-up. */
+export const maxInheritedRuns = 1_000;
 /** EventFilter.event_types, as the contract says. */
 export const maxFilterTypes = 32;
 /** Runs or events in one page of a list, as the contract says. */

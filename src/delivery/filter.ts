@@ -1,8 +1,22 @@
 /** Which records a subscriber wants: parsed once, matched by a record's lineage and types. */
 import type { EventFilter } from "../../gen/runlog/v1/event_pb.js";
+import type { CommittedRecord } from "../journal/committed-record.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import { maxFilterRunIds, maxRunIdBytes } from "../limits.ts";
 import { TypeFilter } from "./type-filter.ts";
+
+/**
+ * The events that a fork inherits from one run: those up to its fork point,
+ * without facts. They never change, and all lie before the fork's own.
+ */
+export interface InheritedEvents {
+  readonly runId: string;
+  readonly runKey: number;
+  /** seq of the last one. */
+  readonly throughSeq: number;
+  /** seq at which the record ends that holds it. */
+  readonly recordEndSeq: number;
+}
 
 /** Whose records; runs are named by their ids. */
 export type Scope =
@@ -14,7 +28,12 @@ export type Scope =
       /** Edges below the ancestor; Infinity for any depth. */
       readonly maxDepth: number;
     }
-  | { readonly kind: "runs"; readonly runIds: readonly string[] };
+  | {
+      readonly kind: "runs";
+      readonly runIds: readonly string[];
+      /** Set where forks come with what they inherit; empty until it has been looked up. */
+      readonly inherited?: readonly InheritedEvents[];
+    };
 
 /** A scope, and what is wanted of it. */
 export interface Filter {
@@ -58,12 +77,6 @@ function parseScope(field: string, scope: EventFilter["scope"] | undefined): Sco
     }
     case "runIds": {
       const { runIds, includeInherited } = scope.value;
-      if (includeInherited) {
-        throw new RefusedError({
-          reason: "unimplemented",
-          what: `${field}.run_ids.include_inherited`,
-        });
-      }
       const got = runIds.length;
       if (got > maxFilterRunIds) {
         throw new RefusedError({ reason: "run_id_limit", limit: maxFilterRunIds, got });
@@ -72,7 +85,11 @@ function parseScope(field: string, scope: EventFilter["scope"] | undefined): Sco
       runIds.forEach((runId, index) => {
         checkRunId(`${field}.run_ids.run_ids[${index}]`, runId);
       });
-      return { kind: "runs", runIds: [...new Set(runIds)] };
+      return {
+        kind: "runs",
+        runIds: [...new Set(runIds)],
+        ...(includeInherited ? { inherited: [] } : {}),
+      };
     }
     default:
       throw invalidField(`${field}.scope`, "is missing: set ancestor, run_ids or all");
@@ -92,4 +109,16 @@ export function matches(scope: Scope, lineage: readonly string[]): boolean {
       return edges > 0 && edges <= scope.maxDepth;
     }
   }
+}
+
+/** Whether a record holds something that the scope wants; of the last inherited one, a part. */
+export function matchesRecord(
+  scope: Scope,
+  { lineage, types, firstSeq }: Pick<CommittedRecord, "lineage" | "types" | "firstSeq">,
+): boolean {
+  if (matches(scope, lineage)) return true;
+  if (scope.kind !== "runs" || scope.inherited === undefined || types === "") return false;
+  return scope.inherited.some(
+    ({ runId, throughSeq }) => runId === lineage[0] && firstSeq <= throughSeq,
+  );
 }

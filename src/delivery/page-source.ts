@@ -5,17 +5,15 @@
 
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Journal } from "../journal/journal.ts";
-import { findNamespace } from "../journal/namespaces.ts";
-import {
-  type Direction,
-  findRecordEnd,
-  type RecordScope,
-  readPage,
-  type SeqRange,
-} from "../journal/record-pages.ts";
-import { familyIsRunning, findRuns } from "../journal/runs.ts";
+import { findNamespace, type NamespaceRow } from "../journal/namespaces.ts";
+import type { Direction, RecordRow, RecordScope, SeqRange } from "../journal/page-keys.ts";
+import { takeItems } from "../journal/record-codec.ts";
+import { findRecordEnd, readPage } from "../journal/record-pages.ts";
+import { familyIsRunning, findRuns, type RunRow } from "../journal/runs.ts";
+import { findMarkedRoots } from "../journal/trees.ts";
 import type { Limits } from "../limits.ts";
 import type { Filter, Scope } from "./filter.ts";
+import { findInherited } from "./inherited.ts";
 import type { Tails } from "./tail.ts";
 
 /** A record's place and bytes. */
@@ -26,6 +24,8 @@ export interface PageRecord {
   readonly types: string;
   /** The wire encoding of an EventBatch. */
   readonly data: Uint8Array;
+  /** Run ids from its run to its root; told by the tail alone. */
+  readonly lineage?: readonly string[];
 }
 
 /** A page; every wanted record up to `upToSeq` is in it or before it. */
@@ -34,6 +34,21 @@ export interface Page {
   readonly upToSeq: number;
   /** Whether everything durable has been looked at. */
   readonly atEnd: boolean;
+  /**
+   * Set where the page came from the journal: the trees that had been deleted
+   * before it was read. One that was deleted meanwhile may have left holes.
+   */
+  readonly deletionCount?: number;
+}
+
+/** What there is of a scope. */
+export interface ScopeStanding {
+  /** Undefined while nothing was written to the namespace. */
+  readonly namespace: NamespaceRow | undefined;
+  /** The runs that the scope names, as far as they exist. */
+  readonly runs: readonly RunRow[];
+  /** The first of them that does not exist. */
+  readonly missing: string | undefined;
 }
 
 /** A page out of the journal alone. */
@@ -54,6 +69,8 @@ export interface PageSize {
 export interface Snapshot {
   /** The newest durable seq of the namespace. */
   readonly endSeq: number;
+  /** Trees of it that had been deleted by then. */
+  readonly deletionCount: number;
   /** Where the record ends that holds a seq up to endSeq. */
   endOfRecord(seq: number): Promise<number>;
   /** Reads a page. Of a record some events may be unwanted; one without a wanted event is left out. */
@@ -82,18 +99,53 @@ export class PageSource {
    *   it: a commit is durable a moment before it is published, and one whose
    *   outcome is unknown is not published at all. Then the journal is read.
    */
-  async next(filter: Filter, afterSeq: number, knownEndSeq: number): Promise<Page> {
-    const { pageRecords: maxRecords, pageBytes: maxBytes } = this.#limits;
+  async next(
+    filter: Filter,
+    afterSeq: number,
+    knownEndSeq: number,
+    maxRecords = this.#limits.pageRecords,
+  ): Promise<Page> {
+    const { pageBytes: maxBytes } = this.#limits;
     const cached = this.#tails.of(this.#namespace).read(filter, afterSeq, { maxRecords, maxBytes });
     if (cached !== undefined && (cached.records.length > 0 || cached.upToSeq >= knownEndSeq)) {
-      return { ...cached, atEnd: cached.records.length === 0 };
+      const records = cached.records.map((record) => cutInherited(filter.scope, record));
+      return { records, upToSeq: cached.upToSeq, atEnd: records.length === 0 };
     }
     const snapshot = await this.snapshot(filter);
-    const { endSeq } = snapshot;
-    if (endSeq <= afterSeq) return { records: [], upToSeq: afterSeq, atEnd: true };
+    const { endSeq, deletionCount } = snapshot;
+    if (endSeq <= afterSeq) return { records: [], upToSeq: afterSeq, atEnd: true, deletionCount };
     const range = { afterSeq, upToSeq: endSeq };
     const { records, reachSeq } = await snapshot.read("forward", range, { maxRecords, maxBytes });
-    return { records, upToSeq: reachSeq, atEnd: reachSeq === endSeq && records.length === 0 };
+    const atEnd = reachSeq === endSeq && records.length === 0;
+    return { records, upToSeq: reachSeq, atEnd, deletionCount };
+  }
+
+  /** Looks up the runs that a scope names. */
+  async standingOf(scope: Scope): Promise<ScopeStanding> {
+    const namespace = await findNamespace(this.#journal.db, this.#namespace);
+    const wanted = namedIn(scope);
+    const runs =
+      namespace === undefined || wanted.length === 0
+        ? []
+        : await findRuns(this.#journal.db, namespace.namespace_id, wanted);
+    const found = new Set(runs.map((run) => run.run_id));
+    return { namespace, runs, missing: wanted.find((runId) => !found.has(runId)) };
+  }
+
+  /**
+   * A filter with what its forks inherit, where it asks for that.
+   *
+   * @throws RefusedError quota where they inherit from too many runs
+   */
+  async withInherited(filter: Filter, { namespace, runs }: ScopeStanding): Promise<Filter> {
+    const { scope } = filter;
+    if (scope.kind !== "runs" || scope.inherited === undefined) return filter;
+    if (namespace === undefined) return filter;
+    const own = new Set(runs.map((run) => run.run_key));
+    const all = await findInherited(this.#journal.db, namespace.namespace_id, runs);
+    // Of what is wanted as a whole, no part is inherited.
+    const inherited = all.filter(({ runKey }) => !own.has(runKey));
+    return { ...filter, scope: { ...scope, inherited } };
   }
 
   /** Opens what is durable now for reading out of the journal. */
@@ -102,40 +154,49 @@ export class PageSource {
     // The end is read first: whatever is durable up to it is visible to the
     // queries that follow, runs that started up to it included.
     const namespace = await findNamespace(db, this.#namespace);
-    if (namespace === undefined) return emptySnapshot(0);
-    const { namespace_id: namespaceId, last_seq: endSeq } = namespace;
-    const stored = await this.#resolve(namespaceId, scope);
-    if (stored === undefined) return emptySnapshot(endSeq);
+    if (namespace === undefined) return emptySnapshot(0, 0);
+    const {
+      namespace_id: namespaceId,
+      last_seq: endSeq,
+      deletion_count: deletionCount,
+    } = namespace;
+    const stored = await this.#resolve(namespace, scope);
+    if (stored === undefined) return emptySnapshot(endSeq, deletionCount);
     const wants =
       types === undefined ? {} : { wants: (named: string) => types.shareOf(named) !== "none" };
     return {
       endSeq,
+      deletionCount,
       endOfRecord: async (seq) => (await findRecordEnd(db, namespaceId, seq)) ?? seq,
       async read(direction, range, size) {
         const bounds = { direction, ...range, ...size, ...wants };
         const { records, reachSeq } = await readPage(db, namespaceId, stored, bounds);
-        return {
-          records: records.map(({ last_seq, event_count, types: named, data }) => ({
-            firstSeq: last_seq - event_count + 1,
-            count: event_count,
-            types: named,
-            data,
-          })),
-          reachSeq,
+        const toRecord = ({ last_seq, event_count: count, types: named, data }: RecordRow) => {
+          const record = { firstSeq: last_seq - count + 1, count, types: named, data };
+          return cutInherited(scope, record);
         };
+        return { records: records.map(toRecord), reachSeq };
       },
     };
   }
 
   /** The scope's runs by their keys; undefined while none of them exists. */
-  async #resolve(namespaceId: number, scope: Scope): Promise<RecordScope | undefined> {
-    if (scope.kind === "all") return scope;
+  async #resolve(namespace: NamespaceRow, scope: Scope): Promise<RecordScope | undefined> {
     const { db } = this.#journal;
+    const { namespace_id: namespaceId } = namespace;
+    if (scope.kind === "all") {
+      const hasDeletions = namespace.deletion_count > 0;
+      const exceptRoots = hasDeletions ? await findMarkedRoots(db, namespaceId) : [];
+      return { kind: "all", exceptRoots };
+    }
     if (scope.kind === "runs") {
       const runs = await findRuns(db, namespaceId, scope.runIds);
-      return runs.length === 0
-        ? undefined
-        : { kind: "runs", runKeys: runs.map((run) => run.run_key) };
+      if (runs.length === 0) return undefined;
+      const beginnings = (scope.inherited ?? []).map(({ runKey, recordEndSeq }) => ({
+        runKey,
+        lastKey: recordEndSeq,
+      }));
+      return { kind: "runs", runKeys: runs.map((run) => run.run_key), beginnings };
     }
     const [ancestor] = await findRuns(db, namespaceId, [scope.ancestorId]);
     if (ancestor === undefined) return undefined;
@@ -153,20 +214,9 @@ export class PageSource {
     };
   }
 
-  /** The first of the scope's runs that does not exist, if any. */
-  async missing(scope: Scope): Promise<string | undefined> {
-    if (scope.kind === "all") return undefined;
-    const wanted = scope.kind === "runs" ? scope.runIds : [scope.ancestorId];
-    const namespace = await findNamespace(this.#journal.db, this.#namespace);
-    if (namespace === undefined) return wanted[0];
-    const runs = await findRuns(this.#journal.db, namespace.namespace_id, wanted);
-    const found = new Set(runs.map((run) => run.run_id));
-    return wanted.find((runId) => !found.has(runId));
-  }
-
-  /** The newest durable seq. */
-  async endSeq(): Promise<number> {
-    return (await findNamespace(this.#journal.db, this.#namespace))?.last_seq ?? 0;
+  /** The namespace as it is now; undefined while nothing was written to it. */
+  namespaceNow(): Promise<NamespaceRow | undefined> {
+    return findNamespace(this.#journal.db, this.#namespace);
   }
 
   /**
@@ -182,7 +232,7 @@ export class PageSource {
     const namespace = await findNamespace(db, this.#namespace);
     if (namespace === undefined) return undefined;
     const { namespace_id: namespaceId } = namespace;
-    const wanted = scope.kind === "runs" ? scope.runIds : [scope.ancestorId];
+    const wanted = namedIn(scope);
     const runs = await findRuns(db, namespaceId, wanted);
     if (runs.length < wanted.length) return undefined;
     if (runs.some((run) => run.state === RunState.RUNNING)) return undefined;
@@ -190,14 +240,41 @@ export class PageSource {
       return undefined;
     }
     // Read last, so that it is not before what ended the last run.
-    return this.endSeq();
+    return (await this.namespaceNow())?.last_seq;
   }
 }
 
+/** The runs that a scope names. */
+function namedIn(scope: Scope): readonly string[] {
+  switch (scope.kind) {
+    case "all":
+      return [];
+    case "ancestor":
+      return [scope.ancestorId];
+    case "runs":
+      return scope.runIds;
+  }
+}
+
+/** Leaves the inherited events of the record in which they end. */
+function cutInherited(scope: Scope, record: PageRecord): PageRecord {
+  if (scope.kind !== "runs" || scope.inherited === undefined) return record;
+  const { firstSeq, count } = record;
+  const lastSeq = firstSeq + count - 1;
+  for (const { throughSeq, recordEndSeq } of scope.inherited) {
+    // A seq lies in one record, so its end says which run it is of.
+    if (recordEndSeq !== lastSeq || throughSeq === lastSeq) continue;
+    const inheritedCount = throughSeq - firstSeq + 1;
+    return { ...record, count: inheritedCount, data: takeItems(record.data, inheritedCount) };
+  }
+  return record;
+}
+
 /** Holds no wanted record, however many others there are. */
-function emptySnapshot(endSeq: number): Snapshot {
+function emptySnapshot(endSeq: number, deletionCount: number): Snapshot {
   return {
     endSeq,
+    deletionCount,
     endOfRecord: (seq) => Promise.resolve(seq),
     read: (direction, { afterSeq, upToSeq }) =>
       Promise.resolve({ records: [], reachSeq: direction === "forward" ? upToSeq : afterSeq + 1 }),

@@ -6,11 +6,14 @@
  * is appended meanwhile. A page is bounded in events, in bytes, and in what is
  * looked through for it, so that an empty one may not be the last.
  */
+
+import type { Direction, SeqRange } from "../journal/page-keys.ts";
 import { itemsOf, stretchesOf } from "../journal/record-codec.ts";
-import { type Direction, rangeAfter, type SeqRange } from "../journal/record-pages.ts";
+import { rangeAfter } from "../journal/record-pages.ts";
 import { RefusedError } from "../journal/refusal.ts";
-import { maxRecordBytes } from "../limits.ts";
+import { type Limits, maxRecordBytes } from "../limits.ts";
 import { nextTurn } from "../turn.ts";
+import { refuseTrimmed } from "./feed.ts";
 import type { Filter } from "./filter.ts";
 import { type PageRecord, PageSource } from "./page-source.ts";
 import type { DeliveryOptions } from "./subscription.ts";
@@ -41,17 +44,36 @@ export interface EventsPage {
  * Reads a page.
  *
  * @throws RefusedError run_not_found where one of the filter's runs does not
- *   exist, cursor_ahead where seq is beyond the newest durable one
+ *   exist, cursor_ahead where seq is beyond the newest durable one,
+ *   cursor_trimmed where something was deleted behind it
  */
 export async function readEvents(
   options: DeliveryOptions,
   request: EventsRequest,
 ): Promise<EventsPage> {
   const { journal, tails, limits } = options;
-  const { filter, direction, maxEvents } = request;
   const source = new PageSource(journal, tails, request.namespace, limits);
-  const missing = await source.missing(filter.scope);
-  if (missing !== undefined) throw new RefusedError({ reason: "run_not_found", runId: missing });
+  for (;;) {
+    const standing = await source.standingOf(request.filter.scope);
+    const { missing, namespace } = standing;
+    if (missing !== undefined) throw new RefusedError({ reason: "run_not_found", runId: missing });
+    const filter = await source.withInherited(request.filter, standing);
+    if (request.direction === "forward") {
+      refuseTrimmed(filter, request.seq, namespace?.trimmed_seq ?? 0);
+    }
+    const page = await readPageOf(source, { ...request, filter }, limits);
+    // A tree that was deleted meanwhile may have left holes in it.
+    const now = await source.namespaceNow();
+    if (now?.deletion_count === namespace?.deletion_count) return page;
+  }
+}
+
+async function readPageOf(
+  source: PageSource,
+  request: EventsRequest,
+  limits: Limits,
+): Promise<EventsPage> {
+  const { filter, direction, maxEvents } = request;
   const snapshot = await source.snapshot(filter);
   const { endSeq } = snapshot;
   const isForward = direction === "forward";

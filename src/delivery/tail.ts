@@ -11,7 +11,7 @@
  */
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import { Deque } from "./deque.ts";
-import { type Filter, matches, type Scope } from "./filter.ts";
+import { type Filter, matchesRecord, type Scope } from "./filter.ts";
 
 /** A page out of the tail. */
 export interface TailPage {
@@ -32,6 +32,7 @@ function costOf(record: CommittedRecord): number {
   return record.data.length + record.types.length + 100 + 16 * record.lineage.length;
 }
 
+/** The lists in which news for a scope stand. */
 function keysOf(scope: Scope): string[] {
   switch (scope.kind) {
     case "all":
@@ -41,6 +42,14 @@ function keysOf(scope: Scope): string[] {
     case "runs":
       return scope.runIds.map((runId) => `r${runId}`);
   }
+}
+
+/** The lists in which a scope's records after a cursor stand. */
+function keysAfter(scope: Scope, afterSeq: number): string[] {
+  const keys = keysOf(scope);
+  if (scope.kind !== "runs" || scope.inherited === undefined) return keys;
+  const inherited = scope.inherited.filter(({ recordEndSeq }) => recordEndSeq > afterSeq);
+  return [...new Set([...keys, ...inherited.map(({ runId }) => `r${runId}`)])];
 }
 
 function keysOfRecord(record: CommittedRecord): string[] {
@@ -161,7 +170,7 @@ export class Tail {
   /** The wanted records after a cursor in seq order, merged over the scope's lists. */
   *#after(scope: Scope, afterSeq: number): Generator<CommittedRecord> {
     const heads: { list: Deque<CommittedRecord>; index: number }[] = [];
-    for (const key of keysOf(scope)) {
+    for (const key of keysAfter(scope, afterSeq)) {
       const list = this.#lists.get(key);
       if (list === undefined) continue;
       const index = list.firstIndex((record) => endOf(record) > afterSeq);
@@ -178,7 +187,7 @@ export class Tail {
       const record = head.list.at(head.index)!;
       head.index++;
       if (head.index === head.list.length) heads.splice(next, 1);
-      if (matches(scope, record.lineage)) yield record;
+      if (matchesRecord(scope, record)) yield record;
     }
   }
 }

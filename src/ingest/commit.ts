@@ -26,8 +26,8 @@ import { insertRecords } from "../journal/records.ts";
 import type { Refusal } from "../journal/refusal.ts";
 import {
   findIdsInDeletion,
-  findRunIds,
   findRuns,
+  findRunsByKey,
   insertAncestors,
   insertLabels,
   upsertRuns,
@@ -164,7 +164,10 @@ class Group {
     }
     const rows = await findRuns(this.#tx, this.#namespaceId, [...wanted]);
     const forkKeys = rows.flatMap(({ fork_key: key }) => (key === null ? [] : [key]));
-    const sources = await findRunIds(this.#tx, this.#namespaceId, forkKeys);
+    const sources = new Map<number, string>();
+    for (const source of await findRunsByKey(this.#tx, this.#namespaceId, forkKeys)) {
+      sources.set(source.run_key, source.run_id);
+    }
     for (const row of rows) {
       const lineage = await lineages.get(this.#tx, row.namespace_id, row.run_key);
       const forkRunId = row.fork_key === null ? null : (sources.get(row.fork_key) ?? null);

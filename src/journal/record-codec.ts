@@ -155,6 +155,11 @@ export function skipItems(data: Uint8Array, skip: number): Uint8Array {
   return skip === 0 ? data : data.subarray(itemOffset(data, skip));
 }
 
+/** The bytes of a record's first `count` items; a view, not a copy. */
+export function takeItems(data: Uint8Array, count: number): Uint8Array {
+  return data.subarray(0, itemOffset(data, count));
+}
+
 /** Type of an encoded `Event`: its first field, since we have encoded it. */
 function typeOf(event: Uint8Array): string {
   const [length, start] = readVarint(event, 1);

@@ -83,23 +83,24 @@ export async function findIdsInDeletion(
   return found;
 }
 
-/** The ids of runs by their keys. */
-export async function findRunIds(
+/** Reads runs by their keys. */
+export async function findRunsByKey(
   db: Db,
   namespaceId: number,
   runKeys: readonly number[],
-): Promise<Map<number, string>> {
-  const ids = new Map<number, string>();
+): Promise<RunRow[]> {
+  const rows: RunRow[] = [];
   for (const chunk of chunks(runKeys)) {
-    const rows = await db
-      .selectFrom("runs")
-      .select(["run_key", "run_id"])
-      .where("namespace_id", "=", namespaceId)
-      .where("run_key", "in", chunk)
-      .execute();
-    for (const row of rows) ids.set(row.run_key, row.run_id);
+    rows.push(
+      ...(await db
+        .selectFrom("runs")
+        .selectAll()
+        .where("namespace_id", "=", namespaceId)
+        .where("run_key", "in", chunk)
+        .execute()),
+    );
   }
-  return ids;
+  return rows;
 }
 
 /** Runs that are RUNNING and have a greater key, oldest first, at most `limit`. */

@@ -178,6 +178,16 @@ export function findMarkedTrees(db: Db): Promise<MarkedTree[]> {
   return db.selectFrom("deletions").selectAll().execute();
 }
 
+/** Roots of a namespace's trees that are being deleted. */
+export async function findMarkedRoots(db: Db, namespaceId: number): Promise<number[]> {
+  const rows = await db
+    .selectFrom("deletions")
+    .select("root_key")
+    .where("namespace_id", "=", namespaceId)
+    .execute();
+  return rows.map((row) => row.root_key);
+}
+
 /** Deletes at most `limit` runs of a marked tree, its root last; returns how many. */
 export async function deleteRuns(tx: Db, tree: MarkedTree, limit: number): Promise<number> {
   const rows = await tx

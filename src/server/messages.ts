@@ -10,7 +10,7 @@ import {
   type SubscribeResponse,
   SubscribeResponseSchema,
 } from "../../gen/runlog/v1/subscribe_pb.js";
-import type { SubscriptionFrame } from "../delivery/subscription.ts";
+import type { SubscriptionFrame } from "../delivery/frames.ts";
 import type { IngestFrame } from "../ingest/ingest-stream.ts";
 import { describeRefusal } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";

@@ -10,7 +10,8 @@ import {
   type SubscribeService,
 } from "../../gen/runlog/v1/subscribe_pb.js";
 import { parseFilter } from "../delivery/filter.ts";
-import { type Stop, type Subscription, subscribe } from "../delivery/subscription.ts";
+import { subscribe } from "../delivery/subscribe.ts";
+import type { Stop, Subscription } from "../delivery/subscription.ts";
 import { checkNamespace, checkPlace } from "../ingest/validate.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import { type Limits, minProgressIntervalMs } from "../limits.ts";

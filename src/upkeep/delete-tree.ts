@@ -7,7 +7,7 @@ import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
 import { lockNamespace } from "../journal/namespaces.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
-import { findRunIds, findRuns } from "../journal/runs.ts";
+import { findRuns, findRunsByKey } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
 import {
   deleteRecords,
@@ -138,8 +138,8 @@ async function mark(
   }
   const { namespace_id: namespaceId, run_key: rootKey } = root;
   if (root.root_key !== rootKey) {
-    const ids = await findRunIds(tx, namespaceId, [root.root_key]);
-    const rootId = JSON.stringify(ids.get(root.root_key));
+    const [above] = await findRunsByKey(tx, namespaceId, [root.root_key]);
+    const rootId = JSON.stringify(above?.run_id);
     throw invalidField("root_run_id", `is not the root of its tree: that is ${rootId}`);
   }
   const running = await findRunningInTree(tx, namespaceId, rootKey);

@@ -15,14 +15,8 @@ import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
-import {
-  type Direction,
-  type PageBounds,
-  type RecordScope,
-  rangeAfter,
-  readPage,
-  type SeqRange,
-} from "../../src/journal/record-pages.ts";
+import type { Direction, PageBounds, RecordScope, SeqRange } from "../../src/journal/page-keys.ts";
+import { rangeAfter, readPage } from "../../src/journal/record-pages.ts";
 import type { Schema } from "../../src/journal/schema.ts";
 import { append, type Domain, domainOver, eventOf, openRun } from "../support/domain.ts";
 
@@ -323,7 +317,7 @@ describe("a page's cost", () => {
 
   it("is the same at the journal's beginning and at its end, for every scope", async () => {
     const scopes: Record<string, RecordScope> = {
-      all: { kind: "all" },
+      all: { kind: "all", exceptRoots: [] },
       tree: { kind: "tree", rootKey: large.tree },
       "100 run ids": { kind: "runs", runKeys: large.strangerKeys.slice(0, 100) },
     };

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
-import { type SubscriptionFrame, subscribe } from "../../src/delivery/subscription.ts";
+import type { SubscriptionFrame } from "../../src/delivery/frames.ts";
+import { subscribe } from "../../src/delivery/subscribe.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
 import type { Limits } from "../../src/limits.ts";
 import {

@@ -4,12 +4,9 @@ import { type Event, EventSchema, type SequencedEvent } from "../../gen/runlog/v
 import { RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import { EventBatchSchema } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { Scope } from "../../src/delivery/filter.ts";
-import {
-  type DeliveryOptions,
-  type Subscription,
-  type SubscriptionFrame,
-  subscribe,
-} from "../../src/delivery/subscription.ts";
+import type { SubscriptionFrame } from "../../src/delivery/frames.ts";
+import { subscribe } from "../../src/delivery/subscribe.ts";
+import type { DeliveryOptions, Subscription } from "../../src/delivery/subscription.ts";
 import { Tails } from "../../src/delivery/tail.ts";
 import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import { Committer } from "../../src/ingest/committer.ts";

@@ -1,12 +1,15 @@
 import assert from "node:assert/strict";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { type ErrorDetail, Reason } from "../../gen/runlog/v1/error_pb.js";
-import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy } from "../../gen/runlog/v1/subscribe_pb.js";
 import { append, eventsOf, finish, open, Stream, spec } from "../support/producer.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 import { collect, describeWire, refusalOf, type WireClient } from "../support/wire.ts";
+
+type Scope = NonNullable<MessageInitShape<typeof EventFilterSchema>["scope"]>;
 
 /** The shortest lease there is; a test waits for the record, never for the time. */
 const shortLease = { seconds: 1n, nanos: 0 };
@@ -244,6 +247,100 @@ describeWire("the life of a run", (wire) => {
     const again = await write("root", ["z"], { finish: succeeded });
     assert.equal(again.seq, after.latestSeq + 2n);
     assert.deepEqual(await factsOf("root"), ["runStarted", "event", "runFinished"]);
+  });
+
+  it("is kept for as long as its namespace says, counted from the end of its tree", async () => {
+    await write("old", ["a"], { finish: succeeded });
+    await write("running", ["a"]);
+    const gone = collect(
+      client.subscribe.subscribe({
+        filter: { scope: { case: "runIds", value: { runIds: ["old"] } } },
+      }),
+    );
+    const { namespace } = await client.admin.setRetention({
+      namespace: "default",
+      retention: { seconds: 1n, nanos: 0 },
+    });
+    assert.equal(namespace?.retention?.seconds, 1n);
+    await refuses(gone, Code.NotFound, Reason.RUN_NOT_FOUND);
+    const { runs } = await client.runs.listRuns({});
+    assert.deepEqual(
+      runs.map((run) => run.runId),
+      ["running"],
+    );
+    const unset = await client.admin.setRetention({ namespace: "default" });
+    assert.equal(unset.namespace?.retention, undefined);
+    const short = client.admin.setRetention({
+      namespace: "n",
+      retention: { seconds: 0n, nanos: 5 },
+    });
+    const detail = await refuses(short, Code.InvalidArgument, Reason.INVALID_FIELD);
+    assert.equal(detail.field, "retention");
+  });
+
+  it("ends the subscriptions to it when its tree is deleted, and leaves the others alone", async () => {
+    await write("gone", ["a"], { finish: succeeded });
+    await write("stays", ["b"]);
+    const scopes: Record<"run" | "family" | "other" | "all", Scope> = {
+      run: { case: "runIds", value: { runIds: ["gone"] } },
+      family: { case: "ancestor", value: { ancestorRunId: "gone", includeSelf: true } },
+      other: { case: "ancestor", value: { ancestorRunId: "stays", includeSelf: true } },
+      all: { case: "all", value: {} },
+    };
+    const abort = new AbortController();
+    const follow = async (scope: Scope) => {
+      const frames = client.subscribe
+        .subscribe({ filter: { scope } }, { signal: abort.signal })
+        [Symbol.asyncIterator]();
+      for (const expected of ["subscribed", "events", "caughtUp"]) {
+        assert.equal((await frames.next()).value?.frame.case, expected);
+      }
+      return frames;
+    };
+    const [run, family, other, all] = await Promise.all([
+      follow(scopes.run),
+      follow(scopes.family),
+      follow(scopes.other),
+      follow(scopes.all),
+    ]);
+    await client.admin.deleteTree({ rootRunId: "gone" });
+    await refuses(run!.next(), Code.NotFound, Reason.RUN_NOT_FOUND);
+    await refuses(family!.next(), Code.NotFound, Reason.RUN_NOT_FOUND);
+    // These had everything that was deleted, or never wanted it.
+    await write("stays", ["b", "c"], { create: undefined });
+    for (const frames of [other!, all!]) {
+      const { value } = await frames.next();
+      assert.equal(value?.frame.case === "events" && value.frame.value.events.at(-1)?.runSeq, 2n);
+    }
+    abort.abort();
+    await Promise.all([refusalOf(other!.next()), refusalOf(all!.next())]);
+
+    // Whoever was in the middle of it is told where the journal is whole again.
+    const resumed = (afterSeq: bigint) =>
+      collect(
+        client.subscribe.subscribe({
+          filter: { scope: scopes.all },
+          start: { case: "afterSeq", value: afterSeq },
+          stop: StopPolicy.CAUGHT_UP,
+        }),
+      );
+    const trimmed = await refuses(resumed(1n), Code.OutOfRange, Reason.CURSOR_TRIMMED);
+    assert.equal(trimmed.earliestSeq, 4n);
+    const page = client.subscribe.readEvents({ filter: { scope: scopes.all }, seq: 1n });
+    await refuses(page, Code.OutOfRange, Reason.CURSOR_TRIMMED);
+    for (const afterSeq of [0n, trimmed.earliestSeq - 1n]) {
+      const frames = await resumed(afterSeq);
+      const [first] = frames;
+      assert.ok(first?.frame.case === "subscribed");
+      assert.equal(first.frame.value.earliestSeq, 4n);
+      const records = frames.flatMap(({ frame }) =>
+        frame.case === "events" ? frame.value.events : [],
+      );
+      assert.deepEqual(
+        records.map((record) => record.seq),
+        [4n, 5n, 6n],
+      );
+    }
   });
 
   it("is counted in its namespace, and namespaces are listed by name, by pages", async () => {

@@ -1,0 +1,244 @@
+/**
+ * A subscription as a machine that is asked for its next frames. It holds no
+ * page between two steps, so one that nobody asks costs its cursor and its place
+ * among those who are woken.
+ *
+ *   starting  nothing was sent
+ *   reading   the cursor has not been seen at the end
+ *   idle      all that is durable was delivered: news go on, or the progress interval
+ *   starved   more is durable than may be delivered: a grant goes on, or a new filter
+ *   ended     by its stop policy
+ */
+import { invalidField, RefusedError } from "../journal/refusal.ts";
+import { findEarliestSeq } from "../journal/trees.ts";
+import type { Filter } from "./filter.ts";
+import { FilterReader } from "./filter-reader.ts";
+import { type SubscriptionFrame, takePage } from "./frames.ts";
+import { PageSource } from "./page-source.ts";
+import type { DeliveryOptions, Subscription } from "./subscription.ts";
+
+/** Frames of a step; one behind the other, in order. */
+export type FeedFrame =
+  | SubscriptionFrame
+  /** The last seq that the filter before decided. */
+  | { readonly t: "filter_changed"; readonly seq: number };
+
+/** What a step brought. */
+export interface FeedStep {
+  readonly frames: readonly FeedFrame[];
+  /** `more`: ask again at once. `wait`: ask again once it is woken, or after `tick`. */
+  readonly next: "more" | "wait" | "ended";
+}
+
+type State = "starting" | "reading" | "idle" | "starved" | "ended";
+
+/** Steps without a frame after which the subscriber is told how far that was. */
+const progressAfterSteps = 64;
+
+/** See the head of this file. */
+export class Feed {
+  readonly #options: DeliveryOptions;
+  readonly #subscription: Subscription;
+  readonly #source: PageSource;
+  readonly #wake: () => void;
+  #state: State = "starting";
+  #reader: FilterReader | undefined;
+  #unwatch: () => void;
+  #nextFilters: Filter[] = [];
+  /** Items that may still be delivered. */
+  #credit: number;
+  #cursor = 0;
+  /** The newest seq at the start: there the subscription has caught up. */
+  #latestSeq = 0;
+  #knownEndSeq = 0;
+  #isCaughtUp = false;
+  #isProgressDue = false;
+  #emptySteps = 0;
+
+  /**
+   * @param wake called when there may be something to ask for
+   * @param credit items that may be delivered before the first grant; Infinity: not limited
+   * @throws RefusedError where the subscription makes no sense
+   */
+  constructor(
+    options: DeliveryOptions,
+    subscription: Subscription,
+    wake: () => void,
+    credit = Number.POSITIVE_INFINITY,
+  ) {
+    checkTogether(subscription, subscription.filter);
+    const { journal, tails, limits } = options;
+    this.#options = options;
+    this.#subscription = subscription;
+    this.#wake = wake;
+    this.#credit = credit;
+    this.#source = new PageSource(journal, tails, subscription.namespace, limits);
+    this.#unwatch = this.#watch(subscription.filter);
+  }
+
+  /** Filters that have been asked for and are not in force yet. */
+  get pendingFilters(): number {
+    return this.#nextFilters.length;
+  }
+
+  /** Takes another filter: from the cursor on, at the next step. */
+  changeFilter(filter: Filter): void {
+    this.#nextFilters.push(filter);
+  }
+
+  /** Allows so many more items, where the subscription is limited. */
+  grant(count: number): void {
+    this.#credit = Math.min(this.#credit + count, Number.MAX_SAFE_INTEGER);
+    if (this.#state === "starved" && this.#credit > 0) this.#state = "reading";
+  }
+
+  /** The progress interval is over: the next step says how far the subscription is. */
+  tick(): void {
+    this.#isProgressDue = true;
+  }
+
+  /** Leaves those who are woken. */
+  close(): void {
+    this.#unwatch();
+  }
+
+  /**
+   * The next frames.
+   *
+   * @throws RefusedError where the subscription cannot start or go on
+   */
+  async step(): Promise<FeedStep> {
+    if (this.#state === "ended") return { frames: [], next: "ended" };
+    if (this.#state === "starting") return { frames: [await this.#start()], next: "more" };
+    if (this.#nextFilters.length > 0) return { frames: await this.#applyFilters(), next: "more" };
+    if (this.#state === "starved") return { frames: this.#progressIfDue([]), next: "wait" };
+    return this.#read(this.#reader!);
+  }
+
+  async #start(): Promise<FeedFrame> {
+    const { filter, allowMissing } = this.#subscription;
+    this.#reader = await FilterReader.open(this.#source, filter, allowMissing);
+    const { journal } = this.#options;
+    const { earliestSeq, latestSeq, afterSeq } = await this.#startSeqs();
+    this.#cursor = afterSeq;
+    this.#latestSeq = latestSeq;
+    this.#knownEndSeq = latestSeq;
+    this.#state = "reading";
+    return { t: "subscribed", journalId: journal.id, earliestSeq, latestSeq };
+  }
+
+  async #startSeqs(): Promise<{ earliestSeq: number; latestSeq: number; afterSeq: number }> {
+    const { journal } = this.#options;
+    const { filter, start, journalId } = this.#subscription;
+    if (journalId !== "" && journalId !== journal.id) {
+      throw new RefusedError({ reason: "journal_changed", journalId: journal.id });
+    }
+    const row = await this.#source.namespaceNow();
+    const { last_seq: latestSeq, trimmed_seq: trimmedSeq } = row ?? { last_seq: 0, trimmed_seq: 0 };
+    const afterSeq = start === "now" ? latestSeq : start.afterSeq;
+    if (afterSeq > latestSeq) throw new RefusedError({ reason: "cursor_ahead", latestSeq });
+    refuseTrimmed(filter, afterSeq, trimmedSeq);
+    const isWhole = row === undefined || trimmedSeq === 0;
+    const earliest = isWhole ? 1 : await findEarliestSeq(journal.db, row.namespace_id);
+    return { earliestSeq: earliest ?? latestSeq + 1, latestSeq, afterSeq };
+  }
+
+  async #applyFilters(): Promise<FeedFrame[]> {
+    const changes = this.#nextFilters;
+    this.#nextFilters = [];
+    const { allowMissing } = this.#subscription;
+    for (const filter of changes) {
+      checkTogether(this.#subscription, filter);
+      // Watched before it is read, so that no news are missed in between.
+      const unwatch = this.#watch(filter);
+      this.#unwatch();
+      this.#unwatch = unwatch;
+      this.#reader = await FilterReader.open(this.#source, filter, allowMissing);
+    }
+    this.#state = "reading";
+    return changes.map(() => ({ t: "filter_changed", seq: this.#cursor }));
+  }
+
+  async #read(reader: FilterReader): Promise<FeedStep> {
+    const { limits } = this.#options;
+    if (this.#isProgressDue) {
+      // Nobody woke us, which may be because a wake-up was lost: look for ourselves.
+      this.#knownEndSeq = await reader.endSeq(this.#cursor);
+    }
+    // Without credit one record tells whether there is something to wait for.
+    const maxRecords = Math.max(1, Math.min(limits.pageRecords, this.#credit));
+    const page = await reader.next(this.#cursor, this.#knownEndSeq, maxRecords);
+    const { types } = reader.filter;
+    const taken = takePage(page, this.#cursor, types, limits.frameBytes, this.#credit);
+    const frames: FeedFrame[] = [...taken.frames];
+    this.#credit -= taken.count;
+    this.#cursor = taken.upToSeq;
+    const isStarved = taken.upToSeq < page.upToSeq;
+    if (!this.#isCaughtUp && this.#cursor >= this.#latestSeq) {
+      this.#isCaughtUp = true;
+      frames.push({ t: "caught_up", seq: this.#cursor });
+      if (this.#subscription.stop === "caught_up") return this.#end(frames);
+    }
+    if (isStarved) {
+      this.#state = "starved";
+      return { frames: this.#progressIfDue(frames), next: "wait" };
+    }
+    if (!page.atEnd) return { frames: this.#progressIfLong(frames), next: "more" };
+    if (this.#subscription.stop === "finished") {
+      const finishedAt = await reader.finishedAt();
+      if (finishedAt !== undefined && finishedAt <= this.#cursor) return this.#end(frames);
+      if (finishedAt !== undefined) {
+        this.#knownEndSeq = finishedAt;
+        return { frames, next: "more" };
+      }
+    }
+    this.#state = "idle";
+    this.#emptySteps = 0;
+    return { frames: this.#progressIfDue(frames), next: "wait" };
+  }
+
+  #end(frames: readonly FeedFrame[]): FeedStep {
+    this.#state = "ended";
+    return { frames, next: "ended" };
+  }
+
+  #progressIfDue(frames: FeedFrame[]): FeedFrame[] {
+    const isDue = this.#isProgressDue;
+    this.#isProgressDue = false;
+    return isDue && frames.length === 0 ? [{ t: "progress", seq: this.#cursor }] : frames;
+  }
+
+  /** A filter that matches hardly anything moves on all the same. */
+  #progressIfLong(frames: FeedFrame[]): FeedFrame[] {
+    this.#emptySteps = frames.length === 0 ? this.#emptySteps + 1 : 0;
+    if (this.#emptySteps < progressAfterSteps) return frames;
+    this.#emptySteps = 0;
+    return [{ t: "progress", seq: this.#cursor }];
+  }
+
+  #watch({ scope }: Filter): () => void {
+    return this.#options.tails.of(this.#subscription.namespace).watch(scope, this.#wake);
+  }
+}
+
+/** @throws RefusedError where a filter and the rest of a subscription do not go together */
+function checkTogether({ stop, allowMissing }: Subscription, { scope }: Filter): void {
+  if (stop === "finished" && scope.kind === "all") {
+    throw invalidField("stop", "FINISHED needs an ancestor or run ids: a namespace never ends");
+  }
+  if (allowMissing && scope.kind === "runs" && scope.inherited !== undefined) {
+    const problem = "does not go with include_inherited: what a fork inherits lies before it";
+    throw invalidField("allow_missing", problem);
+  }
+}
+
+/**
+ * Refuses a cursor behind which something was deleted. Runs and families are
+ * there as a whole or not at all, and 0 asks for whatever is left.
+ *
+ * @throws RefusedError cursor_trimmed
+ */
+export function refuseTrimmed({ scope }: Filter, afterSeq: number, trimmedSeq: number): void {
+  if (scope.kind !== "all" || afterSeq === 0 || afterSeq >= trimmedSeq) return;
+  throw new RefusedError({ reason: "cursor_trimmed", earliestSeq: trimmedSeq + 1 });
+}

@@ -1,0 +1,43 @@
+/**
+ * One subscription on a stream of its own. Take the next page after the cursor,
+ * hand it over, move the cursor; where there is no page, wait for a wake-up or
+ * for the progress interval. History and live are the same loop.
+ *
+ * Between two frames it holds one page, so a subscriber that does not read
+ * costs that much and delays nobody.
+ */
+import { nextTurn } from "../turn.ts";
+import { Feed } from "./feed.ts";
+import type { SubscriptionFrame } from "./frames.ts";
+import type { DeliveryOptions, Subscription } from "./subscription.ts";
+import { Wakeup } from "./wakeup.ts";
+
+/**
+ * Delivers a subscription until it ends by itself or `signal` aborts; then the
+ * generator returns, and who aborted knows why.
+ *
+ * @throws RefusedError where the subscription cannot start or go on
+ */
+export async function* subscribe(
+  options: DeliveryOptions,
+  subscription: Subscription,
+  signal: AbortSignal,
+): AsyncGenerator<SubscriptionFrame> {
+  const wakeup = new Wakeup();
+  const feed = new Feed(options, subscription, wakeup.wake);
+  try {
+    while (!signal.aborted) {
+      wakeup.reset();
+      const { frames, next } = await feed.step();
+      for (const frame of frames) if (frame.t !== "filter_changed") yield frame;
+      if (next === "ended") return;
+      if (next === "more") {
+        if (frames.length === 0) await nextTurn();
+      } else if ((await wakeup.wait(subscription.progressIntervalMs, signal)) === "timeout") {
+        feed.tick();
+      }
+    }
+  } finally {
+    feed.close();
+  }
+}

@@ -1,0 +1,190 @@
+/**
+ * What pages of all scopes have in common: a page is bounded before it is read.
+ * Its keys and sizes come from an index, then its bytes by their keys.
+ */
+import type { Selectable } from "kysely";
+import type { Db, RecordsTable } from "./schema.ts";
+
+/** A record as a subscriber's page holds it. */
+export type RecordRow = Pick<
+  Selectable<RecordsTable>,
+  "last_seq" | "event_count" | "types" | "data"
+>;
+
+/** Whose records a page holds. Runs are named by their keys. */
+export type RecordScope =
+  /** Everything but these trees, which are being deleted. */
+  | { readonly kind: "all"; readonly exceptRoots: readonly number[] }
+  /** A tree: every record under this root. */
+  | { readonly kind: "tree"; readonly rootKey: number }
+  /** Descendants of a run inside a tree, by their distance from it. */
+  | {
+      readonly kind: "descendants";
+      readonly rootKey: number;
+      readonly ancestorKey: number;
+      readonly minDepth: number;
+      readonly maxDepth: number;
+    }
+  /** These runs, and of others the events at their beginning. */
+  | {
+      readonly kind: "runs";
+      readonly runKeys: readonly number[];
+      readonly beginnings?: readonly RunBeginning[];
+    };
+
+/** A run's events up to some point, without facts. */
+export interface RunBeginning {
+  readonly runKey: number;
+  /** Key of the last record; it may hold events behind the point. */
+  readonly lastKey: number;
+}
+
+/** Oldest first, or newest first. */
+export type Direction = "forward" | "backward";
+
+/** A range of records by the seqs at which they end. */
+export interface SeqRange {
+  /** Only records that end after this seq. */
+  readonly afterSeq: number;
+  /** Only records that end at or before this seq. */
+  readonly upToSeq: number;
+}
+
+/** Which part of a scope a page holds. */
+export interface PageBounds extends SeqRange {
+  readonly direction: Direction;
+  readonly maxRecords: number;
+  /** At least one record is returned, whatever its size. */
+  readonly maxBytes: number;
+  /**
+   * Whether a record with these types, one a line and none for a fact, is wanted;
+   * without it every one is.
+   */
+  readonly wants?: (types: string, runKey: number) => boolean;
+}
+
+/** A page. */
+export interface RecordPage {
+  /** In the order asked for. */
+  readonly records: readonly RecordRow[];
+  /**
+   * How far the page looked: every wanted record that ends between where it
+   * began and this seq, inclusive, is in it. The other end of the range where
+   * nothing is left.
+   */
+  readonly reachSeq: number;
+}
+
+/** All that differs between the directions. */
+export interface Course {
+  readonly order: "asc" | "desc";
+  /** Which of several places is met first. */
+  readonly first: "min" | "max";
+  /** The last seq of a range at which a record may end. */
+  readonly lastOf: (range: SeqRange) => number;
+  /** A range as far as a record's key, inclusive. */
+  readonly through: (key: number, range: SeqRange) => SeqRange;
+  /** A range from a record's key on, inclusive. */
+  readonly from: (key: number, range: SeqRange) => SeqRange;
+  /** A range behind a record's key. */
+  readonly past: (key: number, range: SeqRange) => SeqRange;
+}
+
+/** Both directions. */
+export const courses: Readonly<Record<Direction, Course>> = {
+  forward: {
+    order: "asc",
+    first: "min",
+    lastOf: ({ upToSeq }) => upToSeq,
+    through: (key, { afterSeq }) => ({ afterSeq, upToSeq: key }),
+    from: (key, { upToSeq }) => ({ afterSeq: key - 1, upToSeq }),
+    past: (key, { upToSeq }) => ({ afterSeq: key, upToSeq }),
+  },
+  backward: {
+    order: "desc",
+    first: "max",
+    lastOf: ({ afterSeq }) => afterSeq + 1,
+    through: (key, { upToSeq }) => ({ afterSeq: key - 1, upToSeq }),
+    from: (key, { afterSeq }) => ({ afterSeq, upToSeq: key }),
+    past: (key, { afterSeq }) => ({ afterSeq, upToSeq: key - 1 }),
+  },
+};
+
+/** Records of which one page looks at the types, where not every type is wanted. */
+const typeScanRecords = 2_048;
+
+/** A record's key, and what it weighs. */
+export interface Key {
+  readonly last_seq: number;
+  readonly size: number;
+}
+
+/** The keys of a namespace's records in a range. */
+export function keysIn(db: Db, namespaceId: number, { afterSeq, upToSeq }: SeqRange) {
+  return db
+    .selectFrom("records")
+    .select(["last_seq", "size"])
+    .where("namespace_id", "=", namespaceId)
+    .where("last_seq", ">", afterSeq)
+    .where("last_seq", "<=", upToSeq);
+}
+
+/** Keys that a page looks at. */
+export function maxKeys(bounds: PageBounds): number {
+  return bounds.wants === undefined ? bounds.maxRecords : typeScanRecords;
+}
+
+/** Leaves the keys of records that are wanted. What else they hold is not read. */
+async function wantedOf(
+  db: Db,
+  namespaceId: number,
+  keys: readonly Key[],
+  wants: NonNullable<PageBounds["wants"]>,
+): Promise<readonly Key[]> {
+  if (keys.length === 0) return keys;
+  const rows = await db
+    .selectFrom("records")
+    .select(["last_seq", "types", "run_key"])
+    .where("namespace_id", "=", namespaceId)
+    .where(
+      "last_seq",
+      "in",
+      keys.map((key) => key.last_seq),
+    )
+    .execute();
+  const wanted = new Set(
+    rows.filter((row) => wants(row.types, row.run_key)).map((row) => row.last_seq),
+  );
+  return keys.filter((key) => wanted.has(key.last_seq));
+}
+
+/** Cuts the keys at the page's size and reads the bytes of what is left. */
+export async function bytesOf(
+  db: Db,
+  namespaceId: number,
+  bounds: PageBounds,
+  keys: readonly Key[],
+): Promise<RecordPage> {
+  const { wants } = bounds;
+  const { order, lastOf } = courses[bounds.direction];
+  const rows = wants === undefined ? keys : await wantedOf(db, namespaceId, keys, wants);
+  let bytes = 0;
+  let taken = 0;
+  while (taken < rows.length && taken < bounds.maxRecords) {
+    bytes += rows[taken]!.size;
+    if (taken > 0 && bytes > bounds.maxBytes) break;
+    taken++;
+  }
+  // How far the keys reach, unless the page is full before.
+  const reachSeq = keys.length < maxKeys(bounds) ? lastOf(bounds) : keys.at(-1)!.last_seq;
+  if (taken === 0) return { records: [], reachSeq };
+  const wanted = rows.slice(0, taken).map((key) => key.last_seq);
+  const records = await db
+    .selectFrom("records")
+    .select(["last_seq", "event_count", "types", "data"])
+    .where("namespace_id", "=", namespaceId)
+    .where("last_seq", "in", wanted)
+    .orderBy("last_seq", order)
+    .execute();
+  return { records, reachSeq: taken < rows.length ? wanted[taken - 1]! : reachSeq };
+}

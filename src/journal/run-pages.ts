@@ -1,0 +1,99 @@
+/** Pages of runs that are named, and of the beginnings of others. */
+import { sql } from "kysely";
+import {
+  bytesOf,
+  courses,
+  keysIn,
+  maxKeys,
+  type PageBounds,
+  type RecordPage,
+  type RecordScope,
+  type SeqRange,
+} from "./page-keys.ts";
+import type { Db } from "./schema.ts";
+
+/**
+ * Reads runs together with the beginnings of others. A beginning has an end, so
+ * the range is read in parts: in each, a run belongs to the page as a whole or
+ * not at all, and what it recorded behind its beginning is never looked at.
+ */
+export function readRunsOrBeginnings(
+  db: Db,
+  namespaceId: number,
+  { runKeys, beginnings = [] }: Extract<RecordScope, { kind: "runs" }>,
+  bounds: PageBounds,
+): Promise<RecordPage> {
+  const part = firstPart(
+    beginnings.map(({ lastKey }) => lastKey),
+    bounds,
+  );
+  const own = new Set(runKeys);
+  const begun = beginnings
+    .filter(({ runKey, lastKey }) => lastKey > part.afterSeq && !own.has(runKey))
+    .map(({ runKey }) => runKey);
+  if (begun.length === 0) return readRuns(db, namespaceId, runKeys, { ...bounds, ...part });
+  const { wants = () => true } = bounds;
+  return readRuns(db, namespaceId, [...runKeys, ...begun], {
+    ...bounds,
+    ...part,
+    wants: (types, runKey) => (types !== "" || own.has(runKey)) && wants(types, runKey),
+  });
+}
+
+/** The part of a range that is read first, if it is divided behind these seqs. */
+function firstPart(dividers: readonly number[], { direction, ...range }: PageBounds): SeqRange {
+  const { afterSeq, upToSeq } = range;
+  const inside = dividers.filter((seq) => seq > afterSeq && seq < upToSeq);
+  return direction === "forward"
+    ? { afterSeq, upToSeq: Math.min(upToSeq, ...inside) }
+    : { afterSeq: Math.max(afterSeq, ...inside), upToSeq };
+}
+
+/**
+ * Merges runs: of each at most `share` keys are looked at, and the page ends
+ * at the first run whose share is used up, so that nothing is sorted that is
+ * not in this page or the next.
+ */
+export async function readRuns(
+  db: Db,
+  namespaceId: number,
+  runKeys: readonly number[],
+  bounds: PageBounds,
+): Promise<RecordPage> {
+  const { order, first, lastOf, through } = courses[bounds.direction];
+  if (runKeys.length === 0) return { records: [], reachSeq: lastOf(bounds) };
+  const share = Math.ceil((2 * maxKeys(bounds)) / runKeys.length) + 1;
+  const horizon = await db
+    .selectFrom((eb) =>
+      eb
+        .selectFrom("runs as k")
+        .select((sub) =>
+          sub
+            .selectFrom("records as r")
+            .select("r.last_seq")
+            .whereRef("r.namespace_id", "=", "k.namespace_id")
+            .whereRef("r.run_key", "=", "k.run_key")
+            .where("r.last_seq", ">", bounds.afterSeq)
+            .where("r.last_seq", "<=", bounds.upToSeq)
+            .orderBy("r.last_seq", order)
+            .limit(1)
+            .offset(share - 1)
+            .as("share_end"),
+        )
+        .where("k.namespace_id", "=", namespaceId)
+        .where("k.run_key", "in", runKeys)
+        .where("k.last_seq", ">", bounds.afterSeq)
+        .as("shares"),
+    )
+    .select((eb) => eb.fn[first]("share_end").as("seq"))
+    .executeTakeFirst();
+  const range = horizon?.seq == null ? bounds : through(horizon.seq, bounds);
+  const keys = await keysIn(db, namespaceId, range)
+    .where("run_key", "in", runKeys)
+    // An expression: ordered by the column, a planner may walk the namespace's
+    // records in that order and throw away all strangers'.
+    .orderBy(sql`last_seq + 0`, order)
+    .limit(maxKeys(bounds))
+    .execute();
+  return bytesOf(db, namespaceId, { ...bounds, ...range }, keys);
+}
