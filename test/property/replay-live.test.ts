@@ -1,20 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
-import type { SubscriptionFrame } from "../../src/delivery/frames.ts";
-import { subscribe } from "../../src/delivery/subscribe.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
-import type { Limits } from "../../src/limits.ts";
-import {
-  append,
-  type Domain,
-  domainOver,
-  eventOf,
-  openRun,
-  readAll,
-  recordsIn,
-  subscriptionTo,
-} from "../support/domain.ts";
+import { Consumer, deliverySettings } from "../support/consumer.ts";
+import { append, type Domain, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
 import { describeJournal } from "../support/journals.ts";
 import { isWanted, runCount, scopes, typeChoices, typeOf, type Wanted } from "../support/wanted.ts";
 
@@ -49,70 +37,6 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 2, arbitrary: fc.record({ kind: fc.constant("turns" as const), count: fc.nat(4) }) },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant("commit" as const) }) },
 );
-
-/** A consumer that stops, drops and resumes; its cursor moves as a client's does. */
-class Consumer {
-  readonly wanted: Wanted;
-  readonly received: SequencedEvent[] = [];
-  #cursor = 0;
-  #frames: AsyncGenerator<SubscriptionFrame> | undefined;
-  #stop = new AbortController();
-  #pending: Promise<void> | undefined;
-
-  constructor(wanted: Wanted) {
-    this.wanted = wanted;
-  }
-
-  attach(domain: Domain, stop: "never" | "caught_up" = "never"): void {
-    if (this.#frames !== undefined) return;
-    this.#stop = new AbortController();
-    const { scope, types } = this.wanted;
-    const start = { afterSeq: this.#cursor };
-    const subscription = subscriptionTo(scope, { start, stop }, types);
-    this.#frames = subscribe(domain, subscription, this.#stop.signal);
-  }
-
-  /** Asks for one more frame without waiting for it, as a consumer does that may stop reading. */
-  read(): void {
-    const frames = this.#frames;
-    if (frames === undefined || this.#pending !== undefined) return;
-    this.#pending = this.#take(frames).then(() => {
-      this.#pending = undefined;
-    });
-  }
-
-  async #take(frames: AsyncGenerator<SubscriptionFrame>): Promise<boolean> {
-    const { done, value: frame } = await frames.next();
-    if (done === true) return false;
-    const records = recordsIn(frame);
-    this.received.push(...records);
-    const last = records.at(-1);
-    if (last !== undefined) this.#cursor = Number(last.seq);
-    if (frame.t === "caught_up" || frame.t === "progress") this.#cursor = frame.seq;
-    return true;
-  }
-
-  /** Drops the stream; the last records were received and not kept, so the cursor is before them. */
-  async drop(forget = 0): Promise<void> {
-    this.#stop.abort();
-    await this.#pending;
-    await this.#frames?.return(undefined);
-    this.#frames = undefined;
-    if (forget === 0) return;
-    this.received.splice(-forget);
-    this.#cursor = Number(this.received.at(-1)?.seq ?? 0);
-  }
-
-  /** Resumes and reads all that is durable. */
-  async finish(domain: Domain): Promise<void> {
-    await this.drop();
-    this.attach(domain, "caught_up");
-    while (await this.#take(this.#frames!)) {
-      // Everything up to the end.
-    }
-    this.#frames = undefined;
-  }
-}
 
 async function runSteps(
   domain: Domain,
@@ -169,19 +93,8 @@ async function runSteps(
   return { consumers, sent };
 }
 
-const settings: Readonly<Record<string, Partial<Limits>>> = {
-  "with the usual limits": {},
-  "with a tail so small that every subscriber falls back to the journal": { tailBytes: 0 },
-  "with a tail of a few records, and pages and frames of a few": {
-    tailBytes: 1_500,
-    pageRecords: 3,
-    pageBytes: 600,
-    frameBytes: 200,
-  },
-};
-
 describeJournal("replay and live are one sequence", (open) => {
-  for (const [name, limits] of Object.entries(settings)) {
+  for (const [name, limits] of Object.entries(deliverySettings)) {
     it(`delivers every matching seq once, ascending, to whoever attaches, stops, drops and resumes, ${name}`, async () => {
       await fc.assert(
         fc.asyncProperty(

@@ -1,0 +1,92 @@
+/** A consumer of the domain, and the settings under which deliveries are tested. */
+import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { SubscriptionFrame } from "../../src/delivery/frames.ts";
+import { subscribe } from "../../src/delivery/subscribe.ts";
+import type { Limits } from "../../src/limits.ts";
+import { type Domain, recordsIn, subscriptionTo } from "./domain.ts";
+import type { Wanted } from "./wanted.ts";
+
+/** From the usual to a tail and pages of next to nothing. */
+export const deliverySettings: Readonly<Record<string, Partial<Limits>>> = {
+  "with the usual limits": {},
+  "with a tail so small that every subscriber falls back to the journal": { tailBytes: 0 },
+  "with a tail of a few records, and pages and frames of a few": {
+    tailBytes: 1_500,
+    pageRecords: 3,
+    pageBytes: 600,
+    frameBytes: 200,
+  },
+};
+
+/** A consumer that stops, drops and resumes; its cursor moves as a client's does. */
+export class Consumer {
+  readonly wanted: Wanted;
+  readonly received: SequencedEvent[] = [];
+  #cursor = 0;
+  #frames: AsyncGenerator<SubscriptionFrame> | undefined;
+  #stop = new AbortController();
+  #pending: Promise<void> | undefined;
+
+  readonly #allowMissing: boolean;
+
+  /** @param allowMissing whether it may attach before its runs exist */
+  constructor(wanted: Wanted, allowMissing = true) {
+    this.wanted = wanted;
+    this.#allowMissing = allowMissing;
+  }
+
+  /** Begins, or resumes, where it stands. */
+  attach(domain: Domain, stop: "never" | "caught_up" = "never"): void {
+    if (this.#frames !== undefined) return;
+    this.#stop = new AbortController();
+    const { scope, types } = this.wanted;
+    const start = { afterSeq: this.#cursor };
+    const subscription = subscriptionTo(
+      scope,
+      { start, stop, allowMissing: this.#allowMissing },
+      types,
+    );
+    this.#frames = subscribe(domain, subscription, this.#stop.signal);
+  }
+
+  /** Asks for one more frame without waiting for it, as a consumer does that may stop reading. */
+  read(): void {
+    const frames = this.#frames;
+    if (frames === undefined || this.#pending !== undefined) return;
+    this.#pending = this.#take(frames).then(() => {
+      this.#pending = undefined;
+    });
+  }
+
+  async #take(frames: AsyncGenerator<SubscriptionFrame>): Promise<boolean> {
+    const { done, value: frame } = await frames.next();
+    if (done === true) return false;
+    const records = recordsIn(frame);
+    this.received.push(...records);
+    const last = records.at(-1);
+    if (last !== undefined) this.#cursor = Number(last.seq);
+    if (frame.t === "caught_up" || frame.t === "progress") this.#cursor = frame.seq;
+    return true;
+  }
+
+  /** Drops the stream; the last records were received and not kept, so the cursor is before them. */
+  async drop(forget = 0): Promise<void> {
+    this.#stop.abort();
+    await this.#pending;
+    await this.#frames?.return(undefined);
+    this.#frames = undefined;
+    if (forget === 0) return;
+    this.received.splice(-forget);
+    this.#cursor = Number(this.received.at(-1)?.seq ?? 0);
+  }
+
+  /** Resumes and reads all that is durable. */
+  async finish(domain: Domain): Promise<void> {
+    await this.drop();
+    this.attach(domain, "caught_up");
+    while (await this.#take(this.#frames!)) {
+      // Everything up to the end.
+    }
+    this.#frames = undefined;
+  }
+}
