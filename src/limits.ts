@@ -98,6 +98,13 @@ export const limitSpecs = {
     why: "Each costs memory for as long as the stream lives; runs that have ended make room.",
     range: { min: 1, max: 1_000_000, beyond: "`QUOTA` for the run; open another stream" },
   },
+  maxSubscriptionsPerCall: {
+    unit: "count",
+    default: 10_000,
+    what: "subscriptions on one Watch call",
+    why: "Each costs some kilobytes for as long as the call lives; those that have ended make room.",
+    range: { min: 1, max: 1_000_000, beyond: "`QUOTA` for the subscription; make another call" },
+  },
   maxLabels: {
     unit: "count",
     default: 32,

@@ -145,7 +145,6 @@ export class Feed {
 
   async #applyFilters(): Promise<FeedFrame[]> {
     const changes = this.#nextFilters;
-    this.#nextFilters = [];
     const { allowMissing } = this.#subscription;
     for (const filter of changes) {
       checkTogether(this.#subscription, filter);
@@ -155,6 +154,7 @@ export class Feed {
       this.#unwatch = unwatch;
       this.#reader = await FilterReader.open(this.#source, filter, allowMissing);
     }
+    this.#nextFilters = [];
     this.#state = "reading";
     return changes.map(() => ({ t: "filter_changed", seq: this.#cursor }));
   }

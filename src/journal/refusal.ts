@@ -45,8 +45,7 @@ export type Refusal =
   | { readonly reason: "journal_changed"; readonly journalId: string }
   | { readonly reason: "quota"; readonly what: string; readonly limit: number }
   | { readonly reason: "draining" }
-  | { readonly reason: "journal_unavailable" }
-  | { readonly reason: "unimplemented"; readonly what: string };
+  | { readonly reason: "journal_unavailable" };
 
 /** Thrown by the domain for whatever the caller can act on. */
 export class RefusedError extends Error {
@@ -106,8 +105,6 @@ export function describeRefusal(refusal: Refusal): string {
       return "the server is going away: call again";
     case "journal_unavailable":
       return "the journal's database did not answer; nothing was acknowledged that is not durable: call again";
-    case "unimplemented":
-      return `${refusal.what} is not available in this version of runlog`;
   }
 }
 

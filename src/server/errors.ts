@@ -10,8 +10,8 @@ export type OnUnexpected = (error: unknown) => void;
 
 type Detail = MessageInitShape<typeof ErrorDetailSchema>;
 
-/** The code, and the detail without which a client could not act; unimplemented calls carry none. */
-function mapRefusal(refusal: Refusal): { code: Code; detail?: Detail } {
+/** The code, and the detail without which a client could not act. */
+function mapRefusal(refusal: Refusal): { code: Code; detail: Detail } {
   switch (refusal.reason) {
     case "invalid_field": {
       const { field, limit } = refusal;
@@ -80,14 +80,12 @@ function mapRefusal(refusal: Refusal): { code: Code; detail?: Detail } {
       return { code: Code.Unavailable, detail: { reason: Reason.DRAINING } };
     case "journal_unavailable":
       return { code: Code.Unavailable, detail: { reason: Reason.JOURNAL_UNAVAILABLE } };
-    case "unimplemented":
-      return { code: Code.Unimplemented };
   }
 }
 
 /** The detail of a refusal, for frames that carry it inside a stream. */
 export function toErrorDetail(refusal: Refusal): ErrorDetail {
-  return create(ErrorDetailSchema, mapRefusal(refusal).detail ?? {});
+  return create(ErrorDetailSchema, mapRefusal(refusal).detail);
 }
 
 /**
@@ -99,7 +97,7 @@ export function toConnectError(error: unknown, onUnexpected: OnUnexpected): Conn
   if (error instanceof RefusedError) {
     if (error.refusal.reason === "journal_unavailable") onUnexpected(error);
     const { code, detail } = mapRefusal(error.refusal);
-    const details = detail === undefined ? [] : [{ desc: ErrorDetailSchema, value: detail }];
+    const details = [{ desc: ErrorDetailSchema, value: detail }];
     return new ConnectError(describeRefusal(error.refusal), code, undefined, details);
   }
   // Nobody is left to read this status.

@@ -10,7 +10,7 @@ import { appendWindow } from "../ingest/append-window.ts";
 import { IngestStream } from "../ingest/ingest-stream.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import { toConnectError } from "./errors.ts";
-import { toIngestLimits, toIngestResponse } from "./messages.ts";
+import { goAwayReason, toIngestLimits, toIngestResponse } from "./messages.ts";
 import { drainingOf, type ServiceContext, unary } from "./service-context.ts";
 
 /** Implements IngestService. */
@@ -41,7 +41,7 @@ async function* ingest(
   const stream = new IngestStream({ committer, limits });
   const onAbort = () => stream.fail(ConnectError.from(call.signal.reason, Code.Canceled));
   call.signal.addEventListener("abort", onAbort);
-  const notDraining = draining.onStart(() => stream.goAway("this connection is going away"));
+  const notDraining = draining.onStart(() => stream.goAway(goAwayReason));
   const notEnding = draining.onDeadline(() =>
     stream.fail(new RefusedError({ reason: "draining" })),
   );

@@ -117,6 +117,9 @@ export function toIngestResponse(frame: IngestFrame, limits: Limits): IngestResp
 /** How a call's messages are written: JSON has to be decoded first, binary is copied. */
 export type MessageFormat = "binary" | "json";
 
+/** What a client is told when the server goes away. */
+export const goAwayReason = "this connection is going away";
+
 /** Field number of SubscribeResponse.events. */
 const eventsField = SubscribeResponseSchema.field.events.number;
 /** Protobuf's wire type of a length-delimited field. */

@@ -9,8 +9,7 @@ import {
 import { parseFilter } from "../delivery/filter.ts";
 import { type EventsRequest, readEvents } from "../delivery/read-events.ts";
 import { checkNamespace, checkPlace } from "../ingest/validate.ts";
-import { invalidField } from "../journal/refusal.ts";
-import { defaultPageSize, maxPageSize } from "../limits.ts";
+import { parsePageSize } from "./page-size.ts";
 import type { ServiceContext } from "./service-context.ts";
 
 /**
@@ -30,15 +29,11 @@ export async function readEventsPage(
 
 /** @throws RefusedError with the field at fault */
 function parseRequest(request: ReadEventsRequest): EventsRequest {
-  const { pageSize } = request;
-  if (pageSize > maxPageSize) {
-    throw invalidField("page_size", `is at most ${maxPageSize}`, maxPageSize);
-  }
   return {
     namespace: checkNamespace("namespace", request.namespace),
     filter: parseFilter("filter", request.filter),
     direction: request.backward ? "backward" : "forward",
     seq: checkPlace("seq", request.seq),
-    maxEvents: pageSize === 0 ? defaultPageSize : pageSize,
+    maxEvents: parsePageSize(request.pageSize),
   };
 }

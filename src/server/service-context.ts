@@ -4,7 +4,6 @@ import { createContextKey, type HandlerContext } from "@connectrpc/connect";
 import type { Tails } from "../delivery/tail.ts";
 import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
-import { RefusedError } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
 import type { Deletions } from "../upkeep/delete-tree.ts";
 import type { Retention } from "../upkeep/retention.ts";
@@ -43,12 +42,4 @@ export function unary<Req, Res>(
       throw toConnectError(error, context.onUnexpected);
     }
   };
-}
-
-/** A method that a later version brings. */
-export function notYet(context: ServiceContext, what: string): () => Promise<never> {
-  return () =>
-    Promise.reject(
-      toConnectError(new RefusedError({ reason: "unimplemented", what }), context.onUnexpected),
-    );
 }

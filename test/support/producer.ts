@@ -56,7 +56,7 @@ export class Stream {
   async *#requests(): AsyncGenerator<Request> {
     for (;;) {
       yield* this.#waiting.splice(0);
-      if (this.#isClosed) return;
+      if (this.#isClosed && this.#waiting.length === 0) return;
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
         if (this.#waiting.length > 0 || this.#isClosed) resolve();

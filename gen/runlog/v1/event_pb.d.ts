@@ -333,7 +333,8 @@ export declare type RunIdsScope = Message<"runlog.v1.RunIdsScope"> & {
 
   /**
    * For a run that is a fork, also the events that it inherits, in seq order
-   * and under their own run_id.
+   * and under their own run_id; not the facts about the runs that they are of.
+   * Over forks of forks too.
    *
    * @generated from field: bool include_inherited = 2;
    */

@@ -74,7 +74,7 @@ export declare type SubscribeRequest = Message<"runlog.v1.SubscribeRequest"> & {
 
   /**
    * Wait for an ancestor or run ids that do not exist yet, instead of
-   * NOT_FOUND.
+   * NOT_FOUND. Not with include_inherited: what a fork inherits lies before it.
    *
    * @generated from field: bool allow_missing = 7;
    */
@@ -259,7 +259,11 @@ export declare const ProgressSchema: GenMessage<Progress>;
  */
 export declare type WatchRequest = Message<"runlog.v1.WatchRequest"> & {
   /**
-   * Chosen by the consumer; unique on this call.
+   * Chosen by the consumer, from 1 on. A start under an id that is in use is
+   * answered by SubscriptionEnded with the field "subscription_id", and the
+   * subscription that has the id goes on; after its end an id may be used
+   * again. Other frames for an id that is not in use are ignored, since its end
+   * may have crossed them.
    *
    * @generated from field: uint32 subscription_id = 1;
    */
@@ -281,7 +285,8 @@ export declare type WatchRequest = Message<"runlog.v1.WatchRequest"> & {
   } | {
     /**
      * Changes the filter. Records up to the seq in FilterChanged were matched
-     * by the old filter, those after it by the new one.
+     * by the old filter, those after it by the new one. Each change is answered
+     * by one FilterChanged; a wrong one ends the subscription.
      *
      * @generated from field: runlog.v1.EventFilter change_filter = 3;
      */
@@ -297,7 +302,8 @@ export declare type WatchRequest = Message<"runlog.v1.WatchRequest"> & {
     case: "stop";
   } | {
     /**
-     * Allows this many more records, where the subscription is limited.
+     * Allows this many more records, where the subscription is limited. Grants
+     * add up. Frames without records cost none.
      *
      * @generated from field: uint32 grant = 5;
      */
@@ -595,7 +601,10 @@ export declare const SubscribeService: GenService<{
   },
   /**
    * Carries many subscriptions over one call, and changes their filters in
-   * place.
+   * place. What is wrong with one of them is told in its SubscriptionEnded, and
+   * the others go on; the call fails only for a frame that concerns none:
+   * INVALID_ARGUMENT. After the client has half-closed, the call ends with its
+   * last subscription.
    *
    * @generated from rpc runlog.v1.SubscribeService.Watch
    */

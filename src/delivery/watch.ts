@@ -1,0 +1,237 @@
+/**
+ * Many subscriptions on one call.
+ *
+ * Invariant: nothing is pushed. Subscriptions that have something to deliver
+ * stand in one queue; who writes the call takes the first, lets it do one step,
+ * writes what that brought, and puts it at the back if it has more. So one page
+ * is held at a time however many subscriptions there are, and a busy one is
+ * asked no more often than a quiet one that has news.
+ */
+import { type Refusal, RefusedError } from "../journal/refusal.ts";
+import { nextTurn } from "../turn.ts";
+import { Deque } from "./deque.ts";
+import { Feed, type FeedFrame } from "./feed.ts";
+import type { Filter } from "./filter.ts";
+import type { DeliveryOptions, Subscription } from "./subscription.ts";
+import { Wakeup } from "./wakeup.ts";
+
+/** A frame for the subscriber; `id` is the subscription's. */
+export type WatchFrame =
+  | { readonly t: "frame"; readonly id: number; readonly frame: FeedFrame }
+  /** Without a refusal it ended as asked. */
+  | { readonly t: "ended"; readonly id: number; readonly refusal: Refusal | undefined };
+
+/** Answers that may wait to be written before no more requests are taken. */
+const maxPendingAnswers = 1_024;
+
+/** One subscription. */
+interface Entry {
+  readonly id: number;
+  readonly feed: Feed;
+  readonly progressIntervalMs: number;
+  timer: NodeJS.Timeout | undefined;
+  isQueued: boolean;
+  /** Set once it is to end: as asked, or for a filter that makes no sense. */
+  ending: { readonly refusal: Refusal | undefined } | undefined;
+}
+
+/** See the head of this file. */
+export class Watch {
+  readonly #options: DeliveryOptions;
+  readonly #entries = new Map<number, Entry>();
+  readonly #ready = new Deque<Entry>();
+  /** Starts that were refused. */
+  readonly #refused = new Deque<WatchFrame>();
+  readonly #wakeup = new Wakeup();
+  /** Filters that were asked for and are not in force yet. */
+  #pendingChanges = 0;
+  #hasEnded = false;
+  #isOver = false;
+  #failure: { readonly error: unknown } | undefined;
+  #wakeReader: (() => void) | undefined;
+
+  constructor(options: DeliveryOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Starts a subscription. What is wrong with it is told as its end; the others
+   * go on, also the one that has the id already.
+   *
+   * @param credit items that may be delivered before the first grant; Infinity: not limited
+   * @param parse what to deliver; RefusedError where that makes no sense
+   */
+  start(id: number, parse: () => Subscription, credit: number): void {
+    try {
+      const { maxSubscriptionsPerCall: limit } = this.#options.limits;
+      if (this.#entries.has(id)) {
+        const problem = `${id} is in use on this call: choose another one`;
+        throw new RefusedError({ reason: "invalid_field", field: "subscription_id", problem });
+      }
+      if (this.#entries.size >= limit) {
+        const what = "subscriptions on one call: make another call";
+        throw new RefusedError({ reason: "quota", what, limit });
+      }
+      const subscription = parse();
+      const wake = () => this.#queue(entry);
+      const entry: Entry = {
+        id,
+        feed: new Feed(this.#options, subscription, wake, credit),
+        progressIntervalMs: subscription.progressIntervalMs,
+        timer: undefined,
+        isQueued: false,
+        ending: undefined,
+      };
+      this.#entries.set(id, entry);
+      this.#queue(entry);
+    } catch (error) {
+      if (!(error instanceof RefusedError)) throw error;
+      this.#refused.push({ t: "ended", id, refusal: error.refusal });
+      this.#wakeup.wake();
+    }
+  }
+
+  /**
+   * Changes a subscription's filter; one that has ended is left alone, since its
+   * end may be under way.
+   *
+   * @param parse the filter; RefusedError, which ends the subscription, where it makes no sense
+   */
+  changeFilter(id: number, parse: () => Filter): void {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return;
+    try {
+      entry.feed.changeFilter(parse());
+      this.#pendingChanges++;
+    } catch (error) {
+      if (!(error instanceof RefusedError)) throw error;
+      entry.ending ??= { refusal: error.refusal };
+    }
+    this.#queue(entry);
+  }
+
+  /** Allows a subscription so many more items. */
+  grant(id: number, count: number): void {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return;
+    entry.feed.grant(count);
+    this.#queue(entry);
+  }
+
+  /** Ends a subscription. */
+  stop(id: number): void {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return;
+    entry.ending ??= { refusal: undefined };
+    this.#queue(entry);
+  }
+
+  /** No more requests will come: the call ends with its last subscription. */
+  end(): void {
+    this.#hasEnded = true;
+    this.#wakeup.wake();
+  }
+
+  /** The requests have failed: so does the call. */
+  fail(error: unknown): void {
+    this.#failure ??= { error };
+    this.#wakeup.wake();
+  }
+
+  /** Resolves when another request may be taken, so that a client which does not read bounds itself. */
+  async untilRoom(): Promise<void> {
+    while (!this.#isOver && this.#refused.length + this.#pendingChanges > maxPendingAnswers) {
+      await new Promise<void>((resolve) => {
+        this.#wakeReader = resolve;
+      });
+    }
+  }
+
+  /**
+   * Yields the frames of all subscriptions, until they and the requests have
+   * ended, or `signal` aborts.
+   *
+   * @throws what the requests failed with, and whatever is no refusal
+   */
+  async *run(signal: AbortSignal): AsyncGenerator<WatchFrame> {
+    try {
+      while (!signal.aborted) {
+        this.#wakeup.reset();
+        if (this.#failure !== undefined) throw this.#failure.error;
+        const refused = this.#refused.shift();
+        if (refused !== undefined) {
+          yield refused;
+          this.#wakeReader?.();
+          continue;
+        }
+        const entry = this.#ready.shift();
+        if (entry !== undefined) {
+          entry.isQueued = false;
+          if (this.#entries.get(entry.id) === entry) yield* this.#step(entry);
+          this.#wakeReader?.();
+        } else if (this.#hasEnded && this.#entries.size === 0) {
+          return;
+        } else {
+          // Each subscription has a timer of its own.
+          await this.#wakeup.wait(longestWaitMs, signal);
+        }
+      }
+    } finally {
+      this.#isOver = true;
+      for (const entry of this.#entries.values()) this.#close(entry);
+      this.#wakeReader?.();
+    }
+  }
+
+  async *#step(entry: Entry): AsyncGenerator<WatchFrame> {
+    const { id, feed } = entry;
+    clearTimeout(entry.timer);
+    if (entry.ending !== undefined) {
+      yield this.#endOf(entry, entry.ending.refusal);
+      return;
+    }
+    try {
+      const { frames, next } = await feed.step();
+      for (const frame of frames) {
+        if (frame.t === "filter_changed") this.#pendingChanges--;
+        yield { t: "frame", id, frame };
+      }
+      if (next === "ended") {
+        yield this.#endOf(entry, undefined);
+      } else if (next === "more") {
+        if (frames.length === 0) await nextTurn();
+        this.#queue(entry);
+      } else {
+        entry.timer = setTimeout(() => {
+          feed.tick();
+          this.#queue(entry);
+        }, entry.progressIntervalMs);
+      }
+    } catch (error) {
+      if (!(error instanceof RefusedError)) throw error;
+      yield this.#endOf(entry, error.refusal);
+    }
+  }
+
+  #queue(entry: Entry): void {
+    if (entry.isQueued || this.#entries.get(entry.id) !== entry) return;
+    entry.isQueued = true;
+    this.#ready.push(entry);
+    this.#wakeup.wake();
+  }
+
+  #endOf(entry: Entry, refusal: Refusal | undefined): WatchFrame {
+    this.#close(entry);
+    this.#pendingChanges -= entry.feed.pendingFilters;
+    this.#entries.delete(entry.id);
+    return { t: "ended", id: entry.id, refusal };
+  }
+
+  #close(entry: Entry): void {
+    clearTimeout(entry.timer);
+    entry.feed.close();
+  }
+}
+
+/** A timer's longest wait. */
+const longestWaitMs = 2 ** 31 - 1;

@@ -1,0 +1,73 @@
+/** What a subscriber asks for, checked. */
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import type { HandlerContext } from "@connectrpc/connect";
+import { StopPolicy, type SubscribeRequest } from "../../gen/runlog/v1/subscribe_pb.js";
+import { parseFilter } from "../delivery/filter.ts";
+import type { Stop, Subscription } from "../delivery/subscription.ts";
+import { checkNamespace, checkPlace } from "../ingest/validate.ts";
+import { invalidField } from "../journal/refusal.ts";
+import { type Limits, minProgressIntervalMs } from "../limits.ts";
+import type { MessageFormat } from "./messages.ts";
+
+/** All of Connect's and gRPC's JSON content types end this way. */
+export function formatOf(call: HandlerContext): MessageFormat {
+  const contentType = call.requestHeader.get("content-type") ?? "";
+  return /[/+]json\b/.test(contentType) ? "json" : "binary";
+}
+
+const stops: Readonly<Record<number, Stop>> = {
+  [StopPolicy.UNSPECIFIED]: "never",
+  [StopPolicy.CAUGHT_UP]: "caught_up",
+  [StopPolicy.FINISHED]: "finished",
+};
+
+/**
+ * Checks a request.
+ *
+ * @param at the path of the request, as a prefix of its fields'
+ * @throws RefusedError with the field at fault
+ */
+export function parseSubscription(
+  at: string,
+  request: SubscribeRequest,
+  limits: Limits,
+): Subscription {
+  const { start } = request;
+  if (start.case === "fromNow" && !start.value) {
+    throw invalidField(`${at}from_now`, "is true, or left out for the beginning");
+  }
+  const stop = stops[request.stop];
+  if (stop === undefined) throw invalidField(`${at}stop`, `has no meaning as ${request.stop}`);
+  return {
+    namespace: checkNamespace(`${at}namespace`, request.namespace),
+    filter: parseFilter(`${at}filter`, request.filter),
+    start:
+      start.case === "fromNow"
+        ? "now"
+        : { afterSeq: start.case === "afterSeq" ? checkPlace(`${at}after_seq`, start.value) : 0 },
+    stop,
+    progressIntervalMs: progressInterval(at, request, limits),
+    allowMissing: request.allowMissing,
+    journalId: request.journalId,
+  };
+}
+
+/** A timer's longest wait, 2^31 - 1 ms; a longer interval is as good as this one. */
+const longestTimerMs = 2 ** 31 - 1;
+
+function progressInterval(
+  at: string,
+  { progressInterval: asked }: SubscribeRequest,
+  limits: Limits,
+): number {
+  if (asked === undefined) return limits.progressIntervalMs;
+  const ms = durationMs(asked);
+  if (ms < minProgressIntervalMs) {
+    throw invalidField(
+      `${at}progress_interval`,
+      `is at least ${minProgressIntervalMs} ms`,
+      minProgressIntervalMs,
+    );
+  }
+  return Math.min(ms, longestTimerMs);
+}

@@ -1,0 +1,36 @@
+/** What ends a subscriber's stream before it ends by itself: its client, or the server's way out. */
+import type { HandlerContext } from "@connectrpc/connect";
+import type { Draining } from "./draining.ts";
+import { drainingOf, type ServiceContext } from "./service-context.ts";
+
+/** One stream's end; close it with the stream. */
+export class StreamEnding {
+  readonly #abort = new AbortController();
+  readonly #draining: Draining;
+  readonly #call: HandlerContext;
+  readonly #onEnd = () => this.#abort.abort();
+  readonly #notDraining: () => void;
+
+  constructor(context: ServiceContext, call: HandlerContext) {
+    this.#call = call;
+    this.#draining = drainingOf(context, call);
+    call.signal.addEventListener("abort", this.#onEnd);
+    this.#notDraining = this.#draining.onStart(this.#onEnd);
+  }
+
+  /** Aborts at the end. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  /** Whether the server ended the stream. */
+  get isDraining(): boolean {
+    return this.#draining.started && this.#abort.signal.aborted;
+  }
+
+  /** Leaves those who are told. */
+  close(): void {
+    this.#call.signal.removeEventListener("abort", this.#onEnd);
+    this.#notDraining();
+  }
+}

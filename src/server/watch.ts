@@ -1,0 +1,104 @@
+/** SubscribeService.Watch over the domain. */
+import { create } from "@bufbuild/protobuf";
+import type { HandlerContext } from "@connectrpc/connect";
+import {
+  type StartSubscription,
+  SubscribeRequestSchema,
+  type WatchRequest,
+  type WatchResponse,
+  WatchResponseSchema,
+} from "../../gen/runlog/v1/subscribe_pb.js";
+import { parseFilter } from "../delivery/filter.ts";
+import { Watch, type WatchFrame } from "../delivery/watch.ts";
+import { describeRefusal, invalidField, RefusedError } from "../journal/refusal.ts";
+import { toConnectError, toErrorDetail } from "./errors.ts";
+import { goAwayReason, type MessageFormat, toSubscribeResponse } from "./messages.ts";
+import { formatOf, parseSubscription } from "./parse-subscription.ts";
+import type { ServiceContext } from "./service-context.ts";
+import { StreamEnding } from "./stream-ending.ts";
+
+/** Answers Watch. */
+export async function* watchCall(
+  context: ServiceContext,
+  requests: AsyncIterable<WatchRequest>,
+  call: HandlerContext,
+): AsyncGenerator<WatchResponse> {
+  const ending = new StreamEnding(context, call);
+  const format = formatOf(call);
+  const watch = new Watch(context);
+  // Owned by the watch: the end or the error of the requests is what it sees.
+  void take(context, requests, watch).then(
+    () => watch.end(),
+    (error: unknown) => watch.fail(error),
+  );
+  try {
+    for await (const frame of watch.run(ending.signal)) yield toWatchResponse(frame, format);
+    if (ending.isDraining) {
+      const goAway = { frame: { case: "goAway", value: { reason: goAwayReason } } } as const;
+      yield create(WatchResponseSchema, { frame: { case: "response", value: goAway } });
+      throw new RefusedError({ reason: "draining" });
+    }
+  } catch (error) {
+    throw toConnectError(error, context.onUnexpected);
+  } finally {
+    ending.close();
+  }
+}
+
+async function take(
+  { limits }: ServiceContext,
+  requests: AsyncIterable<WatchRequest>,
+  watch: Watch,
+): Promise<void> {
+  for await (const { subscriptionId: id, frame } of requests) {
+    if (id === 0) throw invalidField("subscription_id", "is from 1 on");
+    switch (frame.case) {
+      case "start": {
+        const { value: start } = frame;
+        const request = start.request ?? create(SubscribeRequestSchema);
+        watch.start(
+          id,
+          () => parseSubscription("start.request.", request, limits),
+          creditOf(start),
+        );
+        break;
+      }
+      case "changeFilter":
+        watch.changeFilter(id, () => parseFilter("change_filter", frame.value));
+        break;
+      case "stop":
+        watch.stop(id);
+        break;
+      case "grant":
+        watch.grant(id, frame.value);
+        break;
+      default:
+        throw invalidField("frame", "is missing: set start, change_filter, stop or grant");
+    }
+    await watch.untilRoom();
+  }
+}
+
+function creditOf({ initialGrant }: StartSubscription): number {
+  return initialGrant === 0 ? Number.POSITIVE_INFINITY : initialGrant;
+}
+
+function toWatchResponse(frame: WatchFrame, format: MessageFormat): WatchResponse {
+  const { id: subscriptionId } = frame;
+  if (frame.t === "ended") {
+    const { refusal } = frame;
+    const value =
+      refusal === undefined
+        ? {}
+        : { detail: toErrorDetail(refusal), message: describeRefusal(refusal) };
+    return create(WatchResponseSchema, { subscriptionId, frame: { case: "ended", value } });
+  }
+  const { frame: inner } = frame;
+  return create(WatchResponseSchema, {
+    subscriptionId,
+    frame:
+      inner.t === "filter_changed"
+        ? { case: "filterChanged", value: { seq: BigInt(inner.seq) } }
+        : { case: "response", value: toSubscribeResponse(inner, format) },
+  });
+}
