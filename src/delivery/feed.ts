@@ -88,6 +88,7 @@ export class Feed {
 
   /** Allows so many more items, where the subscription is limited. */
   grant(count: number): void {
+    if (this.#credit === Number.POSITIVE_INFINITY) return;
     this.#credit = Math.min(this.#credit + count, Number.MAX_SAFE_INTEGER);
     if (this.#state === "starved" && this.#credit > 0) this.#state = "reading";
   }
@@ -217,7 +218,9 @@ export class Feed {
   }
 
   #watch({ scope }: Filter): () => void {
-    return this.#options.tails.of(this.#subscription.namespace).watch(scope, this.#wake);
+    const tail = this.#options.tails.of(this.#subscription.namespace);
+    // A function of its own each time: leaving by one filter must not leave by the next.
+    return tail.watch(scope, () => this.#wake());
   }
 }
 
