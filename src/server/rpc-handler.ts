@@ -16,6 +16,7 @@ import {
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
 import { isConnectionLoss } from "./connection-loss.ts";
+import { writePlainMessage } from "./grpc-message.ts";
 import { withMessageDeadline } from "./message-deadline.ts";
 import type { PortRequest, RequestHandler } from "./port.ts";
 
@@ -57,6 +58,7 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
     // Without a body that is already parsed, it is bytes.
     const bytes = asked.body as AsyncIterable<Uint8Array>;
     const body = withMessageDeadline(bytes, isEnveloped, options.messageTimeoutMs);
+    writePlainMessage(response);
     handler({ ...asked, body })
       .then((answer) => universalResponseToNodeResponse(answer, response))
       .catch((error: unknown) => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { Code } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { type ErrorDetail, Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
@@ -247,6 +247,20 @@ describeWire("a producer with windows", (wire) => {
     assert.deepEqual(await list({ states: [RunState.CANCELLED, RunState.FAILED] }), ["run-7"]);
     const missing = await refusalOf(client.runs.listRuns({ ancestorRunId: "nobody" }));
     assert.equal(missing.detail?.reason, Reason.RUN_NOT_FOUND);
+  });
+
+  it("reads what is wrong in plain words, whatever they are made of", async () => {
+    const runId = "a:b,c;d/e%3A?&=+$#";
+    const refused = await client.runs.getRun({ runId }).catch((error: unknown) => error);
+    assert.ok(refused instanceof ConnectError);
+    assert.equal(
+      refused.rawMessage,
+      `run ${JSON.stringify(runId)} does not exist: create it, or open it with a spec`,
+    );
+    const parents = { parentRunId: "x".repeat(129), displayName: "ü" };
+    const other = await client.runs.createRun({ spec: parents }).catch((error: unknown) => error);
+    assert.ok(other instanceof ConnectError);
+    assert.match(other.rawMessage, /^spec\.parent_run_id: is longer than 128 bytes$/);
   });
 
   it("of another namespace sees nothing of this one", async () => {
