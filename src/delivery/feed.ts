@@ -178,7 +178,10 @@ export class Feed {
     if (!this.#isCaughtUp && this.#cursor >= this.#latestSeq) {
       this.#isCaughtUp = true;
       frames.push({ t: "caught_up", seq: this.#cursor });
-      if (this.#subscription.stop === "caught_up") return this.#end(frames);
+      if (this.#subscription.stop === "caught_up") {
+        await reader.check(this.#cursor);
+        return this.#end(frames);
+      }
     }
     if (isStarved) {
       this.#state = "starved";

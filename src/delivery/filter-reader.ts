@@ -2,10 +2,10 @@
  * Reads what a filter wants, page by page, and notices what is deleted
  * meanwhile: whole trees are, so a subscriber in the middle of one is told.
  *
- * Invariant: a page that is handed over has no holes. The count of deletions is
- * read before a page and after it; where it has changed, the page is read again.
+ * Invariant: a page that has holes is followed by an error, before another page
+ * and before the end. The count of deletions is read with the end of the journal,
+ * before each page; where it is the same before the next one, there are none.
  */
-import type { NamespaceRow } from "../journal/namespaces.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import type { Filter } from "./filter.ts";
 import type { Page, PageSource, ScopeStanding } from "./page-source.ts";
@@ -15,9 +15,11 @@ export class FilterReader {
   /** With what its forks inherit. */
   readonly filter: Filter;
   readonly #source: PageSource;
-  /** The runs that the scope names and that have been seen, by id; a key that is not known is 0. */
+  /** The keys of the runs that the scope names and that have been seen, by their ids. */
   readonly #known = new Map<string, number>();
   #deletionCount: number;
+  /** The cursor before the last page out of the journal, until it is known to be whole. */
+  #uncertainSeq: number | undefined;
 
   private constructor(source: PageSource, filter: Filter, standing: ScopeStanding) {
     this.#source = source;
@@ -51,17 +53,29 @@ export class FilterReader {
    *   deleted that lies after the cursor
    */
   async next(afterSeq: number, knownEndSeq: number, maxRecords: number): Promise<Page> {
-    for (;;) {
-      const page = await this.#source.next(this.filter, afterSeq, knownEndSeq, maxRecords);
-      if (page.deletionCount === undefined) {
-        this.#learn(page);
-        return page;
-      }
-      const now = await this.#source.namespaceNow();
-      if (now === undefined || now.deletion_count === this.#deletionCount) return page;
-      await this.#refuseDeleted(now, afterSeq);
-      this.#deletionCount = now.deletion_count;
+    const page = await this.#source.next(this.filter, afterSeq, knownEndSeq, maxRecords);
+    if (page.deletionCount === undefined) {
+      await this.check(afterSeq);
+      await this.#learn(page);
+      return page;
     }
+    if (page.deletionCount !== this.#deletionCount) {
+      await this.#refuseDeleted(this.#uncertainSeq ?? afterSeq);
+      this.#deletionCount = page.deletionCount;
+    }
+    this.#uncertainSeq = afterSeq;
+    // Runs that came to be after the beginning.
+    for (const run of page.runs ?? []) this.#known.set(run.run_id, run.run_key);
+    return page;
+  }
+
+  /**
+   * Makes sure that the last page had no holes.
+   *
+   * @throws RefusedError as `next` does
+   */
+  async check(afterSeq: number): Promise<void> {
+    if (this.#uncertainSeq !== undefined) await this.endSeq(afterSeq);
   }
 
   /**
@@ -73,9 +87,10 @@ export class FilterReader {
     const now = await this.#source.namespaceNow();
     if (now === undefined) return 0;
     if (now.deletion_count !== this.#deletionCount) {
-      await this.#refuseDeleted(now, afterSeq);
+      await this.#refuseDeleted(this.#uncertainSeq ?? afterSeq);
       this.#deletionCount = now.deletion_count;
     }
+    this.#uncertainSeq = undefined;
     return now.last_seq;
   }
 
@@ -84,33 +99,43 @@ export class FilterReader {
     return this.#source.finishedAt(this.filter.scope);
   }
 
-  async #refuseDeleted(now: NamespaceRow, afterSeq: number): Promise<void> {
+  async #refuseDeleted(afterSeq: number): Promise<void> {
     const { scope } = this.filter;
+    const { namespace, runs } = await this.#source.standingOf(scope);
     if (scope.kind === "all") {
-      if (now.trimmed_seq <= afterSeq) return;
-      throw new RefusedError({ reason: "cursor_trimmed", earliestSeq: now.trimmed_seq + 1 });
+      const trimmedSeq = namespace?.trimmed_seq ?? 0;
+      if (trimmedSeq <= afterSeq) return;
+      throw new RefusedError({ reason: "cursor_trimmed", earliestSeq: trimmedSeq + 1 });
     }
-    const { runs } = await this.#source.standingOf(scope);
     const keys = new Map(runs.map((run) => [run.run_id, run.run_key]));
     for (const [runId, known] of this.#known) {
       const key = keys.get(runId);
       // One that was created anew under the same id is another run.
-      if (key === undefined || (known !== 0 && key !== known)) {
-        throw new RefusedError({ reason: "run_not_found", runId });
-      }
+      if (key !== known) throw new RefusedError({ reason: "run_not_found", runId });
     }
-    for (const [runId, key] of keys) this.#known.set(runId, key);
   }
 
-  /** Remembers runs that came to be after the beginning and were seen in the tail alone. */
-  #learn({ records }: Page): void {
+  /** Looks up runs that came to be after the beginning, when the tail shows them for the first time. */
+  async #learn({ records }: Page): Promise<void> {
     const { scope } = this.filter;
     if (scope.kind === "all") return;
     const named = scope.kind === "runs" ? scope.runIds : [scope.ancestorId];
     if (this.#known.size >= named.length) return;
-    for (const { lineage } of records) {
-      const seen = scope.kind === "runs" ? lineage?.[0] : scope.ancestorId;
-      if (seen !== undefined && !this.#known.has(seen)) this.#known.set(seen, 0);
+    const seen = new Map<string, number>();
+    for (const { lineage = [], firstSeq } of records) {
+      const runId = scope.kind === "runs" ? lineage[0] : scope.ancestorId;
+      if (runId !== undefined && !this.#known.has(runId)) seen.set(runId, firstSeq);
+    }
+    if (seen.size === 0) return;
+    const { runs } = await this.#source.standingOf(scope);
+    const keys = new Map(runs.map((run) => [run.run_id, run.run_key]));
+    for (const [runId, seq] of seen) {
+      const key = keys.get(runId);
+      // A run begins before its records: one that begins later was created anew.
+      if (key === undefined || key > seq) {
+        throw new RefusedError({ reason: "run_not_found", runId });
+      }
+      this.#known.set(runId, key);
     }
   }
 }

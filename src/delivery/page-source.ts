@@ -39,6 +39,8 @@ export interface Page {
    * before it was read. One that was deleted meanwhile may have left holes.
    */
   readonly deletionCount?: number;
+  /** Set with it: the runs that the scope names, as far as they exist. */
+  readonly runs?: readonly RunRow[];
 }
 
 /** What there is of a scope. */
@@ -71,6 +73,8 @@ export interface Snapshot {
   readonly endSeq: number;
   /** Trees of it that had been deleted by then. */
   readonly deletionCount: number;
+  /** The runs that the scope names, as far as they exist. */
+  readonly runs: readonly RunRow[];
   /** Where the record ends that holds a seq up to endSeq. */
   endOfRecord(seq: number): Promise<number>;
   /** Reads a page. Of a record some events may be unwanted; one without a wanted event is left out. */
@@ -112,12 +116,14 @@ export class PageSource {
       return { records, upToSeq: cached.upToSeq, atEnd: records.length === 0 };
     }
     const snapshot = await this.snapshot(filter);
-    const { endSeq, deletionCount } = snapshot;
-    if (endSeq <= afterSeq) return { records: [], upToSeq: afterSeq, atEnd: true, deletionCount };
+    const { endSeq, deletionCount, runs } = snapshot;
+    if (endSeq <= afterSeq) {
+      return { records: [], upToSeq: afterSeq, atEnd: true, deletionCount, runs };
+    }
     const range = { afterSeq, upToSeq: endSeq };
     const { records, reachSeq } = await snapshot.read("forward", range, { maxRecords, maxBytes });
     const atEnd = reachSeq === endSeq && records.length === 0;
-    return { records, upToSeq: reachSeq, atEnd, deletionCount };
+    return { records, upToSeq: reachSeq, atEnd, deletionCount, runs };
   }
 
   /** Looks up the runs that a scope names. */
@@ -160,13 +166,16 @@ export class PageSource {
       last_seq: endSeq,
       deletion_count: deletionCount,
     } = namespace;
-    const stored = await this.#resolve(namespace, scope);
+    const named = namedIn(scope);
+    const runs = named.length === 0 ? [] : await findRuns(db, namespaceId, named);
+    const stored = await this.#resolve(namespace, scope, runs);
     if (stored === undefined) return emptySnapshot(endSeq, deletionCount);
     const wants =
       types === undefined ? {} : { wants: (named: string) => types.shareOf(named) !== "none" };
     return {
       endSeq,
       deletionCount,
+      runs,
       endOfRecord: async (seq) => (await findRecordEnd(db, namespaceId, seq)) ?? seq,
       async read(direction, range, size) {
         const bounds = { direction, ...range, ...size, ...wants };
@@ -181,16 +190,18 @@ export class PageSource {
   }
 
   /** The scope's runs by their keys; undefined while none of them exists. */
-  async #resolve(namespace: NamespaceRow, scope: Scope): Promise<RecordScope | undefined> {
-    const { db } = this.#journal;
-    const { namespace_id: namespaceId } = namespace;
+  async #resolve(
+    namespace: NamespaceRow,
+    scope: Scope,
+    runs: readonly RunRow[],
+  ): Promise<RecordScope | undefined> {
     if (scope.kind === "all") {
-      const hasDeletions = namespace.deletion_count > 0;
-      const exceptRoots = hasDeletions ? await findMarkedRoots(db, namespaceId) : [];
+      const { namespace_id: namespaceId, deletion_count: deletionCount } = namespace;
+      const { db } = this.#journal;
+      const exceptRoots = deletionCount > 0 ? await findMarkedRoots(db, namespaceId) : [];
       return { kind: "all", exceptRoots };
     }
     if (scope.kind === "runs") {
-      const runs = await findRuns(db, namespaceId, scope.runIds);
       if (runs.length === 0) return undefined;
       const beginnings = (scope.inherited ?? []).map(({ runKey, recordEndSeq }) => ({
         runKey,
@@ -198,7 +209,7 @@ export class PageSource {
       }));
       return { kind: "runs", runKeys: runs.map((run) => run.run_key), beginnings };
     }
-    const [ancestor] = await findRuns(db, namespaceId, [scope.ancestorId]);
+    const [ancestor] = runs;
     if (ancestor === undefined) return undefined;
     const { includeSelf, maxDepth } = scope;
     if (ancestor.depth === 0 && includeSelf && maxDepth === Number.POSITIVE_INFINITY) {
@@ -275,6 +286,7 @@ function emptySnapshot(endSeq: number, deletionCount: number): Snapshot {
   return {
     endSeq,
     deletionCount,
+    runs: [],
     endOfRecord: (seq) => Promise.resolve(seq),
     read: (direction, { afterSeq, upToSeq }) =>
       Promise.resolve({ records: [], reachSeq: direction === "forward" ? upToSeq : afterSeq + 1 }),

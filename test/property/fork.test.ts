@@ -182,6 +182,7 @@ describeJournal("a fork with what it inherits", (open) => {
             const { runs, consumers } = await runSteps(domain, steps);
             const everything = await readAll(store.journal);
             for (const { consumer: last, runs: chosen } of consumers) {
+              assert.equal(last.failure, undefined);
               const { scope, types: patterns } = last.wanted;
               const types = TypeFilter.parse("event_types", patterns);
               const history = historyOf(runs, chosen);

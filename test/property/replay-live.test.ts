@@ -126,6 +126,7 @@ describeJournal("replay and live are one sequence", (open) => {
                 "everything that was appended is durable",
               );
               for (const consumer of consumers) {
+                assert.equal(consumer.failure, undefined);
                 const expected = everything.filter((record) =>
                   isWanted(consumer.wanted, record, parents),
                 );

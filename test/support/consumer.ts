@@ -2,6 +2,7 @@
 import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
 import type { SubscriptionFrame } from "../../src/delivery/frames.ts";
 import { subscribe } from "../../src/delivery/subscribe.ts";
+import { RefusedError } from "../../src/journal/refusal.ts";
 import type { Limits } from "../../src/limits.ts";
 import { type Domain, recordsIn, subscriptionTo } from "./domain.ts";
 import type { Wanted } from "./wanted.ts";
@@ -22,6 +23,8 @@ export const deliverySettings: Readonly<Record<string, Partial<Limits>>> = {
 export class Consumer {
   readonly wanted: Wanted;
   readonly received: SequencedEvent[] = [];
+  /** Why it cannot go on, once it was told so. */
+  failure: RefusedError | undefined;
   #cursor = 0;
   #frames: AsyncGenerator<SubscriptionFrame> | undefined;
   #stop = new AbortController();
@@ -37,7 +40,7 @@ export class Consumer {
 
   /** Begins, or resumes, where it stands. */
   attach(domain: Domain, stop: "never" | "caught_up" = "never"): void {
-    if (this.#frames !== undefined) return;
+    if (this.#frames !== undefined || this.failure !== undefined) return;
     this.#stop = new AbortController();
     const { scope, types } = this.wanted;
     const start = { afterSeq: this.#cursor };
@@ -59,7 +62,11 @@ export class Consumer {
   }
 
   async #take(frames: AsyncGenerator<SubscriptionFrame>): Promise<boolean> {
-    const { done, value: frame } = await frames.next();
+    const { done, value: frame } = await frames.next().catch((error: unknown) => {
+      if (!(error instanceof RefusedError)) throw error;
+      this.failure = error;
+      return { done: true, value: undefined } as const;
+    });
     if (done === true) return false;
     const records = recordsIn(frame);
     this.received.push(...records);
@@ -80,11 +87,21 @@ export class Consumer {
     this.#cursor = Number(this.received.at(-1)?.seq ?? 0);
   }
 
+  /** Reads on, without resuming, until nothing comes within some turns of the event loop. */
+  async readOn(): Promise<void> {
+    for (let turns = 0; turns < 30 && this.failure === undefined; turns++) {
+      const { length } = this.received;
+      this.read();
+      await new Promise((resolve) => setImmediate(resolve));
+      if (this.received.length > length) turns = 0;
+    }
+  }
+
   /** Resumes and reads all that is durable. */
   async finish(domain: Domain): Promise<void> {
     await this.drop();
     this.attach(domain, "caught_up");
-    while (await this.#take(this.#frames!)) {
+    while (this.#frames !== undefined && (await this.#take(this.#frames))) {
       // Everything up to the end.
     }
     this.#frames = undefined;
