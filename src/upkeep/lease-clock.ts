@@ -37,8 +37,10 @@ export interface LeaseClockOptions {
 export class LeaseClock {
   readonly #options: LeaseClockOptions;
   readonly #stopping = new AbortController();
+  readonly #underWay = new Set<Promise<void>>();
+  /** Whether the runs that were RUNNING at the start have their leases. */
+  #scan: "due" | "under way" | "done" = "due";
   #timer: NodeJS.Timeout | undefined;
-  #working: Promise<unknown> = Promise.resolve();
 
   constructor(options: LeaseClockOptions) {
     this.#options = options;
@@ -47,26 +49,30 @@ export class LeaseClock {
   /** Begins the lease of every run that is RUNNING and not held, and starts the clock. */
   start(): void {
     let lastMs = performance.now();
-    this.#timer = setInterval(() => {
+    const step = () => {
       const nowMs = performance.now();
       const elapsedMs = Math.min(nowMs - lastMs, maxStepMs);
       lastMs = nowMs;
-      const lapsed = this.#options.leases.advance(elapsedMs);
-      if (lapsed.length > 0) this.#do(Promise.all(lapsed.map((run) => this.#lose(run))));
-    }, stepMs);
-    this.#do(this.#startLeases());
+      for (const run of this.#options.leases.advance(elapsedMs)) this.#do(this.#lose(run));
+      // Tried again where the database did not answer.
+      if (this.#scan === "due") this.#do(this.#startLeases());
+    };
+    this.#timer = setInterval(step, stepMs);
+    step();
   }
 
   /** Stops the clock; resolves when nothing is under way any more. */
   async stop(): Promise<void> {
     clearInterval(this.#timer);
     this.#stopping.abort();
-    await this.#working;
+    await Promise.all(this.#underWay);
   }
 
-  #do(work: Promise<unknown>): void {
-    const caught = work.catch(this.#options.onFailure);
-    this.#working = Promise.all([this.#working, caught]);
+  #do(work: Promise<void>): void {
+    const settled = work.catch(this.#options.onFailure).finally(() => {
+      this.#underWay.delete(settled);
+    });
+    this.#underWay.add(settled);
   }
 
   async #lose(run: UnheldRun): Promise<void> {
@@ -75,11 +81,22 @@ export class LeaseClock {
     } catch (error) {
       // A database that did not take this took no producer's open either.
       this.#options.leases.start(run);
-      this.#options.onFailure(error);
+      throw error;
     }
   }
 
   async #startLeases(): Promise<void> {
+    this.#scan = "under way";
+    try {
+      await this.#scanRunning();
+      this.#scan = "done";
+    } catch (error) {
+      this.#scan = "due";
+      throw error;
+    }
+  }
+
+  async #scanRunning(): Promise<void> {
     const { journal, committer, leases, defaultLeaseMs } = this.#options;
     const { signal } = this.#stopping;
     for await (const { namespace_id: namespaceId, name: namespace } of eachNamespace(journal.db)) {

@@ -5,6 +5,7 @@
  *   gRPC      @grpc/grpc-js with the contract loaded from proto/ at run time
  *   gRPC      connect-node
  *   gRPC-Web  connect-node, HTTP/1.1
+ *   Connect   connect-node, HTTP/2 with JSON, in both directions
  *   Connect   connect-node, HTTP/1.1 with JSON
  */
 import { fileURLToPath } from "node:url";
@@ -111,6 +112,20 @@ const wires: readonly Wire[] = [
     async connect(baseUrl) {
       const transport = createGrpcWebTransport({ baseUrl, httpVersion: "1.1" });
       return overTransport(transport, () => undefined);
+    },
+  },
+  {
+    name: "Connect (HTTP/2, JSON)",
+    isBidirectional: true,
+    async connect(baseUrl) {
+      const sessionManager = new Http2SessionManager(baseUrl);
+      const transport = createConnectTransport({
+        baseUrl,
+        httpVersion: "2",
+        useBinaryFormat: false,
+        sessionManager,
+      });
+      return overTransport(transport, () => sessionManager.abort());
     },
   },
   {
