@@ -129,8 +129,8 @@ export const limitSpecs = {
   defaultLeaseMs: {
     unit: "milliseconds",
     default: 1 * minute,
-    what: "time that a run may be without a producer, unless its spec says",
-    why: "Long enough to reconnect in, short enough for those who wait for the run. Runs that wait in a queue, or whose producer sends a window now and then, give a longer lease themselves.",
+    what: "lease of runs whose spec has none",
+    why: "A run that has no producer for so long is lost: long enough to reconnect in, short enough for those who wait for the run. Runs that wait in a queue, or whose producer sends a window now and then, give a longer lease themselves.",
     range: { min: 1 * second, max: 30 * 24 * hour, beyond: "the run becomes LOST" },
   },
   messageTimeoutMs: {
