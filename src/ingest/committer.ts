@@ -7,6 +7,7 @@
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
+import { RefusedError } from "../journal/refusal.ts";
 import type { Db } from "../journal/schema.ts";
 import type { Limits } from "../limits.ts";
 import { nextTurn } from "../turn.ts";
@@ -112,6 +113,10 @@ export class Committer {
           onCommitted(result);
           resolve(result);
         } catch (error) {
+          // A refusal of `work` itself has rolled the transaction back.
+          const isRefusal =
+            error instanceof RefusedError && error.refusal.reason !== "journal_unavailable";
+          if (!isRefusal) this.#options.onUncertain(namespace);
           reject(error);
         }
       };

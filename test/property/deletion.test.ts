@@ -283,6 +283,38 @@ describeJournal("deleting trees", (open) => {
     });
   }
 
+  it("tells who is reading also where it is not known whether the deletion has begun", async () => {
+    const store = await open();
+    try {
+      let isLosing = false;
+      const journal: Journal = {
+        ...store.journal,
+        async write(work) {
+          const result = await store.journal.write(work);
+          if (isLosing) throw new RefusedError({ reason: "journal_unavailable" });
+          return result;
+        },
+      };
+      const domain = domainOver(journal);
+      const producer = await openRun(domain, "0.0");
+      const result = create(RunResultSchema, { state: RunState.SUCCEEDED });
+      await domain.committer.submit({
+        ...{ kind: "finish", namespace, runId: "0.0", producer },
+        ...{ lastRunSeq: 0, result },
+      });
+      const reading = new Consumer({ scope: { kind: "runs", runIds: ["0.0"] }, types: [] });
+      reading.attach(domain);
+      await reading.readOn();
+      assert.equal(reading.received.length, 2);
+      isLosing = true;
+      await assert.rejects(deletionsOver(domain).delete(namespace, "0.0"), RefusedError);
+      await reading.readOn();
+      assert.equal(reading.failure?.refusal.reason, "run_not_found");
+    } finally {
+      await store.remove();
+    }
+  });
+
   it("lets appends through between its steps, and gives the space back", async () => {
     const store = await open();
     try {
