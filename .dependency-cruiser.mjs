@@ -131,7 +131,10 @@ export default {
       severity: "error",
       comment: "A new folder in src/ needs its rule here.",
       from: {},
-      to: { path: "^src/[^/]+/", pathNot: "^src/(cli|client|delivery|ingest|journal|server|upkeep)/" },
+      to: {
+        path: "^src/[^/]+/",
+        pathNot: "^src/(cli|client|delivery|ingest|journal|server|upkeep)/",
+      },
     },
     { name: "no-cycles", severity: "error", from: {}, to: { circular: true } },
     { name: "no-unresolvable", severity: "error", from: {}, to: { couldNotResolve: true } },
