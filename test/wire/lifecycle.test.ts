@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { type ErrorDetail, Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
@@ -205,11 +206,19 @@ describeWire("the life of a run", (wire) => {
   it("begins its lease anew when the server comes back, whoever was RUNNING", async () => {
     await write("r", ["a"], { create: { ...spec, lease: shortLease } });
     client.close();
+    await server.drain();
+    const startedMs = Date.now();
     server = await server.restart();
     client = await wire.connect(server.url);
-    assert.equal((await client.runs.getRun({ runId: "r" })).run?.state, RunState.RUNNING);
-    assert.deepEqual(await factsOf("r"), ["runStarted", "event", "runFinished"]);
+    const records = await recordsOf("r");
+    assert.deepEqual(
+      records.map(({ record }) => record.case),
+      ["runStarted", "event", "runFinished"],
+    );
     assert.equal((await client.runs.getRun({ runId: "r" })).run?.state, RunState.LOST);
+    // The whole lease has passed since the start, however long that took.
+    const lostMs = timestampMs(records.at(-1)!.recordTime!);
+    assert.ok(lostMs >= startedMs + 1_000, `lost ${lostMs - startedMs} ms after the start`);
   });
 
   it("is deleted with its whole tree once that has ended, and its id is free again", async () => {
