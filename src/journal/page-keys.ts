@@ -3,6 +3,7 @@
  * Its keys and sizes come from an index, then its bytes by their keys.
  */
 import type { Selectable } from "kysely";
+import { padded } from "./lists.ts";
 import type { Db, RecordsTable } from "./schema.ts";
 
 /** A record as a subscriber's page holds it. */
@@ -146,11 +147,7 @@ async function wantedOf(
     .selectFrom("records")
     .select(["last_seq", "types", "run_key"])
     .where("namespace_id", "=", namespaceId)
-    .where(
-      "last_seq",
-      "in",
-      keys.map((key) => key.last_seq),
-    )
+    .where("last_seq", "in", padded(keys.map((key) => key.last_seq)))
     .execute();
   const wanted = new Set(
     rows.filter((row) => wants(row.types, row.run_key)).map((row) => row.last_seq),
@@ -183,7 +180,7 @@ export async function bytesOf(
     .selectFrom("records")
     .select(["last_seq", "event_count", "types", "data"])
     .where("namespace_id", "=", namespaceId)
-    .where("last_seq", "in", wanted)
+    .where("last_seq", "in", padded(wanted))
     .orderBy("last_seq", order)
     .execute();
   return { records, reachSeq: taken < rows.length ? wanted[taken - 1]! : reachSeq };

@@ -5,6 +5,7 @@
  * it is read, and whatever else the namespace holds.
  */
 import { readDescendants } from "./family-pages.ts";
+import { padded } from "./lists.ts";
 import {
   bytesOf,
   courses,
@@ -37,7 +38,8 @@ export async function readPage(
   switch (scope.kind) {
     case "all": {
       const { exceptRoots } = scope;
-      const some = exceptRoots.length === 0 ? all : all.where("root_key", "not in", exceptRoots);
+      const some =
+        exceptRoots.length === 0 ? all : all.where("root_key", "not in", padded(exceptRoots));
       return bytesOf(db, namespaceId, bounds, await some.execute());
     }
     case "tree": {

@@ -1,21 +1,14 @@
 /** Queries that append records, and that read one run's in its own order. */
 import type { Insertable, Selectable } from "kysely";
+import { powers } from "./lists.ts";
 import type { Db, RecordsTable } from "./schema.ts";
 
 /** A record to be appended. */
 export type NewRecord = Insertable<RecordsTable>;
 
-/** Rows for one insert: 9 columns each stay below SQLite's 32,766 parameters. */
-const chunkRows = 500;
-
 /** Appends records. */
 export async function insertRecords(tx: Db, records: readonly NewRecord[]): Promise<void> {
-  for (let i = 0; i < records.length; i += chunkRows) {
-    await tx
-      .insertInto("records")
-      .values(records.slice(i, i + chunkRows))
-      .execute();
-  }
+  for (const part of powers(records)) await tx.insertInto("records").values(part).execute();
 }
 
 /** A run's record of events, with the place in the run's own order. */

@@ -1,5 +1,6 @@
 /** Pages of runs that are named, and of the beginnings of others. */
 import { sql } from "kysely";
+import { padded } from "./lists.ts";
 import {
   bytesOf,
   courses,
@@ -81,7 +82,7 @@ export async function readRuns(
             .as("share_end"),
         )
         .where("k.namespace_id", "=", namespaceId)
-        .where("k.run_key", "in", runKeys)
+        .where("k.run_key", "in", padded(runKeys))
         .where("k.last_seq", ">", bounds.afterSeq)
         .as("shares"),
     )
@@ -89,7 +90,7 @@ export async function readRuns(
     .executeTakeFirst();
   const range = horizon?.seq == null ? bounds : through(horizon.seq, bounds);
   const keys = await keysIn(db, namespaceId, range)
-    .where("run_key", "in", runKeys)
+    .where("run_key", "in", padded(runKeys))
     // An expression: ordered by the column, a planner may walk the namespace's
     // records in that order and throw away all strangers'.
     .orderBy(sql`last_seq + 0`, order)

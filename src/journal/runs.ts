@@ -11,6 +11,7 @@ import {
   sql,
 } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import { padded, parts, powers } from "./lists.ts";
 import type { Db, RunsTable, Schema } from "./schema.ts";
 
 /** A run as stored. */
@@ -19,15 +20,6 @@ export type RunRow = Selectable<RunsTable>;
 export interface RunView extends RunRow {
   readonly root_run_id: string;
   readonly fork_run_id: string | null;
-}
-
-/** Rows for one multi-row statement: 24 columns each stay below SQLite's 32,766 parameters. */
-const chunkRows = 500;
-
-function chunks<T>(items: readonly T[]): T[][] {
-  const out: T[][] = [];
-  for (let i = 0; i < items.length; i += chunkRows) out.push(items.slice(i, i + chunkRows));
-  return out;
 }
 
 /** Whether a run's tree is not being deleted; `run` is the table's name in the query. */
@@ -45,13 +37,13 @@ export async function findRuns(
   runIds: readonly string[],
 ): Promise<RunRow[]> {
   const rows: RunRow[] = [];
-  for (const chunk of chunks(runIds)) {
+  for (const part of parts(runIds)) {
     rows.push(
       ...(await db
         .selectFrom("runs")
         .selectAll()
         .where("namespace_id", "=", namespaceId)
-        .where("run_id", "in", chunk)
+        .where("run_id", "in", padded(part))
         .where(isLive("runs"))
         .execute()),
     );
@@ -66,7 +58,7 @@ export async function findIdsInDeletion(
   runIds: readonly string[],
 ): Promise<Set<string>> {
   const found = new Set<string>();
-  for (const chunk of chunks(runIds)) {
+  for (const part of parts(runIds)) {
     const rows = await tx
       .selectFrom("runs")
       .innerJoin("deletions as d", (join) =>
@@ -76,7 +68,7 @@ export async function findIdsInDeletion(
       )
       .select("runs.run_id")
       .where("runs.namespace_id", "=", namespaceId)
-      .where("runs.run_id", "in", chunk)
+      .where("runs.run_id", "in", padded(part))
       .execute();
     for (const row of rows) found.add(row.run_id);
   }
@@ -90,13 +82,13 @@ export async function findRunsByKey(
   runKeys: readonly number[],
 ): Promise<RunRow[]> {
   const rows: RunRow[] = [];
-  for (const chunk of chunks(runKeys)) {
+  for (const part of parts(runKeys)) {
     rows.push(
       ...(await db
         .selectFrom("runs")
         .selectAll()
         .where("namespace_id", "=", namespaceId)
-        .where("run_key", "in", chunk)
+        .where("run_key", "in", padded(part))
         .execute()),
     );
   }
@@ -155,10 +147,10 @@ export async function noteCancel(
 
 /** Writes runs as they are now: new ones are created, others get their mutable columns. */
 export async function upsertRuns(tx: Db, runs: readonly Insertable<RunsTable>[]): Promise<void> {
-  for (const chunk of chunks(runs)) {
+  for (const part of powers(runs)) {
     await tx
       .insertInto("runs")
-      .values(chunk)
+      .values(part)
       .onConflict((conflict) =>
         conflict.columns(["namespace_id", "run_key"]).doUpdateSet((eb) => ({
           epoch: eb.ref("excluded.epoch"),

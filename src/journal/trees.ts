@@ -6,6 +6,7 @@
  */
 import { sql } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import { padded } from "./lists.ts";
 import { type NamespaceRow, updateNamespace } from "./namespaces.ts";
 import type { Db } from "./schema.ts";
 
@@ -204,7 +205,7 @@ export async function deleteRuns(tx: Db, tree: MarkedTree, limit: number): Promi
     await tx
       .deleteFrom(table)
       .where("namespace_id", "=", tree.namespace_id)
-      .where("run_key", "in", runKeys)
+      .where("run_key", "in", padded(runKeys))
       .execute();
   }
   return runKeys.length;
@@ -242,7 +243,7 @@ export async function deleteRecords(
     await tx
       .deleteFrom("records")
       .where("namespace_id", "=", tree.namespace_id)
-      .where("last_seq", "in", seqs)
+      .where("last_seq", "in", padded(seqs))
       .execute();
   }
   return { rows: seqs.length, items };
