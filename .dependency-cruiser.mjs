@@ -34,7 +34,16 @@ export default {
       own,
       gen,
       quietNode,
-      ...packages("@bufbuild/protobuf", "better-sqlite3", "kysely", "pg", "pino", "uuid"),
+      ...packages(
+        "@bufbuild/protobuf",
+        "better-sqlite3",
+        "kysely",
+        "p-retry",
+        "pg",
+        "pg-connection-string",
+        "pino",
+        "uuid",
+      ),
     ]),
     only("ingest-imports", "^src/ingest/", [
       "^src/ingest/",

@@ -199,6 +199,30 @@ export const limitSpecs = {
     what: "time between looks for trees whose retention is over",
     why: "A look costs a query per namespace that has a retention.",
   },
+  databaseConnections: {
+    unit: "count",
+    default: 8,
+    what: "connections to PostgreSQL for commits, and again for reads",
+    why: "A commit or a page holds one while it lasts, so this bounds how many namespaces commit, and how many pages are read, at once. Each node needs twice as many and one more.",
+    range: { min: 1, max: 1_000, beyond: "commits and reads wait for each other" },
+  },
+  databaseWaitMs: {
+    unit: "milliseconds",
+    default: 30 * second,
+    what: "time for which a database that is away is waited for",
+    why: "A restart or a failover of the database is then a pause to producers and subscribers, and no error.",
+    range: {
+      min: 0,
+      max: 10 * minute,
+      beyond: "calls end with `JOURNAL_UNAVAILABLE`; clients come back",
+    },
+  },
+  statementTimeoutMs: {
+    unit: "milliseconds",
+    default: 30 * second,
+    what: "time that one statement may take on PostgreSQL",
+    why: "Every statement is bounded by its page, so one that takes longer waits for something that does not come.",
+  },
   lockTimeoutMs: {
     unit: "milliseconds",
     default: 5 * second,

@@ -11,7 +11,7 @@ import { takeItems } from "../journal/record-codec.ts";
 import { findRecordEnd, readPage } from "../journal/record-pages.ts";
 import { familyIsRunning, findRuns, type RunRow } from "../journal/runs.ts";
 import { findMarkedRoots } from "../journal/trees.ts";
-import type { Limits } from "../limits.ts";
+import { type Limits, maxDepth as maxTreeDepth } from "../limits.ts";
 import type { Filter, Scope } from "./filter.ts";
 import { findInherited } from "./inherited.ts";
 import type { Tails } from "./tail.ts";
@@ -220,8 +220,8 @@ export class PageSource {
       rootKey: ancestor.root_key,
       ancestorKey: ancestor.run_key,
       minDepth: includeSelf ? 0 : 1,
-      // Every run is within this; Infinity is no number to a database.
-      maxDepth: Math.min(maxDepth, Number.MAX_SAFE_INTEGER),
+      // No tree is deeper; Infinity is no number to a database.
+      maxDepth: Math.min(maxDepth, maxTreeDepth),
     };
   }
 

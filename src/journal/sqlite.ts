@@ -64,7 +64,7 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
   try {
     if (existsSync(path)) await inspect(path);
     const { db: writer, connection: writerConnection } = open();
-    await migrate(writer as unknown as Kysely<never>, { bytes: "blob" });
+    await migrate(writer as unknown as Kysely<never>, { bytes: "blob", key: "integer" });
     const id = await identity(writer);
     const { db: reader } = open();
     return {

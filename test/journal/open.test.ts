@@ -8,6 +8,7 @@ import { sql } from "kysely";
 import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
 import { JournalOpenError } from "../../src/journal/refusal.ts";
+import { defaultLimits } from "../../src/limits.ts";
 import { ServerProcesses, StartFailure } from "../crash/server-process.ts";
 
 describe("opening a SQLite journal", () => {
@@ -28,14 +29,14 @@ describe("opening a SQLite journal", () => {
   });
 
   async function open(url = `sqlite:${file}`): Promise<Journal> {
-    const journal = await openJournal(url, { lockTimeoutMs: 100 });
+    const journal = await openJournal(url, { ...defaultLimits, lockTimeoutMs: 100 });
     journals.push(journal);
     return journal;
   }
 
   /** Makes a journal that is read once and closed; all of it is in its file then. */
   async function openAndClose(): Promise<string> {
-    const journal = await openJournal(`sqlite:${file}`, { lockTimeoutMs: 100 });
+    const journal = await openJournal(`sqlite:${file}`, { ...defaultLimits, lockTimeoutMs: 100 });
     const { journal_id } = await journal.db
       .selectFrom("journal")
       .selectAll()
@@ -158,7 +159,7 @@ describe("opening a SQLite journal", () => {
   });
 
   it("closes what it opened, used or not: the log is written back and gone", async () => {
-    const journal = await openJournal(`sqlite:${file}`, { lockTimeoutMs: 100 });
+    const journal = await openJournal(`sqlite:${file}`, { ...defaultLimits, lockTimeoutMs: 100 });
     await journal.close();
     assert.ok(!existsSync(`${file}-wal`), "a connection was left open");
   });
@@ -183,7 +184,7 @@ describe("opening a SQLite journal", () => {
   });
 
   it("refuses a database that this process has open, and opens it once that is closed", async () => {
-    const first = await openJournal(`sqlite:${file}`, { lockTimeoutMs: 100 });
+    const first = await openJournal(`sqlite:${file}`, { ...defaultLimits, lockTimeoutMs: 100 });
     await assertRefused(`sqlite:${file}`, /in use by another runlog process/);
     await first.close();
     assert.equal((await open()).id, first.id);

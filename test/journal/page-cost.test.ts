@@ -18,6 +18,7 @@ import { openJournal } from "../../src/journal/open.ts";
 import type { Direction, PageBounds, RecordScope, SeqRange } from "../../src/journal/page-keys.ts";
 import { rangeAfter, readPage } from "../../src/journal/record-pages.ts";
 import type { Schema } from "../../src/journal/schema.ts";
+import { defaultLimits } from "../../src/limits.ts";
 import { append, type Domain, domainOver, eventOf, openRun } from "../support/domain.ts";
 
 const strangers = { runs: 500, rounds: 100, eventsPerAppend: 20 };
@@ -104,7 +105,7 @@ interface Built {
 async function build(withStrangers: boolean): Promise<Built> {
   const directory = await mkdtemp(join(tmpdir(), "runlog-cost-"));
   const file = join(directory, "journal.db");
-  const journal = await openJournal(`sqlite:${file}`, { lockTimeoutMs: 1_000 });
+  const journal = await openJournal(`sqlite:${file}`, { ...defaultLimits, lockTimeoutMs: 1_000 });
   const domain: Domain = domainOver(journal);
   const next = new Map<Producer, number>();
   const add = (producer: Producer, count: number) => {
@@ -292,7 +293,10 @@ describe("a page's cost", () => {
     const directory = await mkdtemp(join(tmpdir(), "runlog-cost-"));
     try {
       const file = join(directory, "journal.db");
-      const journal = await openJournal(`sqlite:${file}`, { lockTimeoutMs: 1_000 });
+      const journal = await openJournal(`sqlite:${file}`, {
+        ...defaultLimits,
+        lockTimeoutMs: 1_000,
+      });
       const domain = domainOver(journal);
       const producer = await openRun(domain, "run");
       const token = eventOf("x".repeat(1_000), "token");

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { openJournal } from "../../src/journal/open.ts";
+import { defaultLimits } from "../../src/limits.ts";
 import { readNamespaces } from "../../src/upkeep/namespace-directory.ts";
 import { append, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
 
@@ -29,7 +30,7 @@ describe("a journal of an earlier version", () => {
       const url = new URL(`fixtures/${fixture}.sql`, import.meta.url);
       old.exec(await readFile(url, "utf8"));
       old.close();
-      const journal = await openJournal(`sqlite:${file}`, { lockTimeoutMs: 100 });
+      const journal = await openJournal(`sqlite:${file}`, { ...defaultLimits, lockTimeoutMs: 100 });
       try {
         const domain = domainOver(journal);
         const before = await readAll(journal);

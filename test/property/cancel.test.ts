@@ -165,7 +165,7 @@ async function runSteps(domain: Domain, parents: readonly number[], steps: reado
   return told;
 }
 
-describeJournal("asking to stop", (open) => {
+describeJournal("asking to stop", (open, backend) => {
   it("reaches each producer of the run or family once, those that come later too, whatever starts meanwhile", async () => {
     await fc.assert(
       fc.asyncProperty(
@@ -188,7 +188,7 @@ describeJournal("asking to stop", (open) => {
           }
         },
       ),
-      { numRuns: 200 },
+      { numRuns: backend.histories(200) },
     );
   });
 });

@@ -212,6 +212,7 @@ async function runSteps(domain: Domain, steps: readonly Step[]): Promise<Sequenc
   for (const last of consumers) {
     if (last.wanted.scope.kind === "all") await last.finish(domain);
     else await last.readOn();
+    await last.drop();
     if (last.failure !== undefined) {
       const reasons = ["cursor_trimmed", "run_not_found"];
       assert.ok(reasons.includes(last.failure.refusal.reason));
@@ -252,18 +253,17 @@ async function runSteps(domain: Domain, steps: readonly Step[]): Promise<Sequenc
     const { count } = await journal.db
       .selectFrom(table)
       .select((eb) => eb.fn.countAll<number>().as("count"))
-      .where(
-        table === "run_ancestors" ? "run_key" : "root_key",
-        "not in",
-        runs.map((run) => (table === "run_ancestors" ? run.run_key : run.root_key)),
-      )
+      .where(table === "run_ancestors" ? "run_key" : "root_key", "not in", [
+        0,
+        ...runs.map((run) => (table === "run_ancestors" ? run.run_key : run.root_key)),
+      ])
       .executeTakeFirstOrThrow();
     assert.equal(count, 0, `nothing of deleted trees is left in ${table}`);
   }
   return left;
 }
 
-describeJournal("deleting trees", (open) => {
+describeJournal("deleting trees", (open, backend) => {
   for (const [name, limits] of Object.entries(deliverySettings)) {
     it(`deletes whole trees of ended runs and nothing else, whenever a process dies, and tells those who were reading, ${name}`, async () => {
       await fc.assert(
@@ -278,7 +278,7 @@ describeJournal("deleting trees", (open) => {
             }
           },
         ),
-        { numRuns: 100 },
+        { numRuns: backend.histories(100) },
       );
     });
   }
@@ -314,6 +314,9 @@ describeJournal("deleting trees", (open) => {
       await store.remove();
     }
   });
+
+  // PostgreSQL does both by itself: rows of other trees are not locked, and it vacuums.
+  if (backend.name !== "SQLite") return;
 
   it("lets appends through between its steps, and gives the space back", async () => {
     const store = await open();

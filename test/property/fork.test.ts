@@ -171,7 +171,7 @@ async function runSteps(domain: Domain, steps: readonly Step[]) {
   return { runs, consumers };
 }
 
-describeJournal("a fork with what it inherits", (open) => {
+describeJournal("a fork with what it inherits", (open, backend) => {
   for (const [name, limits] of Object.entries(deliverySettings)) {
     it(`is one sequence, without doubling at the fork point, over forks of forks, live and paged both ways, ${name}`, async () => {
       await fc.assert(
@@ -212,7 +212,7 @@ describeJournal("a fork with what it inherits", (open) => {
             await store.remove();
           }
         }),
-        { numRuns: 100 },
+        { numRuns: backend.histories(100) },
       );
     });
   }

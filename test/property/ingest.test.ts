@@ -251,7 +251,7 @@ const settings: Readonly<Record<string, Partial<Limits>>> = {
   },
 };
 
-describeJournal("ingest does what its model does", (open) => {
+describeJournal("ingest does what its model does", (open, backend) => {
   for (const [name, limits] of Object.entries(settings)) {
     it(`for random batches, overlaps, gaps, conflicts, reopenings, stale producers, lost connections and leases that lapse, ${name}`, async () => {
       await fc.assert(
@@ -316,7 +316,7 @@ describeJournal("ingest does what its model does", (open) => {
             await store.remove();
           }
         }),
-        { numRuns: 200 },
+        { numRuns: backend.histories(200) },
       );
     });
   }

@@ -144,7 +144,7 @@ class Reader {
 
 const directions: readonly Direction[] = ["forward", "backward"];
 
-describeJournal("pages chained by next_seq", (open) => {
+describeJournal("pages chained by next_seq", (open, backend) => {
   const over = async (
     limits: Partial<Limits>,
     parents: readonly number[],
@@ -195,7 +195,7 @@ describeJournal("pages chained by next_seq", (open) => {
           });
         },
       ),
-      { numRuns: 60 },
+      { numRuns: backend.histories(60) },
     );
   });
 
@@ -244,7 +244,7 @@ describeJournal("pages chained by next_seq", (open) => {
           });
         },
       ),
-      { numRuns: 80 },
+      { numRuns: backend.histories(80) },
     );
   });
 });

@@ -93,7 +93,7 @@ async function runSteps(
   return { consumers, sent };
 }
 
-describeJournal("replay and live are one sequence", (open) => {
+describeJournal("replay and live are one sequence", (open, backend) => {
   for (const [name, limits] of Object.entries(deliverySettings)) {
     it(`delivers every matching seq once, ascending, to whoever attaches, stops, drops and resumes, ${name}`, async () => {
       await fc.assert(
@@ -137,7 +137,7 @@ describeJournal("replay and live are one sequence", (open) => {
             }
           },
         ),
-        { numRuns: 150 },
+        { numRuns: backend.histories(150) },
       );
     });
   }

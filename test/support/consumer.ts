@@ -5,6 +5,7 @@ import { subscribe } from "../../src/delivery/subscribe.ts";
 import { RefusedError } from "../../src/journal/refusal.ts";
 import type { Limits } from "../../src/limits.ts";
 import { type Domain, recordsIn, subscriptionTo } from "./domain.ts";
+import { quiet } from "./quiet.ts";
 import type { Wanted } from "./wanted.ts";
 
 /** From the usual to a tail and pages of next to nothing. */
@@ -56,8 +57,9 @@ export class Consumer {
   read(): void {
     const frames = this.#frames;
     if (frames === undefined || this.#pending !== undefined) return;
-    this.#pending = this.#take(frames).then(() => {
+    this.#pending = this.#take(frames).then((isMore) => {
       this.#pending = undefined;
+      if (!isMore) this.#frames = undefined;
     });
   }
 
@@ -87,14 +89,12 @@ export class Consumer {
     this.#cursor = Number(this.received.at(-1)?.seq ?? 0);
   }
 
-  /** Reads on, without resuming, until nothing comes within some turns of the event loop. */
+  /** Reads on, without resuming, until nothing more comes by itself. */
   async readOn(): Promise<void> {
-    for (let turns = 0; turns < 30 && this.failure === undefined; turns++) {
-      const { length } = this.received;
+    do {
       this.read();
-      await new Promise((resolve) => setImmediate(resolve));
-      if (this.received.length > length) turns = 0;
-    }
+      await quiet(() => this.#pending === undefined);
+    } while (this.#pending === undefined && this.#frames !== undefined);
   }
 
   /** Resumes and reads all that is durable. */

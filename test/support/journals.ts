@@ -5,6 +5,11 @@ import { join } from "node:path";
 import { sql } from "kysely";
 import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
+import { defaultLimits } from "../../src/limits.ts";
+import { giveBackDatabase, takeDatabase } from "./postgres.ts";
+import { counted } from "./quiet.ts";
+
+const settings = { ...defaultLimits, lockTimeoutMs: 1_000 };
 
 /** A journal of a test's own. */
 export interface TestJournal {
@@ -18,9 +23,7 @@ export interface TestJournal {
 }
 
 async function openSqlite(directory: string): Promise<TestJournal> {
-  const journal = await openJournal(`sqlite:${join(directory, "journal.db")}`, {
-    lockTimeoutMs: 1_000,
-  });
+  const journal = counted(await openJournal(`sqlite:${join(directory, "journal.db")}`, settings));
   return {
     journal,
     async sizeBytes() {
@@ -39,20 +42,56 @@ async function openSqlite(directory: string): Promise<TestJournal> {
   };
 }
 
-const backends: Readonly<Record<string, () => Promise<TestJournal>>> = {
-  async SQLite() {
-    return openSqlite(await mkdtemp(join(tmpdir(), "runlog-test-")));
+async function openPostgres(url: string): Promise<TestJournal> {
+  const journal = counted(await openJournal(url, settings));
+  return {
+    journal,
+    async sizeBytes() {
+      const { rows } = await sql<{ size: number }>`
+        select pg_database_size(current_database()) as size`.execute(journal.db);
+      return rows[0]!.size;
+    },
+    async reopen() {
+      await journal.close();
+      return openPostgres(url);
+    },
+    async remove() {
+      await journal.close();
+      await giveBackDatabase(url);
+    },
+  };
+}
+
+/** A database that journals are tested on. */
+export interface Backend {
+  readonly name: string;
+  /** Opens a new journal. */
+  readonly open: () => Promise<TestJournal>;
+  /** How many histories are run where SQLite runs `count`: a server takes longer for each. */
+  readonly histories: (count: number) => number;
+}
+
+const backends: readonly Backend[] = [
+  {
+    name: "SQLite",
+    open: async () => openSqlite(await mkdtemp(join(tmpdir(), "runlog-test-"))),
+    histories: (count) => count,
   },
-};
+  {
+    name: "PostgreSQL",
+    open: async () => openPostgres(await takeDatabase()),
+    histories: (count) => Math.ceil(count / 3),
+  },
+];
 
 /** Runs a suite over every backend; `open` makes a new journal. */
 export function describeJournal(
   name: string,
-  suite: (open: () => Promise<TestJournal>) => void,
+  suite: (open: Backend["open"], backend: Backend) => void,
 ): void {
-  for (const [backend, open] of Object.entries(backends)) {
-    describe(`${name} on ${backend}`, () => {
-      suite(open);
+  for (const backend of backends) {
+    describe(`${name} on ${backend.name}`, () => {
+      suite(backend.open, backend);
     });
   }
 }

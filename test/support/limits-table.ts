@@ -119,7 +119,9 @@ export function limitsTable(): string {
             limitText(spec.default, spec.unit),
             fixed,
             whatAndWhy(spec),
-            name === "lockTimeoutMs" ? "`JOURNAL_UNAVAILABLE`" : "goes into the next one",
+            ["lockTimeoutMs", "statementTimeoutMs"].includes(name)
+              ? "`JOURNAL_UNAVAILABLE`"
+              : "goes into the next one",
           ],
         ]
       : [],

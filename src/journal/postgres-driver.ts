@@ -1,0 +1,218 @@
+/**
+ * How Kysely runs statements on PostgreSQL: transactions on a connection of
+ * their own, with the time they may take, and reads that are tried again while
+ * the server is away.
+ */
+import {
+  AbortedTransactionError,
+  type CompiledQuery,
+  type DatabaseConnection,
+  type Dialect,
+  type Driver,
+  PostgresAdapter,
+  PostgresIntrospector,
+  PostgresQueryCompiler,
+  type QueryResult,
+} from "kysely";
+import type pg from "pg";
+import type { PostgresPool } from "./postgres-pool.ts";
+
+/** Runs a statement that changes nothing, again where it fails for a passing reason. */
+export type Retrying = <T>(read: () => Promise<T>) => Promise<T>;
+
+/** Milliseconds that a transaction may take. */
+export interface TransactionTimeouts {
+  /** For one lock. */
+  readonly lockTimeoutMs: number;
+  /** For one statement, waiting for locks included. */
+  readonly statementTimeoutMs: number;
+}
+
+/** Kysely's dialect for transactions. */
+export function transactionDialect(pool: PostgresPool, timeouts: TransactionTimeouts): Dialect {
+  return dialectWith(() => new TransactionDriver(pool, timeouts));
+}
+
+/** Kysely's dialect for reads outside of transactions. */
+export function readDialect(pool: PostgresPool, retrying: Retrying): Dialect {
+  return dialectWith(() => new ReadDriver(pool, retrying));
+}
+
+function dialectWith(createDriver: () => Driver): Dialect {
+  return {
+    createDriver,
+    createAdapter: () => new Adapter(),
+    createIntrospector: (db) => new PostgresIntrospector(db),
+    createQueryCompiler: () => new PostgresQueryCompiler(),
+  };
+}
+
+/** Migrations run in one transaction, which has the lock already. */
+class Adapter extends PostgresAdapter {
+  override acquireMigrationLock(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  override releaseMigrationLock(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+const noStreams = "results are read in pages, not streamed";
+
+/** Each read takes whichever connection is free, so one that breaks costs nothing. */
+class ReadDriver implements Driver {
+  readonly #pool: PostgresPool;
+  readonly #connection: DatabaseConnection;
+
+  constructor(pool: PostgresPool, retrying: Retrying) {
+    this.#pool = pool;
+    const read = async <R>(query: CompiledQuery): Promise<QueryResult<R>> => {
+      const client = await pool.connect();
+      try {
+        const result = await pool.query<R>(client, query);
+        client.release();
+        return result;
+      } catch (error) {
+        client.release(true);
+        throw error;
+      }
+    };
+    this.#connection = {
+      executeQuery: (query) => retrying(() => read(query)),
+      streamQuery: () => {
+        throw new Error(noStreams);
+      },
+    };
+  }
+
+  init(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  acquireConnection(): Promise<DatabaseConnection> {
+    return Promise.resolve(this.#connection);
+  }
+
+  releaseConnection(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  beginTransaction(): Promise<void> {
+    return Promise.reject(new Error("transactions go through Journal.write"));
+  }
+
+  commitTransaction(): Promise<void> {
+    return this.beginTransaction();
+  }
+
+  rollbackTransaction(): Promise<void> {
+    return this.beginTransaction();
+  }
+
+  destroy(): Promise<void> {
+    return this.#pool.close();
+  }
+}
+
+/** A connection in a transaction. */
+class TransactionConnection implements DatabaseConnection {
+  readonly #pool: PostgresPool;
+  readonly #client: pg.PoolClient;
+  /** BEGIN, until it is known to have succeeded. */
+  #beginning: Promise<unknown> | undefined;
+  /** Why the transaction cannot go on; what it is asked after that fails because of it. */
+  #failure: unknown;
+  #isBroken = false;
+
+  constructor(pool: PostgresPool, client: pg.PoolClient) {
+    this.#pool = pool;
+    this.#client = client;
+  }
+
+  /** Sends BEGIN; the answer is looked at with that to the first statement. */
+  begin(text: string): void {
+    this.#beginning = this.#client.query(text);
+    this.#beginning.catch(() => undefined);
+  }
+
+  async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
+    const answer = this.#pool.query<R>(this.#client, query);
+    try {
+      if (this.#beginning !== undefined) {
+        answer.catch(() => undefined);
+        await this.#beginning;
+        this.#beginning = undefined;
+      }
+      return await answer;
+    } catch (error) {
+      this.#failure ??= error;
+      throw this.#failure;
+    }
+  }
+
+  async commit(): Promise<void> {
+    await this.#beginning;
+    const { command } = await this.#client.query("commit");
+    // PostgreSQL answers so where a statement before it failed.
+    if (command === "ROLLBACK") throw new AbortedTransactionError();
+  }
+
+  async rollback(): Promise<void> {
+    try {
+      await this.#client.query("rollback");
+    } catch {
+      // The server rolls back what its client leaves behind.
+      this.#isBroken = true;
+    }
+  }
+
+  release(): void {
+    this.#client.release(this.#isBroken);
+  }
+
+  streamQuery(): AsyncIterableIterator<QueryResult<never>> {
+    throw new Error(noStreams);
+  }
+}
+
+class TransactionDriver implements Driver {
+  readonly #pool: PostgresPool;
+  readonly #begin: string;
+
+  constructor(pool: PostgresPool, { lockTimeoutMs, statementTimeoutMs }: TransactionTimeouts) {
+    this.#pool = pool;
+    // LOCAL, so that a pooler hands nothing on to the connection's next user.
+    this.#begin = `begin; set local lock_timeout = ${lockTimeoutMs}; set local statement_timeout = ${statementTimeoutMs}`;
+  }
+
+  init(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async acquireConnection(): Promise<DatabaseConnection> {
+    return new TransactionConnection(this.#pool, await this.#pool.connect());
+  }
+
+  beginTransaction(connection: DatabaseConnection): Promise<void> {
+    (connection as TransactionConnection).begin(this.#begin);
+    return Promise.resolve();
+  }
+
+  commitTransaction(connection: DatabaseConnection): Promise<void> {
+    return (connection as TransactionConnection).commit();
+  }
+
+  rollbackTransaction(connection: DatabaseConnection): Promise<void> {
+    return (connection as TransactionConnection).rollback();
+  }
+
+  releaseConnection(connection: DatabaseConnection): Promise<void> {
+    (connection as TransactionConnection).release();
+    return Promise.resolve();
+  }
+
+  destroy(): Promise<void> {
+    return this.#pool.close();
+  }
+}

@@ -1,0 +1,52 @@
+/**
+ * Knows when nothing more comes by itself: no journal that a test opened is
+ * being asked anything, for some turns of the event loop.
+ */
+import type { KyselyPlugin } from "kysely";
+import type { Journal } from "../../src/journal/journal.ts";
+
+/** Turns after which whoever was answered has asked the next thing, if there is one. */
+const quietTurns = 10;
+/** What each journal that is open was asked and has not answered. */
+const journals = new Set<{ asked: number }>();
+
+/** Counts what goes to a journal. */
+export function counted(journal: Journal): Journal {
+  const count = { asked: 0 };
+  journals.add(count);
+  const plugin: KyselyPlugin = {
+    transformQuery({ node }) {
+      count.asked++;
+      return node;
+    },
+    transformResult({ result }) {
+      count.asked--;
+      return Promise.resolve(result);
+    },
+  };
+  return {
+    ...journal,
+    db: journal.db.withPlugin(plugin),
+    async write(work) {
+      count.asked++;
+      try {
+        return await journal.write(work);
+      } finally {
+        count.asked--;
+      }
+    },
+    close() {
+      // Who is left reading is answered by an error, which is not counted.
+      journals.delete(count);
+      return journal.close();
+    },
+  };
+}
+
+/** Resolves once nothing more comes, or `until` holds. */
+export async function quiet(until: () => boolean = () => false): Promise<void> {
+  for (let turns = 0; turns < quietTurns && !until(); turns++) {
+    await new Promise((resolve) => setImmediate(resolve));
+    if ([...journals].some(({ asked }) => asked > 0)) turns = 0;
+  }
+}
