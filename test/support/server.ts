@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
 import { type RunningServer, type ServerOptions, startServer } from "../../src/server/server.ts";
+import { giveBackDatabase, takeDatabase } from "./postgres.ts";
 
 /** A test's server. */
 export interface TestServer {
@@ -18,17 +19,36 @@ export interface TestServer {
 }
 
 /** Starts a server; `options` where they differ from the usual. */
-export async function startTestServer(options: Partial<ServerOptions> = {}): Promise<TestServer> {
-  return startIn(await mkdtemp(join(tmpdir(), "runlog-wire-")), options);
-}
+export type StartServer = (options?: Partial<ServerOptions>) => Promise<TestServer>;
 
-async function startIn(directory: string, options: Partial<ServerOptions>): Promise<TestServer> {
+/** Starts a server on an embedded database. */
+export const startTestServer: StartServer = async (options = {}) => {
+  const directory = await mkdtemp(join(tmpdir(), "runlog-wire-"));
+  const journal = `sqlite:${join(directory, "journal.db")}`;
+  return startOn({ journal, ...options }, () => rm(directory, { recursive: true }));
+};
+
+/** Starts a server on a database of PostgreSQL. */
+const startOnPostgres: StartServer = async (options = {}) => {
+  const journal = await takeDatabase();
+  return startOn({ journal, ...options }, () => giveBackDatabase(journal));
+};
+
+/** How to start a server on each kind of journal. */
+export const journalKinds: Readonly<Record<string, StartServer>> = {
+  SQLite: startTestServer,
+  PostgreSQL: startOnPostgres,
+};
+
+async function startOn(
+  options: Partial<ServerOptions> & Pick<ServerOptions, "journal">,
+  removeJournal: () => Promise<void>,
+): Promise<TestServer> {
   const errors: string[] = [];
   const logger = pino({ level: "error" }, { write: (line: string) => errors.push(line) });
   const server: RunningServer = await startServer({
     host: "127.0.0.1",
     port: 0,
-    journal: `sqlite:${join(directory, "journal.db")}`,
     logger,
     drainTimeoutMs: 500,
     ...options,
@@ -39,11 +59,11 @@ async function startIn(directory: string, options: Partial<ServerOptions>): Prom
     drain: () => server.drain(),
     async restart(changes = {}) {
       await server.drain();
-      return startIn(directory, { ...options, ...changes });
+      return startOn({ ...options, ...changes }, removeJournal);
     },
     async remove() {
       await server.drain();
-      await rm(directory, { recursive: true });
+      await removeJournal();
     },
   };
 }

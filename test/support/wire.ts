@@ -40,6 +40,7 @@ import { type ErrorDetail, ErrorDetailSchema } from "../../gen/runlog/v1/error_p
 import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
+import { journalKinds, type StartServer } from "./server.ts";
 
 /** The services of a server, over one protocol. */
 export interface WireClient {
@@ -147,6 +148,18 @@ export function describeWire(name: string, suite: (wire: Wire) => void): void {
   for (const wire of wires) {
     describe(`${name} over ${wire.name}`, () => {
       suite(wire);
+    });
+  }
+}
+
+/** Runs a suite over every wire, with servers on every kind of journal. */
+export function describeService(
+  name: string,
+  suite: (wire: Wire, startServer: StartServer) => void,
+): void {
+  for (const [kind, startServer] of Object.entries(journalKinds)) {
+    describeWire(`${name} on ${kind}`, (wire) => {
+      suite(wire, startServer);
     });
   }
 }

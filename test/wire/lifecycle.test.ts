@@ -7,8 +7,8 @@ import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/even
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy } from "../../gen/runlog/v1/subscribe_pb.js";
 import { append, eventsOf, finish, open, Stream, spec } from "../support/producer.ts";
-import { startTestServer, type TestServer } from "../support/server.ts";
-import { collect, describeWire, refusalOf, type WireClient } from "../support/wire.ts";
+import type { TestServer } from "../support/server.ts";
+import { collect, describeService, refusalOf, type WireClient } from "../support/wire.ts";
 
 type Scope = NonNullable<MessageInitShape<typeof EventFilterSchema>["scope"]>;
 
@@ -16,12 +16,12 @@ type Scope = NonNullable<MessageInitShape<typeof EventFilterSchema>["scope"]>;
 const shortLease = { seconds: 1n, nanos: 0 };
 const succeeded = { state: RunState.SUCCEEDED };
 
-describeWire("the life of a run", (wire) => {
+describeService("the life of a run", (wire, startServer) => {
   let server: TestServer;
   let client: WireClient;
 
   beforeEach(async () => {
-    server = await startTestServer({ limits: { retentionIntervalMs: 100 } });
+    server = await startServer({ limits: { retentionIntervalMs: 100 } });
     client = await wire.connect(server.url);
   });
 

@@ -8,7 +8,7 @@ import { connectTo } from "../../src/client/node/index.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { append, eventsOf, finish, open, type Request, Stream } from "../support/producer.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
-import { describeWire, refusalOf, type WireClient } from "../support/wire.ts";
+import { describeService, refusalOf, type WireClient } from "../support/wire.ts";
 
 const limits = {
   maxEventBytes: 500,
@@ -31,12 +31,12 @@ const about = (detail: ErrorDetail | undefined) => [
   detail?.limit,
 ];
 
-describeWire("limits that were set", (wire) => {
+describeService("limits that were set", (wire, startServer) => {
   let server: TestServer;
   let client: WireClient;
 
   beforeEach(async () => {
-    server = await startTestServer({ limits });
+    server = await startServer({ limits });
     client = await wire.connect(server.url);
   });
 

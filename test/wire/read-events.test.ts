@@ -10,7 +10,7 @@ import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { type ReadEventsResponse, SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
 import { startTestServer, type TestServer } from "../support/server.ts";
-import { describeWire, refusalOf, type WireClient } from "../support/wire.ts";
+import { describeService, refusalOf, type WireClient } from "../support/wire.ts";
 
 const all = { scope: { case: "all" as const, value: {} } };
 const runs = (...runIds: string[]) => ({ scope: { case: "runIds" as const, value: { runIds } } });
@@ -27,12 +27,12 @@ const briefly = ({ events }: ReadEventsResponse) =>
 
 const KiB = 1024;
 
-describeWire("ReadEvents", (wire) => {
+describeService("ReadEvents", (wire, startServer) => {
   let server: TestServer;
   let client: WireClient;
 
   beforeEach(async () => {
-    server = await startTestServer();
+    server = await startServer();
     client = await wire.connect(server.url);
   });
 

@@ -11,8 +11,8 @@ import {
 } from "../../gen/runlog/v1/event_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy, type SubscribeResponse } from "../../gen/runlog/v1/subscribe_pb.js";
-import { startTestServer, type TestServer } from "../support/server.ts";
-import { collect, describeWire, refusalOf, type WireClient } from "../support/wire.ts";
+import type { TestServer } from "../support/server.ts";
+import { collect, describeService, refusalOf, type WireClient } from "../support/wire.ts";
 
 type Filter = MessageInitShape<typeof EventFilterSchema>;
 
@@ -33,12 +33,12 @@ function eventsOf(from: number, count: number) {
   }));
 }
 
-describeWire("a subscription", (wire) => {
+describeService("a subscription", (wire, startServer) => {
   let server: TestServer;
   let client: WireClient;
 
   beforeEach(async () => {
-    server = await startTestServer();
+    server = await startServer();
     client = await wire.connect(server.url);
   });
 

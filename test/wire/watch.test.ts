@@ -6,9 +6,9 @@ import type { EventFilterSchema } from "../../gen/runlog/v1/event_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy } from "../../gen/runlog/v1/subscribe_pb.js";
 import { eventsOf } from "../support/producer.ts";
-import { startTestServer, type TestServer } from "../support/server.ts";
+import type { TestServer } from "../support/server.ts";
 import { reasonOf, Watcher } from "../support/watcher.ts";
-import { describeWire, refusalOf, type WireClient } from "../support/wire.ts";
+import { describeService, refusalOf, type WireClient } from "../support/wire.ts";
 
 type Filter = MessageInitShape<typeof EventFilterSchema>;
 
@@ -18,13 +18,13 @@ const family = (ancestorRunId: string): Filter => ({
   scope: { case: "ancestor", value: { ancestorRunId, includeSelf: true } },
 });
 
-describeWire("a call with many subscriptions", (wire) => {
+describeService("a call with many subscriptions", (wire, startServer) => {
   if (!wire.isBidirectional) return;
   let server: TestServer;
   let client: WireClient;
 
   beforeEach(async () => {
-    server = await startTestServer({ limits: { maxSubscriptionsPerCall: 4 } });
+    server = await startServer({ limits: { maxSubscriptionsPerCall: 4 } });
     client = await wire.connect(server.url);
   });
 

@@ -5,18 +5,18 @@ import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy } from "../../gen/runlog/v1/subscribe_pb.js";
 import { eventsOf, spec } from "../support/producer.ts";
-import { startTestServer, type TestServer } from "../support/server.ts";
-import { collect, describeWire, refusalOf, type WireClient } from "../support/wire.ts";
+import type { TestServer } from "../support/server.ts";
+import { collect, describeService, refusalOf, type WireClient } from "../support/wire.ts";
 
 /** Limits that make bad input cheap; the rest is as in production. */
 const limits = { maxEventBytes: 2_000, maxAppendBytes: 6_000, maxMessageBytes: 20_000 };
 
-describeWire("a producer with windows", (wire) => {
+describeService("a producer with windows", (wire, startServer) => {
   let server: TestServer;
   let client: WireClient;
 
   beforeEach(async () => {
-    server = await startTestServer({ limits });
+    server = await startServer({ limits });
     client = await wire.connect(server.url);
   });
 
