@@ -51,7 +51,7 @@ export default {
       own,
       gen,
       quietNode,
-      ...packages("@bufbuild/protobuf", "pino", "uuid"),
+      ...packages("@bufbuild/protobuf", "p-retry", "pino", "uuid"),
     ]),
     only("upkeep-imports", "^src/upkeep/", [
       "^src/upkeep/",

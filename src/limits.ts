@@ -199,6 +199,20 @@ export const limitSpecs = {
     what: "time between looks for trees whose retention is over",
     why: "A look costs a query per namespace that has a retention.",
   },
+  pollIntervalMs: {
+    unit: "milliseconds",
+    default: 100,
+    what: "time between looks for other nodes' records where wake-ups do not arrive",
+    why: "Behind a pooler nodes cannot wake each other, so this is how late their subscribers are. A look is one short query, whatever the number of subscribers. Where wake-ups arrive, one look in ten is made all the same.",
+    range: { min: 10, max: 1 * minute, beyond: "subscribers are told of the records" },
+  },
+  nodeTimeoutMs: {
+    unit: "milliseconds",
+    default: 10 * second,
+    what: "time after which a silent node is taken for dead by others",
+    why: "Runs that it had get their whole lease to come back to another node. Shorter than a pause of the machine, and nodes that live are taken for dead.",
+    range: { min: 1 * second, max: 10 * minute, beyond: "another node looks after its runs" },
+  },
   databaseConnections: {
     unit: "count",
     default: 8,

@@ -62,7 +62,32 @@ export class Tail {
   #range: { startSeq: number; endSeq: number } | undefined;
   readonly #lists = new Map<string, Deque<CommittedRecord>>();
   readonly #wakes = new Map<string, Set<Wake>>();
+  readonly #onWatched: () => void;
   #bytes = 0;
+
+  /** @param onWatched told when somebody begins to wait for news where nobody did */
+  constructor(onWatched: () => void = () => undefined) {
+    this.#onWatched = onWatched;
+  }
+
+  /** The newest seq that is known to be durable; undefined while the tail has not begun. */
+  get endSeq(): number | undefined {
+    return this.#range?.endSeq;
+  }
+
+  /** Whether somebody waits for news. */
+  get isWatched(): boolean {
+    return this.#wakes.size > 0;
+  }
+
+  /**
+   * Begins after a seq that is durable, with nothing in it. Whoever is not so far
+   * yet is woken: what lies before is not in the tail.
+   */
+  begin(seq: number): void {
+    this.#range = { startSeq: seq, endSeq: seq };
+    this.#wakeAll();
+  }
 
   /** Whether these records go on where the tail ends, or it has not begun. */
   isFollowedBy(records: readonly CommittedRecord[]): boolean {
@@ -77,8 +102,8 @@ export class Tail {
     const first = records[0];
     if (first === undefined) return 0;
     const before = this.#bytes;
-    const startSeq = first.firstSeq - 1;
-    this.#range ??= { startSeq, endSeq: startSeq };
+    if (this.#range === undefined) this.begin(first.firstSeq - 1);
+    const range = this.#range!;
     const woken = new Set<Wake>();
     for (const record of records) {
       this.#bytes += costOf(record);
@@ -91,7 +116,7 @@ export class Tail {
         list.push(record);
         for (const wake of this.#wakes.get(key) ?? []) woken.add(wake);
       }
-      this.#range.endSeq = endOf(record);
+      range.endSeq = endOf(record);
     }
     for (const wake of woken) wake();
     return this.#bytes - before;
@@ -106,8 +131,12 @@ export class Tail {
     this.#lists.clear();
     this.#bytes = 0;
     this.#range = undefined;
-    for (const wakes of this.#wakes.values()) for (const wake of wakes) wake();
+    this.#wakeAll();
     return bytes;
+  }
+
+  #wakeAll(): void {
+    for (const wakes of this.#wakes.values()) for (const wake of wakes) wake();
   }
 
   /** Drops the oldest record; returns the bytes that it held. */
@@ -153,11 +182,13 @@ export class Tail {
   /** Calls `wake` after each publication that the scope may want, until the returned function is called. */
   watch(scope: Scope, wake: Wake): () => void {
     const keys = keysOf(scope);
+    const wasWatched = this.isWatched;
     for (const key of keys) {
       const wakes = this.#wakes.get(key);
       if (wakes === undefined) this.#wakes.set(key, new Set([wake]));
       else wakes.add(wake);
     }
+    if (!wasWatched) this.#onWatched();
     return () => {
       for (const key of keys) {
         const wakes = this.#wakes.get(key);
@@ -198,18 +229,28 @@ export class Tails {
   /** The namespace of each record that is held, in the order of publication. */
   #order = new Deque<Tail>();
   readonly #maxBytes: number;
+  readonly #onWatched: (namespace: string) => void;
   #bytes = 0;
 
-  /** @param maxBytes for all namespaces together */
-  constructor(maxBytes: number) {
+  /**
+   * @param maxBytes for all namespaces together
+   * @param onWatched told when somebody begins to wait for news of a namespace
+   */
+  constructor(maxBytes: number, onWatched: (namespace: string) => void = () => undefined) {
     this.#maxBytes = maxBytes;
+    this.#onWatched = onWatched;
+  }
+
+  /** Namespaces of which somebody waits for news. */
+  *watched(): Generator<string> {
+    for (const [namespace, tail] of this.#tails) if (tail.isWatched) yield namespace;
   }
 
   /** The tail of a namespace, which may have nothing in it yet. */
   of(namespace: string): Tail {
     let tail = this.#tails.get(namespace);
     if (tail === undefined) {
-      tail = new Tail();
+      tail = new Tail(() => this.#onWatched(namespace));
       this.#tails.set(namespace, tail);
     }
     return tail;
@@ -226,11 +267,21 @@ export class Tails {
     }
   }
 
+  /** Begins a namespace's tail anew after a seq that is durable, with nothing in it. */
+  restart(namespace: string, seq: number): void {
+    this.#drop(namespace);
+    this.of(namespace).begin(seq);
+  }
+
   /**
    * Drops what is held of a namespace and wakes its subscribers: a commit may be
    * durable that was not published, so they have to look in the journal.
    */
   forget(namespace: string): void {
+    this.#drop(namespace);
+  }
+
+  #drop(namespace: string): void {
     const tail = this.of(namespace);
     this.#bytes -= tail.forget();
     const others = new Deque<Tail>();

@@ -4,7 +4,7 @@
  * asked is decided under the namespace's lock: a run that starts meanwhile is
  * among the descendants that are asked, or inherits the request from its parent.
  */
-import { lockNamespace } from "../journal/namespaces.ts";
+import { lockNamespace, updateNamespace } from "../journal/namespaces.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import { findRuns, noteCancel } from "../journal/runs.ts";
 import type { Committer } from "./committer.ts";
@@ -32,7 +32,10 @@ export async function cancelRun(committer: Committer, request: CancelRequest): P
     async (tx) => {
       const locked = await lockNamespace(tx, namespace);
       const [run] = locked === undefined ? [] : await findRuns(tx, locked.namespace_id, [runId]);
-      if (run === undefined) throw new RefusedError({ reason: "run_not_found", runId });
+      if (locked === undefined || run === undefined) {
+        throw new RefusedError({ reason: "run_not_found", runId });
+      }
+      await updateNamespace(tx, locked.namespace_id, { cancel_count: locked.cancel_count + 1 });
       return noteCancel(tx, run.namespace_id, run.run_key, reason, includeDescendants);
     },
     (runIds) => {

@@ -65,6 +65,10 @@ export interface Committed {
   readonly outcomes: readonly Outcome[];
   /** In seq order, without a gap. */
   readonly records: readonly CommittedRecord[];
+  /** Trees of the namespace that had been deleted by then. */
+  readonly deletionCount: number;
+  /** Runs that another node had until now: their producers there are fenced. */
+  readonly takenRunIds: readonly string[];
 }
 
 /** The lineage of runs by their keys: immutable, so it may be kept between commits. */
@@ -79,6 +83,8 @@ export interface GroupSettings {
   readonly nowMs: number;
   /** Milliseconds; the lease of a run whose spec has none. */
   readonly defaultLeaseMs: number;
+  /** This process among those that serve the journal. */
+  readonly nodeKey: number;
 }
 
 /** Commits a group inside the transaction `tx`. All operations name `namespace`. */
@@ -96,7 +102,7 @@ export async function commitGroup(
         operation.kind === "refuse" ? operation.refusal : { reason: "run_not_found", runId };
       return { t: "refused", refusal };
     });
-    return { outcomes, records: [] };
+    return { outcomes, records: [], deletionCount: 0, takenRunIds: [] };
   }
   const group = new Group(tx, locked, operations, settings);
   await group.load(settings.lineages);
@@ -122,6 +128,8 @@ class Group {
   readonly #namespaceId: number;
   readonly #timeMs: number;
   readonly #defaultLeaseMs: number;
+  readonly #nodeKey: number;
+  readonly #takenRunIds: string[] = [];
   readonly #operations: readonly Operation[];
   readonly #outcomes: Outcome[];
   readonly #drafts = new Map<string, Draft>();
@@ -138,13 +146,14 @@ class Group {
     tx: Db,
     namespace: NamespaceRow,
     operations: readonly Operation[],
-    { nowMs, defaultLeaseMs }: GroupSettings,
+    { nowMs, defaultLeaseMs, nodeKey }: GroupSettings,
   ) {
     this.#tx = tx;
     this.#namespace = namespace;
     this.#namespaceId = namespace.namespace_id;
     this.#timeMs = Math.max(nowMs, namespace.last_time_ms);
     this.#defaultLeaseMs = defaultLeaseMs;
+    this.#nodeKey = nodeKey;
     this.#operations = operations;
     this.#outcomes = new Array<Outcome>(operations.length);
     this.#log = new RecordLog(namespace.last_seq, this.#timeMs);
@@ -215,7 +224,7 @@ class Group {
         return;
       case "check":
         this.#log.seal(draft);
-        this.#settle(index, producer, decideCheck(standing(draft), epoch) ?? this.#opened(draft));
+        this.#settle(index, producer, this.#check(draft, epoch));
         return;
       case "finish":
         this.#settle(index, producer, this.#finish(operation, draft, epoch));
@@ -228,6 +237,20 @@ class Group {
     if (outcome.t === "opened") this.#epochs.set(producer, outcome.epoch);
   }
 
+  #check(draft: Draft, epoch: number): Outcome {
+    const refused = decideCheck(standing(draft), epoch);
+    if (refused !== undefined) return refused;
+    this.#lookAfter(draft);
+    return this.#opened(draft);
+  }
+
+  /** The producer is here, so this node is the one that notices when it goes. */
+  #lookAfter(draft: Draft): void {
+    if (draft.row.node_key === this.#nodeKey) return;
+    draft.row.node_key = this.#nodeKey;
+    draft.changed = true;
+  }
+
   #opened(draft: Draft): Outcome {
     return opened(draft, this.#defaultLeaseMs);
   }
@@ -235,9 +258,14 @@ class Group {
   #create({ runId, spec, fork }: CreateOperation): Outcome {
     const draft = this.#drafts.get(runId);
     if (draft !== undefined) {
-      return hasSpec(draft, spec) && isForkedAt(draft, fork)
-        ? { t: "created", run: viewOf(draft), leaseMs: undefined }
-        : { t: "refused", refusal: { reason: "run_exists", runId } };
+      if (!hasSpec(draft, spec) || !isForkedAt(draft, fork)) {
+        return { t: "refused", refusal: { reason: "run_exists", runId } };
+      }
+      // It may be ours by a try of this transaction of which we were not told.
+      const { epoch, node_key: nodeKey } = draft.row;
+      const isWaiting = epoch === 0 && nodeKey === this.#nodeKey;
+      const leaseMs = isWaiting ? leaseMsOf(spec, this.#defaultLeaseMs) : undefined;
+      return { t: "created", run: viewOf(draft), leaseMs };
     }
     const started = this.#startRun("spec", runId, spec, fork);
     if ("refusal" in started) return started;
@@ -258,6 +286,8 @@ class Group {
     this.#log.seal(draft!);
     draft!.row.epoch++;
     draft!.changed = true;
+    if (draft!.row.node_key !== this.#nodeKey) this.#takenRunIds.push(runId);
+    this.#lookAfter(draft!);
     if (decision.t === "take" && decision.resumed) this.#resumeRun(draft!);
     return this.#opened(draft!);
   }
@@ -290,6 +320,7 @@ class Group {
       namespaceId: this.#namespaceId,
       runKey: this.#log.lastSeq + 1,
       timeMs: this.#timeMs,
+      nodeKey: this.#nodeKey,
     });
     this.#drafts.set(runId, draft);
     this.#counts.runs++;
@@ -309,6 +340,7 @@ class Group {
       this.#settle(index, producer, decision);
       return;
     }
+    this.#lookAfter(draft);
     const skip = decision.t === "duplicate" ? events.length : decision.skip;
     const runSeq = await firstConflict(this.#tx, draft, firstRunSeq, events.slice(0, skip));
     if (runSeq !== undefined) {
@@ -341,7 +373,9 @@ class Group {
 
   #lose({ runId, epoch }: LoseOperation): Outcome {
     const draft = this.#drafts.get(runId);
-    if (draft === undefined || !decideLose(standing(draft), epoch)) return { t: "discarded" };
+    if (draft === undefined || !decideLose(standing(draft), epoch, this.#nodeKey)) {
+      return { t: "discarded" };
+    }
     this.#endRun(draft, create(RunResultSchema, { state: RunState.LOST }));
     return { t: "ended", run: viewOf(draft) };
   }
@@ -384,7 +418,12 @@ class Group {
         event_bytes: event_bytes + this.#counts.eventBytes,
       });
     }
-    return { outcomes: this.#outcomes, records };
+    return {
+      outcomes: this.#outcomes,
+      records,
+      deletionCount: this.#namespace.deletion_count,
+      takenRunIds: this.#takenRunIds,
+    };
   }
 }
 

@@ -4,11 +4,14 @@
  * which they were submitted; an outcome is given only after the commit that
  * holds it.
  */
+import pRetry from "p-retry";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
+import type { NodeIdentity } from "../journal/nodes.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import type { Db } from "../journal/schema.ts";
+import type { WakeUps } from "../journal/wake-ups.ts";
 import type { Limits } from "../limits.ts";
 import { nextTurn } from "../turn.ts";
 import { type Committed, commitGroup } from "./commit.ts";
@@ -19,16 +22,37 @@ import type { Operation, Outcome, Producer } from "./operation.ts";
 /** What the committer works with. */
 export interface CommitterOptions {
   readonly journal: Journal;
-  readonly limits: Pick<Limits, "maxCommitBytes" | "maxCommitOps" | "defaultLeaseMs">;
+  readonly limits: Pick<
+    Limits,
+    "maxCommitBytes" | "maxCommitOps" | "defaultLeaseMs" | "databaseWaitMs"
+  >;
+  readonly node: NodeIdentity;
   /** Told of runs that nobody holds. */
   readonly leases: Leases;
   /** Milliseconds since 1970. */
   readonly now: () => number;
-  /** Told after each commit, in seq order and before the outcomes are given. */
-  readonly onCommitted: (namespace: string, records: readonly CommittedRecord[]) => void;
+  /**
+   * Told after each commit, in the order of this process's commits and before the
+   * outcomes are given.
+   *
+   * @param deletionCount trees of the namespace that had been deleted by then
+   */
+  readonly onCommitted: (
+    namespace: string,
+    records: readonly CommittedRecord[],
+    deletionCount: number,
+  ) => void;
   /** Told after a commit that failed: whether it is durable is unknown. */
   readonly onUncertain: (namespace: string) => void;
+  /** Told once a producer has opened a run of a namespace. */
+  readonly onOpened?: (namespace: string) => void;
+  /** Where other nodes have to be told something. */
+  readonly wakeUps?: Pick<WakeUps, "tell" | "tellTaken"> | undefined;
 }
+
+/** Milliseconds between tries of a commit while the database is away. */
+const minRetryMs = 50;
+const maxRetryMs = 1_000;
 
 /** Who asked for an operation; one of the two is called once, in the order of the operations. */
 export interface Asker {
@@ -60,6 +84,7 @@ export class Committer {
   readonly #lineages = new LineageCache();
   readonly #lanes = new Map<string, Lane>();
   readonly #holders: Holders;
+  readonly #stopping = new AbortController();
 
   constructor(options: CommitterOptions) {
     this.#options = options;
@@ -111,11 +136,11 @@ export class Committer {
         try {
           const result = await this.#options.journal.write(work);
           onCommitted(result);
+          this.#options.wakeUps?.tell(namespace);
           resolve(result);
         } catch (error) {
           // A refusal of `work` itself has rolled the transaction back.
-          const isRefusal =
-            error instanceof RefusedError && error.refusal.reason !== "journal_unavailable";
+          const isRefusal = error instanceof RefusedError && !isUnavailable(error);
           if (!isRefusal) this.#options.onUncertain(namespace);
           reject(error);
         }
@@ -127,6 +152,21 @@ export class Committer {
   /** The producer that holds a run, as far as this process knows. */
   holderOf(namespace: string, runId: string): Producer | undefined {
     return this.#holders.of(namespace, runId);
+  }
+
+  /** The namespaces in which this process holds runs. */
+  heldNamespaces(): Iterable<string> {
+    return this.#holders.namespaces();
+  }
+
+  /** Asks whether producers still hold their runs, and tells those that do not; this node's again are those that do. */
+  checkHolders(namespace: string, runIds?: readonly string[]): void {
+    for (const producer of this.#holders.in(namespace)) {
+      const { runId } = producer;
+      if (runIds !== undefined && !runIds.includes(runId)) continue;
+      const asker = { onOutcome: () => undefined, onFailure: () => undefined };
+      this.enqueue({ kind: "check", namespace, runId, producer }, asker);
+    }
   }
 
   /** A producer's stream has ended: the lease of what it held begins. */
@@ -150,6 +190,12 @@ export class Committer {
     for (const lane of this.#lanes.values()) await lane.running;
   }
 
+  /** Waits no longer for a database that is away; resolves when nothing is queued any more. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await this.idle();
+  }
+
   async #run(namespace: string, lane: Lane): Promise<void> {
     while (lane.waiting.length > 0) {
       // One turn of the event loop, so that frames which have arrived by now
@@ -161,15 +207,47 @@ export class Committer {
         await first.run();
         continue;
       }
-      const group = this.#take(lane);
-      try {
-        await this.#commit(namespace, group);
-      } catch (error) {
-        this.#options.onUncertain(namespace);
-        for (const { asker } of group) asker.onFailure(error);
-      }
+      await this.#commitOrFail(namespace, this.#take(lane));
     }
     this.#lanes.delete(namespace);
+  }
+
+  /**
+   * Commits a group, again and again while the database is away: producers wait
+   * meanwhile, and what a try left durable is a duplicate to the next one.
+   */
+  async #commitOrFail(namespace: string, taken: readonly Waiting[]): Promise<void> {
+    let group = taken;
+    const fail = (failed: readonly Waiting[], error: unknown) => {
+      for (const { asker } of failed) asker.onFailure(error);
+    };
+    try {
+      const { committed, operations } = await pRetry(
+        async () => {
+          const tried = group;
+          return { committed: await this.#write(namespace, tried), operations: tried };
+        },
+        {
+          retries: Number.POSITIVE_INFINITY,
+          minTimeout: minRetryMs,
+          maxTimeout: maxRetryMs,
+          maxRetryTime: this.#options.limits.databaseWaitMs,
+          signal: this.#stopping.signal,
+          shouldRetry: ({ error }) => isUnavailable(error),
+          onFailedAttempt: ({ error }) => {
+            this.#options.onUncertain(namespace);
+            // Nobody could have opened these either: their leases begin anew.
+            const isLapse = ({ operation }: Waiting) => operation.kind === "lose";
+            fail(group.filter(isLapse), error);
+            group = group.filter((waiting) => !isLapse(waiting));
+          },
+        },
+      );
+      this.#settle(namespace, operations, committed);
+    } catch (error) {
+      this.#options.onUncertain(namespace);
+      fail(group, this.#stopping.signal.aborted ? unavailable(error) : error);
+    }
   }
 
   #take(lane: Lane): Waiting[] {
@@ -186,17 +264,27 @@ export class Committer {
     return group;
   }
 
-  async #commit(namespace: string, group: readonly Waiting[]): Promise<void> {
-    const { journal, now, onCommitted, limits } = this.#options;
+  #write(namespace: string, group: readonly Waiting[]): Promise<Committed> {
+    const { journal, now, limits, node } = this.#options;
     const operations = group.map((waiting) => waiting.operation);
-    const committed: Committed = await journal.write((tx) =>
+    return journal.write((tx) =>
       commitGroup(tx, namespace, operations, {
         lineages: this.#lineages,
         nowMs: now(),
         defaultLeaseMs: limits.defaultLeaseMs,
+        nodeKey: node.nodeKey,
       }),
     );
-    if (committed.records.length > 0) onCommitted(namespace, committed.records);
+  }
+
+  #settle(namespace: string, group: readonly Waiting[], committed: Committed): void {
+    const { onCommitted, wakeUps } = this.#options;
+    const { records, deletionCount, takenRunIds } = committed;
+    if (records.length > 0) {
+      onCommitted(namespace, records, deletionCount);
+      wakeUps?.tell(namespace);
+    }
+    for (const runId of takenRunIds) wakeUps?.tellTaken(namespace, runId);
     for (let index = 0; index < group.length; index++) {
       const { operation, asker } = group[index]!;
       const outcome = committed.outcomes[index]!;
@@ -210,6 +298,7 @@ export class Committer {
     switch (operation.kind) {
       case "create":
         if (outcome.t !== "created" || outcome.leaseMs === undefined) return;
+        if (this.#options.leases.has(namespace, runId)) return;
         this.#options.leases.start({ namespace, runId, epoch: 0, leaseMs: outcome.leaseMs });
         return;
       case "lose":
@@ -224,8 +313,12 @@ export class Committer {
       case "opened":
         producer.epoch = outcome.epoch;
         producer.leaseMs = outcome.leaseMs;
-        if (kind === "open") this.#holders.take(namespace, producer, outcome.epoch);
-        else this.#holders.keep(namespace, producer);
+        if (kind !== "open") {
+          this.#holders.keep(namespace, producer);
+          return;
+        }
+        this.#holders.take(namespace, producer, outcome.epoch);
+        this.#options.onOpened?.(namespace);
         return;
       case "ended":
         // Still held: an equal FinishRun is answered again.
@@ -238,4 +331,12 @@ export class Committer {
       default:
     }
   }
+}
+
+function isUnavailable(error: unknown): boolean {
+  return error instanceof RefusedError && error.refusal.reason === "journal_unavailable";
+}
+
+function unavailable(cause: unknown): RefusedError {
+  return new RefusedError({ reason: "journal_unavailable" }, { cause });
 }

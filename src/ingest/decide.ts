@@ -11,6 +11,8 @@ export interface RunStanding {
   readonly runId: string;
   readonly state: RunState;
   readonly epoch: number;
+  /** The node that has its producer, or its lease. */
+  readonly nodeKey: number;
   /** The run's last event; 0 while there is none. */
   readonly lastRunSeq: number;
 }
@@ -133,7 +135,8 @@ export function decideFinish(
  * Decides whether a run whose lease has run out is lost.
  *
  * @param epoch the run's when the lease began: whoever opened it since has one of its own
+ * @param nodeKey the node that had the lease: the run may have a producer at another one by now
  */
-export function decideLose(run: RunStanding, epoch: number): boolean {
-  return run.state === RunState.RUNNING && run.epoch === epoch;
+export function decideLose(run: RunStanding, epoch: number, nodeKey: number): boolean {
+  return run.state === RunState.RUNNING && run.epoch === epoch && run.nodeKey === nodeKey;
 }

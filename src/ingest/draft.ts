@@ -39,7 +39,13 @@ export function draftOf(
 
 /** Where the run stands by now. */
 export function standing({ row }: Draft): RunStanding {
-  return { runId: row.run_id, state: row.state, epoch: row.epoch, lastRunSeq: row.last_run_seq };
+  return {
+    runId: row.run_id,
+    state: row.state,
+    epoch: row.epoch,
+    nodeKey: row.node_key,
+    lastRunSeq: row.last_run_seq,
+  };
 }
 
 /** Whether the run was created with this spec. */

@@ -7,7 +7,8 @@ import type { Producer } from "./operation.ts";
 
 /** The producers of this process. */
 export class Holders {
-  readonly #producers = new Map<string, Producer>();
+  /** By namespace, then by run. */
+  readonly #producers = new Map<string, Map<string, Producer>>();
   readonly #leases: Leases;
 
   constructor(leases: Leases) {
@@ -16,37 +17,49 @@ export class Holders {
 
   /** The producer that holds a run. */
   of(namespace: string, runId: string): Producer | undefined {
-    return this.#producers.get(keyOf(namespace, runId));
+    return this.#producers.get(namespace)?.get(runId);
+  }
+
+  /** Namespaces in which somebody holds a run. */
+  namespaces(): Iterable<string> {
+    return this.#producers.keys();
+  }
+
+  /** The producers in a namespace. */
+  in(namespace: string): readonly Producer[] {
+    return [...(this.#producers.get(namespace)?.values() ?? [])];
   }
 
   /** A producer has opened a run: whoever held it before is fenced. */
   take(namespace: string, producer: Producer, epoch: number): void {
-    const key = keyOf(namespace, producer.runId);
-    const before = this.#producers.get(key);
-    this.#producers.set(key, producer);
-    this.#leases.stop(namespace, producer.runId);
+    const before = this.of(namespace, producer.runId);
+    this.#set(namespace, producer);
     if (before?.owner !== producer.owner) before?.reject({ reason: "fenced", epoch });
   }
 
   /** A producer goes on with a run that it opened before, if nobody holds it. */
   keep(namespace: string, producer: Producer): void {
-    const key = keyOf(namespace, producer.runId);
-    if (this.#producers.has(key)) return;
-    this.#producers.set(key, producer);
-    this.#leases.stop(namespace, producer.runId);
+    if (this.of(namespace, producer.runId) === undefined) this.#set(namespace, producer);
   }
 
   /** A producer has gone, or was refused: its run's lease begins, unless somebody else has the run. */
   release(namespace: string, producer: Producer): void {
-    const key = keyOf(namespace, producer.runId);
-    if (this.#producers.get(key) !== producer) return;
-    this.#producers.delete(key);
+    if (this.of(namespace, producer.runId) !== producer) return;
+    const producers = this.#producers.get(namespace);
+    producers?.delete(producer.runId);
+    if (producers?.size === 0) this.#producers.delete(namespace);
     const { runId, epoch, leaseMs } = producer;
     if (epoch === undefined || leaseMs === undefined) return;
     this.#leases.start({ namespace, runId, epoch, leaseMs });
   }
-}
 
-function keyOf(namespace: string, runId: string): string {
-  return `${namespace}\n${runId}`;
+  #set(namespace: string, producer: Producer): void {
+    let producers = this.#producers.get(namespace);
+    if (producers === undefined) {
+      producers = new Map();
+      this.#producers.set(namespace, producers);
+    }
+    producers.set(producer.runId, producer);
+    this.#leases.stop(namespace, producer.runId);
+  }
 }

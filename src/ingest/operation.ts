@@ -25,6 +25,7 @@ export class Producer {
   /** Whose hold it is: opening a run anew does not fence oneself. */
   readonly owner: object;
   #rejected = false;
+  #toldReason: string | undefined;
   readonly #events: ProducerEvents;
 
   /** @param owner the stream; without one the producer is its own */
@@ -47,7 +48,14 @@ export class Producer {
 
   /** Tells the producer that somebody asked for the run to stop. */
   cancelRequested(reason: string): void {
-    if (!this.#rejected) this.#events.onCancelRequested?.(reason);
+    if (this.#rejected) return;
+    this.#toldReason = reason;
+    this.#events.onCancelRequested?.(reason);
+  }
+
+  /** Tells the producer what the journal says, unless it is what it was told last. */
+  cancelNoticed(reason: string): void {
+    if (reason !== this.#toldReason) this.cancelRequested(reason);
   }
 }
 
@@ -142,7 +150,7 @@ export type Outcome =
   | {
       readonly t: "created";
       readonly run: RunView;
-      /** Milliseconds that the run may wait for its producer; undefined where it existed before. */
+      /** Milliseconds that the run may wait for its producer; undefined where it has had one. */
       readonly leaseMs: number | undefined;
     }
   | {

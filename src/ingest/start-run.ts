@@ -54,9 +54,10 @@ export function draftOfNew(
     /** seq of its RunStarted record. */
     readonly runKey: number;
     readonly timeMs: number;
+    readonly nodeKey: number;
   },
 ): Draft {
-  const { namespaceId, runKey, timeMs } = at;
+  const { namespaceId, runKey, timeMs, nodeKey } = at;
   // Who was asked to stop with all its descendants passes it on to those that come later.
   const isCancelled = parent?.row.cancel_descendants === 1;
   return draftOf(
@@ -82,6 +83,7 @@ export function draftOfNew(
       end_time_ms: null,
       cancel_reason: isCancelled ? parent.row.cancel_reason : null,
       cancel_descendants: isCancelled ? 1 : 0,
+      node_key: nodeKey,
     },
     [runId, ...(parent?.lineage ?? [])],
     fork?.sourceRunId ?? null,

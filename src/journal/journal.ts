@@ -4,6 +4,7 @@
  * read through `db`, which sees committed data only.
  */
 import type { Db } from "./schema.ts";
+import type { WakeUps } from "./wake-ups.ts";
 
 /** What differs between databases is behind this; see sqlite.ts. */
 export interface Journal {
@@ -11,6 +12,8 @@ export interface Journal {
   readonly id: string;
   /** For reading. Each statement sees everything that was committed before it. */
   readonly db: Db;
+  /** Where other processes may serve the journal as well; undefined where none can. */
+  readonly wakeUps?: WakeUps;
   /**
    * Runs `work` in one transaction and resolves after its commit is durable.
    * A transaction that failed for a passing reason is run again from its

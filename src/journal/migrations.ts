@@ -164,9 +164,40 @@ const lifecycle: Migration = {
   },
 };
 
+/** Several nodes on one journal: who they are, and what each looks after. */
+function nodes(types: ColumnTypes): Migration {
+  return {
+    async up(db: Kysely<unknown>): Promise<void> {
+      await db.schema
+        .createTable("nodes")
+        .addColumn("node_key", sql.raw(types.key), (c) => c.primaryKey())
+        .addColumn("name", "text", (c) => c.notNull())
+        .addColumn("beat", "bigint", (c) => c.notNull())
+        .execute();
+      for (const table of ["runs", "deletions"]) {
+        await db.schema
+          .alterTable(table)
+          .addColumn("node_key", "integer", (c) => c.notNull().defaultTo(0))
+          .execute();
+      }
+      await db.schema
+        .alterTable("namespaces")
+        .addColumn("cancel_count", "bigint", (c) => c.notNull().defaultTo(0))
+        .execute();
+      // Partial: hardly a run is asked to stop.
+      await sql`create index runs_cancelled on runs (namespace_id, node_key, run_key)
+        where cancel_reason is not null`.execute(db);
+    },
+  };
+}
+
 /** Every migration by its name; they run in the order of their names. */
 function migrations(types: ColumnTypes): Record<string, Migration> {
-  return { "0001_initial": initial(types), "0002_lifecycle": lifecycle };
+  return {
+    "0001_initial": initial(types),
+    "0002_lifecycle": lifecycle,
+    "0003_nodes": nodes(types),
+  };
 }
 
 /**

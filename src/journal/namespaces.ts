@@ -1,5 +1,6 @@
 /** Queries about namespaces. Those that write expect a transaction. */
 import { type Selectable, sql } from "kysely";
+import { padded, parts } from "./lists.ts";
 import type { Db, NamespacesTable } from "./schema.ts";
 
 /** A namespace as stored. */
@@ -8,6 +9,16 @@ export type NamespaceRow = Selectable<NamespacesTable>;
 /** Reads a namespace; undefined while nothing has been written to it. */
 export function findNamespace(db: Db, name: string): Promise<NamespaceRow | undefined> {
   return db.selectFrom("namespaces").selectAll().where("name", "=", name).executeTakeFirst();
+}
+
+/** Reads namespaces; those to which nothing has been written are missing from the answer. */
+export async function findNamespaces(db: Db, names: readonly string[]): Promise<NamespaceRow[]> {
+  const rows: NamespaceRow[] = [];
+  for (const part of parts(names)) {
+    const select = db.selectFrom("namespaces").selectAll();
+    rows.push(...(await select.where("name", "in", padded(part)).execute()));
+  }
+  return rows;
 }
 
 /** Lists namespaces by name, those after `afterName`, at most `limit`. */
@@ -70,6 +81,7 @@ export type NamespaceChange = Partial<
     | "running_count"
     | "event_bytes"
     | "retention_ms"
+    | "cancel_count"
   >
 >;
 

@@ -9,7 +9,7 @@ import type { Db, RecordsTable } from "./schema.ts";
 /** A record as a subscriber's page holds it. */
 export type RecordRow = Pick<
   Selectable<RecordsTable>,
-  "last_seq" | "event_count" | "types" | "data"
+  "last_seq" | "event_count" | "run_key" | "types" | "data"
 >;
 
 /** Whose records a page holds. Runs are named by their keys. */
@@ -178,7 +178,7 @@ export async function bytesOf(
   const wanted = rows.slice(0, taken).map((key) => key.last_seq);
   const records = await db
     .selectFrom("records")
-    .select(["last_seq", "event_count", "types", "data"])
+    .select(["last_seq", "event_count", "run_key", "types", "data"])
     .where("namespace_id", "=", namespaceId)
     .where("last_seq", "in", padded(wanted))
     .orderBy("last_seq", order)

@@ -182,8 +182,15 @@ class TransactionDriver implements Driver {
 
   constructor(pool: PostgresPool, { lockTimeoutMs, statementTimeoutMs }: TransactionTimeouts) {
     this.#pool = pool;
+    const settings = {
+      lock_timeout: lockTimeoutMs,
+      statement_timeout: statementTimeoutMs,
+      // A process that is suspended, or cut off, must not keep the others from the namespace.
+      idle_in_transaction_session_timeout: lockTimeoutMs,
+    };
     // LOCAL, so that a pooler hands nothing on to the connection's next user.
-    this.#begin = `begin; set local lock_timeout = ${lockTimeoutMs}; set local statement_timeout = ${statementTimeoutMs}`;
+    const set = Object.entries(settings).map(([name, value]) => `set local ${name} = ${value}`);
+    this.#begin = ["begin", ...set].join("; ");
   }
 
   init(): Promise<void> {

@@ -34,14 +34,16 @@ export interface PostgresPoolOptions {
  */
 export class PostgresPool {
   readonly #pool: pg.Pool;
+  readonly #Client: typeof pg.Client;
   readonly #statements = new Map<string, string>();
   /** Whether whatever is in front of the server keeps statements prepared. */
   #prepares = true;
 
   constructor({ hosts, connections, queryTimeoutMs }: PostgresPoolOptions) {
+    this.#Client = clientOf(hosts, queryTimeoutMs);
     this.#pool = new pg.Pool({
       max: connections,
-      Client: clientOf(hosts, queryTimeoutMs),
+      Client: this.#Client,
       // The pool waits for what it returns, whatever the types say.
       onConnect:
         hosts.count > 1 ? (refuseStandby as (client: pg.ClientBase) => unknown) : undefined,
@@ -53,6 +55,11 @@ export class PostgresPool {
   /** Takes a connection out of the pool; it goes back with `release`. */
   connect(): Promise<pg.PoolClient> {
     return this.#pool.connect();
+  }
+
+  /** A connection of its own, which is not open yet. */
+  newClient(): pg.Client {
+    return new this.#Client();
   }
 
   /** Runs a statement on a connection. */

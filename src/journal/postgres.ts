@@ -12,6 +12,7 @@
 import { randomUUID } from "node:crypto";
 import { Kysely, sql } from "kysely";
 import pRetry from "p-retry";
+import type { Logger } from "pino";
 import type { Journal } from "./journal.ts";
 import { migrate, refuseForeign } from "./migrations.ts";
 import { readDialect, transactionDialect } from "./postgres-driver.ts";
@@ -20,6 +21,7 @@ import { PostgresHosts } from "./postgres-hosts.ts";
 import { PostgresPool } from "./postgres-pool.ts";
 import { JournalOpenError, RefusedError } from "./refusal.ts";
 import type { Db, Schema } from "./schema.ts";
+import { PostgresWakeUps } from "./wake-ups.ts";
 
 /** How to open a journal on PostgreSQL. */
 export interface PostgresOptions {
@@ -33,6 +35,8 @@ export interface PostgresOptions {
   readonly databaseWaitMs: number;
   /** Connections for transactions, and as many for reads. */
   readonly databaseConnections: number;
+  /** Told when wake-ups of other nodes are not heard any more. */
+  readonly logger?: Logger;
 }
 
 /** The oldest version that is still maintained. */
@@ -58,12 +62,14 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
   const queryTimeoutMs = statementTimeoutMs + answerMs;
   const writes = new PostgresPool({ hosts, connections, queryTimeoutMs });
   const reads = new PostgresPool({ hosts, connections, queryTimeoutMs });
+  const wakeUps = new PostgresWakeUps(() => writes.newClient(), options.logger);
   const closing = new AbortController();
   const retrying = <T>(read: () => Promise<T>) => readAgain(read, databaseWaitMs, closing.signal);
   const writer = new Kysely<Schema>({ dialect: transactionDialect(writes, options) });
   const db = new Kysely<Schema>({ dialect: readDialect(reads, retrying) });
   const close = async () => {
     closing.abort();
+    await wakeUps.close();
     await Promise.all([db.destroy(), writer.destroy(), reads.close(), writes.close()]);
   };
   try {
@@ -76,6 +82,7 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
     return {
       id,
       db,
+      wakeUps,
       write: (work) => write(writer, work),
       // The server's own vacuum does it.
       reclaimSpace: () => Promise.resolve(false),

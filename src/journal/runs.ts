@@ -161,6 +161,7 @@ export async function upsertRuns(tx: Db, runs: readonly Insertable<RunsTable>[])
           event_bytes: eb.ref("excluded.event_bytes"),
           result: eb.ref("excluded.result"),
           end_time_ms: eb.ref("excluded.end_time_ms"),
+          node_key: eb.ref("excluded.node_key"),
         })),
       )
       .execute();

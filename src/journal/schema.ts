@@ -5,7 +5,7 @@
  * Integers are JavaScript numbers: seqs stay below 2^53. Times are
  * milliseconds since 1970. Messages are stored in protobuf's binary encoding.
  */
-import type { Kysely } from "kysely";
+import type { Generated, Kysely } from "kysely";
 
 /** One row: what identifies the database. */
 export interface JournalTable {
@@ -31,6 +31,8 @@ export interface NamespacesTable {
   readonly run_count: number;
   readonly running_count: number;
   readonly event_bytes: number;
+  /** Requests to stop that were ever made: nodes see by it that runs which they hold may be asked. */
+  readonly cancel_count: number;
 }
 
 /** The seq of a run's RunStarted record is the run's key: unique and immutable. */
@@ -60,6 +62,8 @@ export interface RunsTable {
   readonly cancel_reason: string | null;
   /** 1 where runs that it starts from now on are asked too. */
   readonly cancel_descendants: number;
+  /** The node that has the run's producer, or its lease; 0 where there is one node only. */
+  readonly node_key: number;
 }
 
 /** The closure of the parent relation; a run is its own ancestor at depth 0. */
@@ -100,6 +104,17 @@ export interface RecordsTable {
 export interface DeletionsTable {
   readonly namespace_id: number;
   readonly root_key: number;
+  /** The node that deletes it; 0 where there is one node only. */
+  readonly node_key: number;
+}
+
+/** The processes that serve the journal, where there can be several. */
+export interface NodesTable {
+  readonly node_key: Generated<number>;
+  /** Host and process, for people. */
+  readonly name: string;
+  /** Moves on while the node lives; what it is does not matter. */
+  readonly beat: number;
 }
 
 /** The database. */
@@ -111,6 +126,7 @@ export interface Schema {
   readonly run_labels: RunLabelsTable;
   readonly records: RecordsTable;
   readonly deletions: DeletionsTable;
+  readonly nodes: NodesTable;
 }
 
 /** A connection pool or a transaction; every query takes one. */

@@ -154,11 +154,12 @@ export async function markTree(
   namespace: NamespaceRow,
   rootKey: number,
   summary: TreeSummary,
+  nodeKey: number,
 ): Promise<void> {
   const { namespace_id: namespaceId } = namespace;
   await tx
     .insertInto("deletions")
-    .values({ namespace_id: namespaceId, root_key: rootKey })
+    .values({ namespace_id: namespaceId, root_key: rootKey, node_key: nodeKey })
     .execute();
   await updateNamespace(tx, namespaceId, {
     trimmed_seq: Math.max(namespace.trimmed_seq, summary.lastSeq),
@@ -174,9 +175,18 @@ export interface MarkedTree {
   readonly root_key: number;
 }
 
-/** The trees that are marked: deletions that somebody has begun and not ended. */
-export function findMarkedTrees(db: Db): Promise<MarkedTree[]> {
-  return db.selectFrom("deletions").selectAll().execute();
+/** The trees that are marked, of this node and of those that are gone: what they began is not ended. */
+export function findMarkedTrees(db: Db, nodeKey: number): Promise<MarkedTree[]> {
+  return db
+    .selectFrom("deletions")
+    .select(["namespace_id", "root_key"])
+    .where((eb) =>
+      eb.or([
+        eb("node_key", "=", nodeKey),
+        eb("node_key", "not in", eb.selectFrom("nodes").select("nodes.node_key")),
+      ]),
+    )
+    .execute();
 }
 
 /** Roots of a namespace's trees that are being deleted. */

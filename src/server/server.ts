@@ -6,17 +6,12 @@ import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
 import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
-import { Tails } from "../delivery/tail.ts";
-import { Committer } from "../ingest/committer.ts";
-import { Leases } from "../ingest/leases.ts";
 import type { Journal } from "../journal/journal.ts";
 import { openJournal } from "../journal/open.ts";
 import { defaultLimits, type Limits } from "../limits.ts";
-import { Deletions } from "../upkeep/delete-tree.ts";
-import { LeaseClock } from "../upkeep/lease-clock.ts";
-import { Retention } from "../upkeep/retention.ts";
 import { adminService } from "./admin-service.ts";
 import { ConnectionAges } from "./connection-ages.ts";
+import { type Domain, openDomain } from "./domain.ts";
 import { Draining } from "./draining.ts";
 import { healthService } from "./health.ts";
 import { ingestService } from "./ingest-service.ts";
@@ -32,7 +27,7 @@ export interface ServerOptions {
   readonly host: string;
   /** 0 takes a free one. */
   readonly port: number;
-  /** `sqlite:PATH`. */
+  /** `sqlite:PATH` or `postgres://…`. */
   readonly journal: string;
   readonly logger: Logger;
   /** Milliseconds that calls may take to finish once the server drains. Default 5,000. */
@@ -70,41 +65,18 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const { logger } = options;
   const drainTimeoutMs = options.drainTimeoutMs ?? defaultDrainTimeoutMs;
   const limits: Limits = { ...defaultLimits, ...options.limits };
-  const opened = await openJournal(options.journal, limits);
+  const opened = await openJournal(options.journal, { ...limits, logger });
   const journal = options.wrapJournal?.(opened) ?? opened;
-  const tails = new Tails(limits.tailBytes);
-  const leases = new Leases();
-  const committer = new Committer({
-    journal,
-    limits,
-    leases,
-    now: Date.now,
-    onCommitted: (namespace, records) => tails.publish(namespace, records),
-    onUncertain: (namespace) => tails.forget(namespace),
-  });
   const onFailure = (error: unknown) =>
-    logger.error({ err: error }, "upkeep failed, to be tried again");
-  const deletions = new Deletions({
-    journal,
-    committer,
-    onMarked: (namespace) => tails.forget(namespace),
-  });
-  const retention = new Retention({
-    journal,
-    deletions,
-    now: Date.now,
-    intervalMs: limits.retentionIntervalMs,
-    onFailure,
-  });
-  const { defaultLeaseMs } = limits;
-  const leaseClock = new LeaseClock({ journal, committer, leases, defaultLeaseMs, onFailure });
+    logger.error({ err: error }, "something failed beside all calls, to be tried again");
+  const domain = await openDomain({ journal, limits, now: Date.now, onFailure }).catch(
+    async (error: unknown) => {
+      await journal.close();
+      throw error;
+    },
+  );
   const context: ServiceContext = {
-    journal,
-    tails,
-    limits,
-    committer,
-    deletions,
-    retention,
+    ...domain,
     draining: new Draining(),
     onUnexpected: (error) => logger.error({ err: error }, "a call failed unexpectedly"),
   };
@@ -118,18 +90,18 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       onSession: (session) => ages.add(session),
     });
   } catch (error) {
+    await domain.stop();
     await journal.close();
     throw error;
   }
-  leaseClock.start();
-  retention.start();
+  domain.start();
   const url = `http://${port.host}:${port.port}`;
   logger.info({ url, journal: options.journal, journalId: journal.id }, "serving");
   let drained: Promise<void> | undefined;
   return {
     url,
     drain() {
-      drained ??= drain(context, leaseClock, port, drainTimeoutMs, logger);
+      drained ??= drain(context, domain, port, drainTimeoutMs, logger);
       return drained;
     },
   };
@@ -169,7 +141,7 @@ function requestHandler(
 
 async function drain(
   context: ServiceContext,
-  leaseClock: LeaseClock,
+  domain: Domain,
   port: Port,
   timeoutMs: number,
   logger: Logger,
@@ -188,8 +160,7 @@ async function drain(
       await closed;
     }
   }
-  await Promise.all([leaseClock.stop(), context.retention.stop(), context.deletions.stop()]);
-  await context.committer.idle();
+  await domain.stop();
   await context.journal.close();
   logger.info("drained");
 }

@@ -6,6 +6,7 @@
 import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
 import { lockNamespace } from "../journal/namespaces.ts";
+import type { NodeIdentity } from "../journal/nodes.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import { findRuns, findRunsByKey } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
@@ -31,6 +32,7 @@ const bytesPerStep = 2 * 1024 * 1024;
 export interface DeletionsOptions {
   readonly journal: Journal;
   readonly committer: Committer;
+  readonly node: NodeIdentity;
   /** Told once a tree is not there any more, while its rows still are. */
   readonly onMarked: (namespace: string) => void;
 }
@@ -66,10 +68,10 @@ export class Deletions {
     rootRunId: string,
     endedByMs = Number.POSITIVE_INFINITY,
   ): Promise<DeletedTree | undefined> {
-    const { committer, onMarked } = this.#options;
+    const { committer, node, onMarked } = this.#options;
     const marked = await committer.alone(
       namespace,
-      (tx) => mark(tx, namespace, rootRunId, endedByMs),
+      (tx) => mark(tx, namespace, rootRunId, endedByMs, node.nodeKey),
       (tree) => {
         if (tree !== undefined) onMarked(namespace);
       },
@@ -130,6 +132,7 @@ async function mark(
   namespace: string,
   rootRunId: string,
   endedByMs: number,
+  nodeKey: number,
 ): Promise<{ readonly tree: MarkedTree; readonly runCount: number } | undefined> {
   const locked = await lockNamespace(tx, namespace);
   const [root] = locked === undefined ? [] : await findRuns(tx, locked.namespace_id, [rootRunId]);
@@ -152,6 +155,6 @@ async function mark(
   }
   const summary = await summarizeTree(tx, namespaceId, rootKey);
   if (summary.endTimeMs === undefined || summary.endTimeMs > endedByMs) return undefined;
-  await markTree(tx, locked, rootKey, summary);
+  await markTree(tx, locked, rootKey, summary, nodeKey);
   return { tree: { namespace_id: namespaceId, root_key: rootKey }, runCount: summary.runCount };
 }

@@ -2,8 +2,9 @@
  * Lets leases run out: moves their clock on while the process runs, and ends
  * runs whose leases lapse as LOST.
  *
- * Leases begin anew when the server starts: whatever was RUNNING gets its whole
- * lease to come back in, however long the server was away.
+ * Leases begin anew when the server starts, or takes over from a node that is
+ * gone: whatever was RUNNING gets its whole lease to come back in, however long
+ * its node was away.
  */
 import { fromBinary } from "@bufbuild/protobuf";
 import { RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
@@ -11,7 +12,8 @@ import type { Committer } from "../ingest/committer.ts";
 import { leaseMsOf } from "../ingest/draft.ts";
 import type { Leases, UnheldRun } from "../ingest/leases.ts";
 import type { Journal } from "../journal/journal.ts";
-import { eachNamespace } from "../journal/namespaces.ts";
+import { eachNamespace, lockNamespace } from "../journal/namespaces.ts";
+import { adoptOrphans, findOrphans, type NodeIdentity, type RunningRun } from "../journal/nodes.ts";
 import { findRunning } from "../journal/runs.ts";
 import { nextTurn } from "../turn.ts";
 
@@ -27,6 +29,9 @@ export interface LeaseClockOptions {
   readonly journal: Journal;
   readonly committer: Committer;
   readonly leases: Leases;
+  readonly node: NodeIdentity;
+  /** Whether producers could reach the journal: leases do not run out while they cannot. */
+  readonly isReachable: () => boolean;
   /** Milliseconds; the lease of a run whose spec has none. */
   readonly defaultLeaseMs: number;
   /** Told where a run could not be ended; its lease has begun anew. */
@@ -38,24 +43,51 @@ export class LeaseClock {
   readonly #options: LeaseClockOptions;
   readonly #stopping = new AbortController();
   readonly #underWay = new Set<Promise<void>>();
-  /** Whether the runs that were RUNNING at the start have their leases. */
-  #scan: "due" | "under way" | "done" = "due";
+  /** Whether all that is RUNNING has its lease. */
+  #scan: "due" | "under way" | "done" = "done";
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: LeaseClockOptions) {
     this.#options = options;
   }
 
-  /** Begins the lease of every run that is RUNNING and not held, and starts the clock. */
+  /** Begins the lease of every run that is RUNNING: for a process that is the only one. */
+  adoptAll(): void {
+    this.#scan = "due";
+  }
+
+  /**
+   * Begins the lease of every run that is RUNNING and whose node is gone.
+   *
+   * @throws RefusedError journal_unavailable where the database failed
+   */
+  async adoptOrphans(): Promise<void> {
+    const { committer, node } = this.#options;
+    await this.#eachRun(findOrphans, async (namespace, namespaceId, found) => {
+      const runKeys = found.map((run) => run.run_key);
+      await committer.alone(
+        namespace,
+        async (tx) => {
+          await lockNamespace(tx, namespace);
+          return adoptOrphans(tx, namespaceId, runKeys, node.nodeKey);
+        },
+        (runs) => {
+          this.#startLeases(namespace, runs);
+        },
+      );
+    });
+  }
+
+  /** Starts the clock. */
   start(): void {
     let lastMs = performance.now();
     const step = () => {
       const nowMs = performance.now();
-      const elapsedMs = Math.min(nowMs - lastMs, maxStepMs);
+      const elapsedMs = this.#options.isReachable() ? Math.min(nowMs - lastMs, maxStepMs) : 0;
       lastMs = nowMs;
       for (const run of this.#options.leases.advance(elapsedMs)) this.#do(this.#lose(run));
       // Tried again where the database did not answer.
-      if (this.#scan === "due") this.#do(this.#startLeases());
+      if (this.#scan === "due") this.#do(this.#adoptAll());
     };
     this.#timer = setInterval(step, stepMs);
     step();
@@ -85,10 +117,12 @@ export class LeaseClock {
     }
   }
 
-  async #startLeases(): Promise<void> {
+  async #adoptAll(): Promise<void> {
     this.#scan = "under way";
     try {
-      await this.#scanRunning();
+      await this.#eachRun(findRunning, (namespace, _, runs) => {
+        this.#startLeases(namespace, runs);
+      });
       this.#scan = "done";
     } catch (error) {
       this.#scan = "due";
@@ -96,24 +130,37 @@ export class LeaseClock {
     }
   }
 
-  async #scanRunning(): Promise<void> {
-    const { journal, committer, leases, defaultLeaseMs } = this.#options;
+  /** Calls `visit` with the runs that `find` finds, a page at a time. */
+  async #eachRun(
+    find: typeof findRunning,
+    visit: (
+      namespace: string,
+      namespaceId: number,
+      runs: readonly RunningRun[],
+    ) => void | Promise<void>,
+  ): Promise<void> {
+    const { db } = this.#options.journal;
     const { signal } = this.#stopping;
-    for await (const { namespace_id: namespaceId, name: namespace } of eachNamespace(journal.db)) {
+    for await (const { namespace_id: namespaceId, name } of eachNamespace(db)) {
       for (let afterKey = 0; !signal.aborted; ) {
         await nextTurn();
-        const runs = await findRunning(journal.db, namespaceId, afterKey, scanRuns);
-        for (const { run_id: runId, epoch, spec } of runs) {
-          // A producer that was faster has it, or has had it since.
-          if (committer.holderOf(namespace, runId) !== undefined) continue;
-          if (leases.has(namespace, runId)) continue;
-          const leaseMs = leaseMsOf(fromBinary(RunSpecSchema, spec), defaultLeaseMs);
-          leases.start({ namespace, runId, epoch, leaseMs });
-        }
+        const runs = await find(db, namespaceId, afterKey, scanRuns);
+        if (runs.length > 0) await visit(name, namespaceId, runs);
         const last = runs.at(-1);
         if (last === undefined || runs.length < scanRuns) break;
         afterKey = last.run_key;
       }
+    }
+  }
+
+  #startLeases(namespace: string, runs: readonly RunningRun[]): void {
+    const { committer, leases, defaultLeaseMs } = this.#options;
+    for (const { run_id: runId, epoch, spec } of runs) {
+      // A producer that was faster has it, or has had it since.
+      if (committer.holderOf(namespace, runId) !== undefined) continue;
+      if (leases.has(namespace, runId)) continue;
+      const leaseMs = leaseMsOf(fromBinary(RunSpecSchema, spec), defaultLeaseMs);
+      leases.start({ namespace, runId, epoch, leaseMs });
     }
   }
 }

@@ -5,6 +5,7 @@
 
 import type { Journal } from "../journal/journal.ts";
 import { eachNamespace } from "../journal/namespaces.ts";
+import type { NodeIdentity } from "../journal/nodes.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import { findEndedTrees, findMarkedTrees } from "../journal/trees.ts";
 import type { Deletions } from "./delete-tree.ts";
@@ -16,6 +17,9 @@ const treesPerLook = 32;
 export interface RetentionOptions {
   readonly journal: Journal;
   readonly deletions: Deletions;
+  readonly node: NodeIdentity;
+  /** Whether this node is the one that looks; one of several is enough. */
+  readonly isOnDuty: () => boolean;
   /** Milliseconds since 1970. */
   readonly now: () => number;
   /** Milliseconds between looks for trees whose time is over. */
@@ -43,6 +47,7 @@ export class Retention {
 
   /** Looks now, unless a look is under way. */
   look(): void {
+    if (!this.#options.isOnDuty()) return;
     this.#looking ??= this.#look()
       .catch((error: unknown) => {
         if (!this.#stopping.signal.aborted) this.#options.onFailure(error);
@@ -60,9 +65,9 @@ export class Retention {
   }
 
   async #look(): Promise<void> {
-    const { journal, deletions, now } = this.#options;
+    const { journal, deletions, node, now } = this.#options;
     const { signal } = this.#stopping;
-    for (const tree of await findMarkedTrees(journal.db)) {
+    for (const tree of await findMarkedTrees(journal.db, node.nodeKey)) {
       if (signal.aborted) return;
       await deletions.resume(tree);
     }

@@ -72,7 +72,7 @@ describe("opening a SQLite journal", () => {
     db.close();
   }
 
-  for (const url of ["runlog.db", "postgres://localhost/runlog", "sqlite:", "", "SQLITE:x"]) {
+  for (const url of ["runlog.db", "mysql://localhost/runlog", "sqlite:", "", "SQLITE:x"]) {
     it(`refuses the URL ${JSON.stringify(url)} and says how to write one`, async () => {
       await assertRefused(url, /write sqlite:PATH/);
     });

@@ -7,6 +7,7 @@ import type { Scope } from "../../src/delivery/filter.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { findNamespace } from "../../src/journal/namespaces.ts";
+import { onlyNode } from "../../src/journal/nodes.ts";
 import { RefusedError } from "../../src/journal/refusal.ts";
 import { findMarkedTrees } from "../../src/journal/trees.ts";
 import { Deletions } from "../../src/upkeep/delete-tree.ts";
@@ -97,6 +98,7 @@ function deletionsOver({ journal, committer, tails }: Domain, over: Journal = jo
   return new Deletions({
     journal: over,
     committer,
+    node: onlyNode,
     onMarked: (name) => tails.forget(name),
   });
 }
@@ -201,7 +203,7 @@ async function runSteps(domain: Domain, steps: readonly Step[]): Promise<Sequenc
           assert.ok(error instanceof Dying);
         });
         // The next start goes on.
-        for (const marked of await findMarkedTrees(journal.db)) {
+        for (const marked of await findMarkedTrees(journal.db, 0)) {
           await deletionsOver(domain).resume(marked);
         }
       }

@@ -14,6 +14,7 @@ import { Leases } from "../../src/ingest/leases.ts";
 import { type Outcome, Producer } from "../../src/ingest/operation.ts";
 import { checkEvents } from "../../src/ingest/validate.ts";
 import type { Journal } from "../../src/journal/journal.ts";
+import { onlyNode } from "../../src/journal/nodes.ts";
 import { defaultLimits, type Limits } from "../../src/limits.ts";
 
 /** Ingest and delivery over one journal. */
@@ -31,6 +32,7 @@ export function domainOver(journal: Journal, limits: Partial<Limits> = {}): Doma
     journal,
     leases,
     limits: all,
+    node: onlyNode,
     now: Date.now,
     onCommitted: (namespace, records) => tails.publish(namespace, records),
     onUncertain: (namespace) => tails.forget(namespace),

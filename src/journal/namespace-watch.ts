@@ -1,0 +1,120 @@
+/**
+ * Looks at namespaces that somebody follows, for what other nodes have done to
+ * them: after each wake-up, and from time to time, since wake-ups may be lost.
+ */
+import type { Journal } from "./journal.ts";
+import { findNamespaces, type NamespaceRow } from "./namespaces.ts";
+import type { News, WakeUps } from "./wake-ups.ts";
+
+/** Looks of a node that is told by others, to those of one that is not. */
+const heardFactor = 10;
+
+/** Somebody who follows namespaces. */
+export interface NamespaceFollower {
+  /** The names of the namespaces that are followed now. */
+  readonly followed: () => Iterable<string>;
+  /** Told how one of them is now, in order; not only when it has changed. */
+  readonly onRow: (row: NamespaceRow) => void;
+}
+
+/** What the watch works with. */
+export interface NamespaceWatchOptions {
+  readonly journal: Journal;
+  readonly wakeUps: WakeUps;
+  /** Milliseconds between looks where wake-ups do not arrive. */
+  readonly pollIntervalMs: number;
+  readonly followers: readonly NamespaceFollower[];
+  /** Told of runs that another node took over. */
+  readonly onTaken: (namespace: string, runId: string) => void;
+  /** Told where a look failed; the next one comes anyway. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** See the head of this file. */
+export class NamespaceWatch {
+  readonly #options: NamespaceWatchOptions;
+  #timer: NodeJS.Timeout | undefined;
+  #ticks = 0;
+  /** Namespaces to look at next; all that are followed where it is "all". */
+  #due: Set<string> | "all" = new Set();
+  #isLooking = false;
+  #looking: Promise<void> | undefined;
+  #isStopped = false;
+
+  constructor(options: NamespaceWatchOptions) {
+    this.#options = options;
+  }
+
+  /** Begins to listen and to look. */
+  start(): void {
+    const { wakeUps, pollIntervalMs } = this.#options;
+    wakeUps.listen((news) => {
+      this.#hear(news);
+    });
+    this.#timer = setInterval(() => {
+      this.#ticks++;
+      if (wakeUps.isHeard && this.#ticks % heardFactor !== 0) return;
+      this.#due = "all";
+      this.#look();
+    }, pollIntervalMs);
+  }
+
+  /** Looks at a namespace now, for somebody who has begun to follow it. */
+  look(namespace: string): void {
+    if (this.#due !== "all") this.#due.add(namespace);
+    this.#look();
+  }
+
+  /** Stops; resolves when no look is under way any more. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    clearInterval(this.#timer);
+    await this.#looking;
+  }
+
+  #hear(news: News | "lost"): void {
+    if (news === "lost") {
+      this.#due = "all";
+      this.#look();
+      return;
+    }
+    for (const [namespace, runId] of news.taken) this.#options.onTaken(namespace, runId);
+    if (news.namespaces.length === 0) return;
+    if (this.#due !== "all") for (const one of news.namespaces) this.#due.add(one);
+    this.#look();
+  }
+
+  /** One look at a time: what is told meanwhile is looked at next. */
+  #look(): void {
+    if (this.#isStopped || this.#isLooking) return;
+    this.#isLooking = true;
+    this.#looking = this.#lookAll();
+  }
+
+  async #lookAll(): Promise<void> {
+    const { journal, followers, onFailure } = this.#options;
+    try {
+      for (let names = this.#takeDue(); names.length > 0; names = this.#takeDue()) {
+        for (const row of await findNamespaces(journal.db, names)) {
+          for (const follower of followers) follower.onRow(row);
+        }
+      }
+    } catch (error) {
+      if (!this.#isStopped) onFailure(error);
+    } finally {
+      // At once: what is told from now on begins another look.
+      this.#isLooking = false;
+    }
+  }
+
+  #takeDue(): readonly string[] {
+    if (this.#isStopped) return [];
+    const due = this.#due;
+    this.#due = new Set();
+    return [...this.#followed()].filter((name) => due === "all" || due.has(name));
+  }
+
+  #followed(): Set<string> {
+    return new Set(this.#options.followers.flatMap(({ followed }) => [...followed()]));
+  }
+}

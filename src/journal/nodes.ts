@@ -1,0 +1,115 @@
+/** Queries about the processes that serve one journal, and about what those that died left behind. */
+import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import type { RunRow } from "./runs.ts";
+import type { Db } from "./schema.ts";
+
+/** This process among those that serve the journal. */
+export interface NodeIdentity {
+  /** 0 where there can be no other; else it changes when others have taken this one for dead. */
+  readonly nodeKey: number;
+}
+
+/** The only process on its journal. */
+export const onlyNode: NodeIdentity = { nodeKey: 0 };
+
+/** A node as another one sees it. */
+export interface NodeRow {
+  readonly node_key: number;
+  readonly beat: number;
+}
+
+/** Adds a node; keys are never used again. */
+export async function insertNode(tx: Db, name: string): Promise<number> {
+  const { node_key: nodeKey } = await tx
+    .insertInto("nodes")
+    .values({ name, beat: 0 })
+    .returning("node_key")
+    .executeTakeFirstOrThrow();
+  return nodeKey;
+}
+
+/** Moves a node's beat on. Returns whether the node is there: others may have taken it for dead. */
+export async function beatNode(tx: Db, nodeKey: number): Promise<boolean> {
+  const { numUpdatedRows } = await tx
+    .updateTable("nodes")
+    .set((eb) => ({ beat: eb("beat", "+", 1) }))
+    .where("node_key", "=", nodeKey)
+    .executeTakeFirst();
+  return numUpdatedRows > 0n;
+}
+
+/** The nodes, oldest first. */
+export function listNodes(db: Db): Promise<NodeRow[]> {
+  return db.selectFrom("nodes").select(["node_key", "beat"]).orderBy("node_key").execute();
+}
+
+/** Takes a node out whose beat is still this one. */
+export async function deleteNode(tx: Db, { node_key, beat }: NodeRow): Promise<void> {
+  await tx.deleteFrom("nodes").where("node_key", "=", node_key).where("beat", "=", beat).execute();
+}
+
+/** Takes out the node that one was itself. */
+export async function leaveNodes(tx: Db, nodeKey: number): Promise<void> {
+  await tx.deleteFrom("nodes").where("node_key", "=", nodeKey).execute();
+}
+
+/** What a lease is made of. */
+export type RunningRun = Pick<RunRow, "run_key" | "run_id" | "epoch" | "spec">;
+
+/** Runs that are RUNNING, of nodes that are gone, oldest first. */
+export function findOrphans(
+  db: Db,
+  namespaceId: number,
+  afterKey: number,
+  limit: number,
+): Promise<RunningRun[]> {
+  return db
+    .selectFrom("runs")
+    .select(["run_key", "run_id", "epoch", "spec"])
+    .where("namespace_id", "=", namespaceId)
+    .where("state", "=", RunState.RUNNING)
+    .where("run_key", ">", afterKey)
+    .where("node_key", "not in", (eb) => eb.selectFrom("nodes").select("nodes.node_key"))
+    .orderBy("run_key")
+    .limit(limit)
+    .execute();
+}
+
+/**
+ * Gives runs of nodes that are gone to a node. Expects a transaction that holds
+ * the namespace's lock, so that no producer comes in between.
+ *
+ * @returns those that still were nobody's
+ */
+export async function adoptOrphans(
+  tx: Db,
+  namespaceId: number,
+  runKeys: readonly number[],
+  nodeKey: number,
+): Promise<RunningRun[]> {
+  return tx
+    .updateTable("runs")
+    .set({ node_key: nodeKey })
+    .where("namespace_id", "=", namespaceId)
+    .where("run_key", "in", runKeys)
+    .where("state", "=", RunState.RUNNING)
+    .where("node_key", "not in", (eb) => eb.selectFrom("nodes").select("nodes.node_key"))
+    .returning(["run_key", "run_id", "epoch", "spec"])
+    .execute();
+}
+
+/** The runs of a node that are RUNNING and were asked to stop. */
+export function findCancelled(
+  db: Db,
+  namespaceId: number,
+  nodeKey: number,
+): Promise<{ readonly run_id: string; readonly cancel_reason: string | null }[]> {
+  return db
+    .selectFrom("runs")
+    .select(["run_id", "cancel_reason"])
+    .where("namespace_id", "=", namespaceId)
+    .where("node_key", "=", nodeKey)
+    .where("cancel_reason", "is not", null)
+    .where("state", "=", RunState.RUNNING)
+    .execute();
+}

@@ -1,0 +1,202 @@
+/**
+ * Wake-ups between the nodes of one journal, by LISTEN/NOTIFY on a connection of
+ * its own. They say where to look and nothing else, and any of them may be lost:
+ * whoever listens looks from time to time as well.
+ *
+ * A NOTIFY takes a lock that all transactions with a NOTIFY share until their
+ * commit is on the disk, so there is none in the transactions that append: a
+ * node sends at most one every few milliseconds, in a transaction that is not
+ * waited for to be durable
+ * (https://www.postgresql.org/docs/current/sql-notify.html).
+ */
+import { randomUUID } from "node:crypto";
+import type pg from "pg";
+import type { Logger } from "pino";
+
+/** Where something has happened. */
+export interface News {
+  /** Namespaces in which something was committed. */
+  readonly namespaces: readonly string[];
+  /** Runs that were taken from another node, each with its namespace. */
+  readonly taken: readonly (readonly [namespace: string, runId: string])[];
+}
+
+/** What is told to other nodes, and heard of them. */
+export interface WakeUps {
+  /** Whether what others tell is heard; if not, look often. */
+  readonly isHeard: boolean;
+  /** Tells the others that something was committed in a namespace. */
+  tell(namespace: string): void;
+  /** Tells the others that a run was taken from one of them. */
+  tellTaken(namespace: string, runId: string): void;
+  /** Calls back with each news of others; "lost" where some may have been missed. */
+  listen(onNews: (news: News | "lost") => void): void;
+}
+
+const channel = "runlog";
+/** Milliseconds between two notifications of one node. */
+const coalesceMs = 5;
+/** Milliseconds until the connection is tried again, and until a silent one is given up. */
+const reconnectMs = 1_000;
+const deafMs = 5_000;
+/** Milliseconds after which it is tried again where nothing is heard: a pooler may be in between. */
+const deafRetryMs = 60_000;
+/** Bytes of a notification: PostgreSQL takes less than 8,000. */
+const maxPayloadBytes = 7_000;
+
+/** See the head of this file. */
+export class PostgresWakeUps implements WakeUps {
+  readonly #connect: () => pg.Client;
+  readonly #logger: Logger | undefined;
+  /** Tells a node's own notifications from the others'. */
+  readonly #self = randomUUID();
+  #onNews: (news: News | "lost") => void = () => undefined;
+  #client: pg.Client | undefined;
+  #isHeard = false;
+  #isDeaf = false;
+  #isClosed = false;
+  #namespaces = new Set<string>();
+  #taken: [string, string][] = [];
+  #flushing: NodeJS.Timeout | undefined;
+  #flushedMs = 0;
+  #retrying: NodeJS.Timeout | undefined;
+
+  /** @param connect makes a client that is not connected yet */
+  constructor(connect: () => pg.Client, logger?: Logger) {
+    this.#connect = connect;
+    this.#logger = logger;
+  }
+
+  get isHeard(): boolean {
+    return this.#isHeard;
+  }
+
+  listen(onNews: (news: News | "lost") => void): void {
+    this.#onNews = onNews;
+    void this.#open();
+  }
+
+  tell(namespace: string): void {
+    this.#namespaces.add(namespace);
+    this.#flushSoon();
+  }
+
+  tellTaken(namespace: string, runId: string): void {
+    this.#taken.push([namespace, runId]);
+    this.#flushSoon();
+  }
+
+  /** Closes the connection. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#retrying);
+    clearTimeout(this.#flushing);
+    await this.#client?.end().catch(() => undefined);
+  }
+
+  async #open(): Promise<void> {
+    const client = this.#connect();
+    this.#client = client;
+    let isOver = false;
+    const over = (problem: string, afterMs: number) => {
+      if (isOver) return;
+      isOver = true;
+      clearTimeout(deaf);
+      this.#isHeard = false;
+      if (!this.#isDeaf && !this.#isClosed) {
+        this.#isDeaf = true;
+        this.#logger?.warn({ problem }, "other nodes are not heard: looking often instead");
+      }
+      this.#client = undefined;
+      client.end().catch(() => undefined);
+      if (this.#isClosed) return;
+      this.#retrying = setTimeout(() => void this.#open(), afterMs);
+    };
+    client.on("error", (error) => {
+      over(error.message, reconnectMs);
+    });
+    client.on("end", () => {
+      over("the connection has ended", reconnectMs);
+    });
+    const deaf = setTimeout(() => {
+      over("a notification did not come back, is there a pooler in between?", deafRetryMs);
+    }, deafMs);
+    client.on("notification", ({ payload = "" }) => {
+      clearTimeout(deaf);
+      this.#hear(payload);
+    });
+    try {
+      await client.connect();
+      // Its own notification must come back: behind a pooler it does not.
+      await client.query(`listen ${channel}`);
+      await this.#notify(client, { namespaces: [], taken: [] });
+    } catch (error) {
+      over(error instanceof Error ? error.message : String(error), reconnectMs);
+    }
+  }
+
+  #hear(payload: string): void {
+    const { self, ...news } = JSON.parse(payload) as News & { self: string };
+    if (!this.#isHeard) {
+      this.#isHeard = true;
+      if (this.#isDeaf) this.#logger?.info("other nodes are heard again");
+      this.#isDeaf = false;
+      // Whatever was told before.
+      this.#onNews("lost");
+    }
+    if (self !== this.#self) this.#onNews(news);
+  }
+
+  #flushSoon(): void {
+    this.#flushing ??= setTimeout(
+      () => {
+        void this.#flush();
+      },
+      Math.max(0, this.#flushedMs + coalesceMs - performance.now()),
+    );
+  }
+
+  async #flush(): Promise<void> {
+    const namespaces = [...this.#namespaces];
+    const taken = this.#taken;
+    this.#namespaces = new Set();
+    this.#taken = [];
+    try {
+      const client = this.#client;
+      if (client === undefined || !this.#isHeard) return;
+      for (const news of inPayloads({ namespaces, taken })) await this.#notify(client, news);
+    } catch {
+      // The connection tells of its error itself, and the others look anyway.
+    } finally {
+      this.#flushedMs = performance.now();
+      this.#flushing = undefined;
+      if (this.#namespaces.size > 0 || this.#taken.length > 0) this.#flushSoon();
+    }
+  }
+
+  async #notify(client: pg.Client, news: News): Promise<void> {
+    const payload = client.escapeLiteral(JSON.stringify({ self: this.#self, ...news }));
+    // LOCAL: whoever has this connection next, behind a pooler, waits for its commits.
+    await client.query(
+      `begin; set local synchronous_commit = off; select pg_notify('${channel}', ${payload}); commit`,
+    );
+  }
+}
+
+/** News in parts that are short enough for one notification each. */
+function inPayloads({ namespaces, taken }: News): News[] {
+  const parts: { namespaces: string[]; taken: (readonly [string, string])[] }[] = [];
+  let room = 0;
+  const next = (bytes: number) => {
+    if (bytes > room) {
+      parts.push({ namespaces: [], taken: [] });
+      room = maxPayloadBytes;
+    }
+    room -= bytes;
+    return parts.at(-1)!;
+  };
+  // As JSON, with what stands around it; names and ids are short.
+  for (const one of namespaces) next(JSON.stringify(one).length + 1).namespaces.push(one);
+  for (const one of taken) next(Buffer.byteLength(JSON.stringify(one)) + 1).taken.push(one);
+  return parts;
+}

@@ -1,0 +1,170 @@
+/** Puts the domain together over one journal: ingest, delivery, upkeep, and what joins several nodes. */
+
+import { Tails } from "../delivery/tail.ts";
+import { TailFollower } from "../delivery/tail-follower.ts";
+import { CancelWatch } from "../ingest/cancel-watch.ts";
+import { Committer, type CommitterOptions } from "../ingest/committer.ts";
+import { Leases } from "../ingest/leases.ts";
+import type { Journal } from "../journal/journal.ts";
+import { NamespaceWatch } from "../journal/namespace-watch.ts";
+import { type NodeIdentity, onlyNode } from "../journal/nodes.ts";
+import type { WakeUps } from "../journal/wake-ups.ts";
+import type { Limits } from "../limits.ts";
+import { Deletions } from "../upkeep/delete-tree.ts";
+import { LeaseClock } from "../upkeep/lease-clock.ts";
+import { Membership } from "../upkeep/membership.ts";
+import { Retention } from "../upkeep/retention.ts";
+
+/** What the domain is put together from. */
+export interface DomainOptions {
+  readonly journal: Journal;
+  readonly limits: Limits;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  /** Told of what went wrong beside all calls; it is tried again. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** The domain's parts. */
+export interface Domain {
+  readonly journal: Journal;
+  readonly limits: Limits;
+  readonly tails: Tails;
+  readonly committer: Committer;
+  readonly leases: Leases;
+  readonly deletions: Deletions;
+  readonly retention: Retention;
+  /** Begins what the domain does by itself. */
+  start(): void;
+  /** Stops all of it; resolves when nothing is under way any more. The journal stays open. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Puts the domain together, and joins the other nodes where there can be some.
+ *
+ * @throws RefusedError journal_unavailable where it cannot join them
+ */
+export async function openDomain(options: DomainOptions): Promise<Domain> {
+  const { wakeUps } = options.journal;
+  return wakeUps === undefined ? alone(options) : amongOthers(options, wakeUps);
+}
+
+function alone(options: DomainOptions): Domain {
+  const tails = new Tails(options.limits.tailBytes);
+  const parts = partsOf(options, {
+    tails,
+    node: onlyNode,
+    isOnDuty: () => true,
+    isReachable: () => true,
+    onCommitted: (namespace, records) => {
+      tails.publish(namespace, records);
+    },
+  });
+  return {
+    ...parts,
+    start() {
+      parts.leaseClock.adoptAll();
+      parts.start();
+    },
+  };
+}
+
+async function amongOthers(options: DomainOptions, wakeUps: WakeUps): Promise<Domain> {
+  const { journal, limits, onFailure } = options;
+  const membership = await Membership.join({
+    journal,
+    nodeTimeoutMs: limits.nodeTimeoutMs,
+    onFailure,
+    onGone: () => parts.leaseClock.adoptOrphans(),
+    onRejoined() {
+      // Producers that are connected here still are.
+      for (const namespace of committer.heldNamespaces()) committer.checkHolders(namespace);
+    },
+  });
+  const tails: Tails = new Tails(limits.tailBytes, (namespace) => {
+    watch.look(namespace);
+  });
+  const follower = new TailFollower({ journal, tails, limits, onFailure });
+  const parts = partsOf(options, {
+    tails,
+    node: membership,
+    isOnDuty: () => membership.isOnDuty,
+    isReachable: () => membership.isReachable,
+    onCommitted(namespace, records, deletionCount) {
+      follower.onCommitted(namespace, records, deletionCount);
+    },
+    onOpened(namespace) {
+      cancelWatch.onOpened(namespace);
+    },
+  });
+  const { committer } = parts;
+  const cancelWatch = new CancelWatch({ journal, committer, node: membership, onFailure });
+  const watch = new NamespaceWatch({
+    ...{ journal, wakeUps, onFailure },
+    pollIntervalMs: limits.pollIntervalMs,
+    followers: [
+      { followed: () => tails.watched(), onRow: (row) => follower.onRow(row) },
+      { followed: () => committer.heldNamespaces(), onRow: (row) => cancelWatch.onRow(row) },
+    ],
+    onTaken(namespace, runId) {
+      committer.checkHolders(namespace, [runId]);
+    },
+  });
+  return {
+    ...parts,
+    start() {
+      membership.start();
+      watch.start();
+      parts.start();
+    },
+    async stop() {
+      await Promise.all([watch.stop(), parts.stop()]);
+      await Promise.all([follower.stop(), cancelWatch.stop(), membership.leave()]);
+    },
+  };
+}
+
+/** What differs between one node and several. */
+interface Setting {
+  readonly tails: Tails;
+  readonly node: NodeIdentity;
+  readonly isOnDuty: () => boolean;
+  readonly isReachable: () => boolean;
+  readonly onCommitted: CommitterOptions["onCommitted"];
+  readonly onOpened?: (namespace: string) => void;
+}
+
+function partsOf({ journal, limits, now, onFailure }: DomainOptions, setting: Setting) {
+  const { tails, node, isOnDuty, isReachable, onCommitted, onOpened } = setting;
+  const leases = new Leases();
+  const committer = new Committer({
+    ...{ journal, limits, leases, node, now, onCommitted },
+    onUncertain: (namespace) => tails.forget(namespace),
+    ...(onOpened && { onOpened }),
+    wakeUps: journal.wakeUps,
+  });
+  const deletions = new Deletions({
+    ...{ journal, committer, node },
+    onMarked: (namespace) => tails.forget(namespace),
+  });
+  const retention = new Retention({
+    ...{ journal, deletions, node, now, isOnDuty, onFailure },
+    intervalMs: limits.retentionIntervalMs,
+  });
+  const leaseClock = new LeaseClock({
+    ...{ journal, committer, leases, node, isReachable, onFailure },
+    defaultLeaseMs: limits.defaultLeaseMs,
+  });
+  return {
+    ...{ journal, limits, tails, committer, leases, deletions, retention, leaseClock },
+    start() {
+      leaseClock.start();
+      retention.start();
+    },
+    async stop() {
+      await Promise.all([leaseClock.stop(), retention.stop(), deletions.stop()]);
+      await committer.stop();
+    },
+  };
+}

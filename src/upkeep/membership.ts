@@ -1,0 +1,166 @@
+/**
+ * Who serves the journal. Each node moves its beat on, and watches the others':
+ * one whose beat stands still is taken for dead. The oldest of those that live
+ * is on duty: it takes out the dead, looks after their runs, and does what has
+ * to be done from time to time.
+ *
+ * No clock is compared with another one. A beat stands still only as far as the
+ * observer saw it do so, on a clock that goes on only while the observer runs
+ * and the database answers; so a suspended observer, or an outage of the
+ * database, kills nobody. Two nodes may both take themselves for the one on duty
+ * for a moment: what is done on duty is decided in transactions.
+ */
+import { hostname } from "node:os";
+import type { Journal } from "../journal/journal.ts";
+import {
+  beatNode,
+  deleteNode,
+  insertNode,
+  leaveNodes,
+  listNodes,
+  type NodeIdentity,
+  type NodeRow,
+} from "../journal/nodes.ts";
+
+/** Beats within the time after which a silent node is taken for dead. */
+const beatsPerTimeout = 10;
+
+/** What the membership works with. */
+export interface MembershipOptions {
+  readonly journal: Journal;
+  /** Milliseconds after which a silent node is taken for dead. */
+  readonly nodeTimeoutMs: number;
+  /** Told once others have taken this node for dead: what it had may be another's now. */
+  readonly onRejoined: () => void;
+  /** Called on duty, when nodes have gone: looks after what they had. Called again until it succeeds. */
+  readonly onGone: () => Promise<void>;
+  /** Told where the database did not answer; the next beat comes anyway. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** See the head of this file. */
+export class Membership implements NodeIdentity {
+  readonly #options: MembershipOptions;
+  readonly #observed = new Map<number, { beat: number; silentMs: number }>();
+  #nodeKey: number;
+  #isOnDuty = false;
+  /** Whether what nodes that are gone had may not be looked after yet. */
+  #isAdoptionDue = true;
+  #lastLookMs = performance.now();
+  #isReachable = true;
+  #timer: NodeJS.Timeout | undefined;
+  #beating: Promise<void> | undefined;
+
+  private constructor(options: MembershipOptions, nodeKey: number) {
+    this.#options = options;
+    this.#nodeKey = nodeKey;
+  }
+
+  /** Joins the nodes of a journal. */
+  static async join(options: MembershipOptions): Promise<Membership> {
+    return new Membership(options, await insertSelf(options.journal));
+  }
+
+  get nodeKey(): number {
+    return this.#nodeKey;
+  }
+
+  /** Whether this node does what one of them has to do. */
+  get isOnDuty(): boolean {
+    return this.#isOnDuty;
+  }
+
+  /** Whether the database answered last time. */
+  get isReachable(): boolean {
+    return this.#isReachable;
+  }
+
+  /** Begins to beat. */
+  start(): void {
+    const beat = () => {
+      this.#beating ??= this.#beat().finally(() => {
+        this.#beating = undefined;
+      });
+    };
+    this.#timer = setInterval(beat, this.#beatMs);
+    beat();
+  }
+
+  /** Leaves: the others look after what this node had, without waiting. */
+  async leave(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#beating;
+    this.#isOnDuty = false;
+    try {
+      await this.#options.journal.write((tx) => leaveNodes(tx, this.#nodeKey));
+    } catch {
+      // Then they notice by its silence.
+    }
+  }
+
+  get #beatMs(): number {
+    return this.#options.nodeTimeoutMs / beatsPerTimeout;
+  }
+
+  async #beat(): Promise<void> {
+    const { journal, onRejoined, onGone, onFailure } = this.#options;
+    try {
+      const isKnown = await journal.write((tx) => beatNode(tx, this.#nodeKey));
+      if (!isKnown) {
+        this.#nodeKey = await insertSelf(journal);
+        onRejoined();
+      }
+      const nodes = await listNodes(journal.db);
+      const alive = await this.#takeOutDead(nodes);
+      this.#isReachable = true;
+      this.#isOnDuty = alive[0]?.node_key === this.#nodeKey;
+      if (!this.#isOnDuty) {
+        this.#isAdoptionDue = true;
+      } else if (this.#isAdoptionDue) {
+        this.#isAdoptionDue = false;
+        await onGone();
+      }
+    } catch (error) {
+      this.#isReachable = false;
+      this.#isAdoptionDue = true;
+      // What happened meanwhile was not seen.
+      this.#lastLookMs = performance.now();
+      onFailure(error);
+    }
+  }
+
+  /** Returns those that live. */
+  async #takeOutDead(nodes: readonly NodeRow[]): Promise<readonly NodeRow[]> {
+    const { journal, nodeTimeoutMs } = this.#options;
+    const nowMs = performance.now();
+    // A longer step means that this process did not run.
+    const elapsedMs = Math.min(nowMs - this.#lastLookMs, 2 * this.#beatMs);
+    this.#lastLookMs = nowMs;
+    const keys = new Set(nodes.map((node) => node.node_key));
+    for (const key of [...this.#observed.keys()]) {
+      if (keys.has(key)) continue;
+      this.#observed.delete(key);
+      this.#isAdoptionDue = true;
+    }
+    const isSilent = ({ node_key: key, beat }: NodeRow): boolean => {
+      const before = this.#observed.get(key);
+      const silentMs = before?.beat === beat ? before.silentMs + elapsedMs : 0;
+      this.#observed.set(key, { beat, silentMs });
+      return key !== this.#nodeKey && silentMs >= nodeTimeoutMs;
+    };
+    const silent = nodes.filter(isSilent);
+    const alive = nodes.filter((node) => !silent.includes(node));
+    if (alive[0]?.node_key === this.#nodeKey) {
+      for (const node of silent) {
+        await journal.write((tx) => deleteNode(tx, node));
+        this.#observed.delete(node.node_key);
+        this.#isAdoptionDue = true;
+      }
+    }
+    return alive;
+  }
+}
+
+function insertSelf(journal: Journal): Promise<number> {
+  return journal.write((tx) => insertNode(tx, `${hostname()}:${process.pid}`));
+}
