@@ -55,7 +55,8 @@ export class FilterReader {
   async next(afterSeq: number, knownEndSeq: number, maxRecords: number): Promise<Page> {
     const page = await this.#source.next(this.filter, afterSeq, knownEndSeq, maxRecords);
     if (page.deletionCount === undefined) {
-      await this.check(afterSeq);
+      const isNews = (page.tailDeletionCount ?? 0) > this.#deletionCount;
+      await (isNews ? this.endSeq(afterSeq) : this.check(afterSeq));
       await this.#learn(page);
       return page;
     }

@@ -39,7 +39,9 @@ export interface Page {
    * before it was read. One that was deleted meanwhile may have left holes.
    */
   readonly deletionCount?: number;
-  /** Set with it: the runs that the scope names, as far as they exist. */
+  /** Set where it came from the tail: the trees that were known to be deleted. */
+  readonly tailDeletionCount?: number;
+  /** Set with deletionCount: the runs that the scope names, as far as they exist. */
   readonly runs?: readonly RunRow[];
 }
 
@@ -113,7 +115,8 @@ export class PageSource {
     const cached = this.#tails.of(this.#namespace).read(filter, afterSeq, { maxRecords, maxBytes });
     if (cached !== undefined && (cached.records.length > 0 || cached.upToSeq >= knownEndSeq)) {
       const records = cached.records.map((record) => cutInherited(filter.scope, record));
-      return { records, upToSeq: cached.upToSeq, atEnd: records.length === 0 };
+      const { upToSeq, deletionCount: tailDeletionCount } = cached;
+      return { records, upToSeq, atEnd: records.length === 0, tailDeletionCount };
     }
     const snapshot = await this.snapshot(filter);
     const { endSeq, deletionCount, runs } = snapshot;

@@ -71,7 +71,7 @@ export class TailFollower {
         ...{ ahead: [], aheadBytes: 0, isReading: false },
       });
       // What others appended while nobody waited is not worth being read.
-      if ((tail.endSeq ?? -1) < lastSeq) tails.restart(name, lastSeq);
+      if ((tail.endSeq ?? -1) < lastSeq) tails.restart(name, lastSeq, deletionCount);
       return;
     }
     this.#noteDeletions(name, known, deletionCount);
@@ -84,7 +84,7 @@ export class TailFollower {
     const { tails } = this.#options;
     const known = this.#following.get(namespace);
     if (known === undefined) {
-      tails.publish(namespace, records);
+      tails.publish(namespace, records, deletionCount);
       return;
     }
     this.#noteDeletions(namespace, known, deletionCount);
@@ -94,8 +94,8 @@ export class TailFollower {
     const last = records.at(-1);
     if (last === undefined || news.length === 0) return;
     known.targetSeq = Math.max(known.targetSeq, last.firstSeq + last.count - 1);
-    if (known.ahead.length === 0 && tail.isFollowedBy(news)) {
-      tails.publish(namespace, news);
+    if (known.ahead.length === 0 && tail.isFollowedBy(news, known.deletionCount)) {
+      tails.publish(namespace, news, known.deletionCount);
       return;
     }
     known.ahead.push(news);
@@ -148,13 +148,13 @@ export class TailFollower {
       if (endSeq === undefined) {
         // Forgotten: everybody was woken and reads the journal for what lies before.
         clear(known);
-        tails.restart(namespace, known.targetSeq);
+        tails.restart(namespace, known.targetSeq, known.deletionCount);
         return;
       }
       const next = this.#nextAhead(known, endSeq);
-      if (next !== undefined && tail.isFollowedBy(next)) {
+      if (next?.[0]?.firstSeq === endSeq + 1) {
         shift(known);
-        tails.publish(namespace, next);
+        tails.publish(namespace, next, known.deletionCount);
         continue;
       }
       const upToSeq = next === undefined ? known.targetSeq : next[0]!.firstSeq - 1;
@@ -163,7 +163,7 @@ export class TailFollower {
       // A deletion has begun the tail anew meanwhile.
       if (tail.endSeq !== endSeq) continue;
       if (records === undefined) tails.forget(namespace);
-      else tails.publish(namespace, records);
+      else tails.publish(namespace, records, known.deletionCount);
     }
   }
 

@@ -18,6 +18,8 @@ export interface TailPage {
   readonly records: readonly CommittedRecord[];
   /** Every wanted record up to this seq is in the page or before it. */
   readonly upToSeq: number;
+  /** Trees of the namespace that had been deleted when the tail began, and since. */
+  readonly deletionCount: number;
 }
 
 /** Called when something may have become durable that a scope wants. It carries no data. */
@@ -59,7 +61,7 @@ function keysOfRecord(record: CommittedRecord): string[] {
 /** The tail of one namespace. */
 export class Tail {
   /** Undefined until something is published. */
-  #range: { startSeq: number; endSeq: number } | undefined;
+  #range: { startSeq: number; endSeq: number; readonly deletionCount: number } | undefined;
   readonly #lists = new Map<string, Deque<CommittedRecord>>();
   readonly #wakes = new Map<string, Set<Wake>>();
   readonly #onWatched: () => void;
@@ -83,26 +85,33 @@ export class Tail {
   /**
    * Begins after a seq that is durable, with nothing in it. Whoever is not so far
    * yet is woken: what lies before is not in the tail.
+   *
+   * @param deletionCount trees of the namespace that have been deleted
    */
-  begin(seq: number): void {
-    this.#range = { startSeq: seq, endSeq: seq };
+  begin(seq: number, deletionCount: number): void {
+    this.#range = { startSeq: seq, endSeq: seq, deletionCount };
     this.#wakeAll();
   }
 
-  /** Whether these records go on where the tail ends, or it has not begun. */
-  isFollowedBy(records: readonly CommittedRecord[]): boolean {
-    return this.#range === undefined || records[0]?.firstSeq === this.#range.endSeq + 1;
+  /**
+   * Whether these records go on where the tail ends, or it has not begun. Where
+   * trees were deleted in between, the tail may hold what is not there any more.
+   */
+  isFollowedBy(records: readonly CommittedRecord[], deletionCount: number): boolean {
+    const range = this.#range;
+    if (range === undefined) return true;
+    return records[0]?.firstSeq === range.endSeq + 1 && deletionCount === range.deletionCount;
   }
 
   /**
    * Adds a commit's records, which follow each other and the tail without a
    * gap, and wakes who may want them. Returns by how many bytes it has grown.
    */
-  publish(records: readonly CommittedRecord[]): number {
+  publish(records: readonly CommittedRecord[], deletionCount: number): number {
     const first = records[0];
     if (first === undefined) return 0;
     const before = this.#bytes;
-    if (this.#range === undefined) this.begin(first.firstSeq - 1);
+    if (this.#range === undefined) this.begin(first.firstSeq - 1, deletionCount);
     const range = this.#range!;
     const woken = new Set<Wake>();
     for (const record of records) {
@@ -166,17 +175,18 @@ export class Tail {
   ): TailPage | undefined {
     const range = this.#range;
     if (range === undefined || afterSeq < range.startSeq) return undefined;
+    const { deletionCount } = range;
     const records: CommittedRecord[] = [];
     let bytes = 0;
     for (const record of this.#after(scope, afterSeq)) {
       if (types?.shareOf(record.types) === "none") continue;
       bytes += record.data.length;
       if (records.length === bounds.maxRecords || (records.length > 0 && bytes > bounds.maxBytes)) {
-        return { records, upToSeq: endOf(records.at(-1)!) };
+        return { records, upToSeq: endOf(records.at(-1)!), deletionCount };
       }
       records.push(record);
     }
-    return { records, upToSeq: Math.max(range.endSeq, afterSeq) };
+    return { records, upToSeq: Math.max(range.endSeq, afterSeq), deletionCount };
   }
 
   /** Calls `wake` after each publication that the scope may want, until the returned function is called. */
@@ -256,11 +266,15 @@ export class Tails {
     return tail;
   }
 
-  /** Adds a commit's records. */
-  publish(namespace: string, records: readonly CommittedRecord[]): void {
+  /**
+   * Adds a commit's records.
+   *
+   * @param deletionCount trees of the namespace that had been deleted by then
+   */
+  publish(namespace: string, records: readonly CommittedRecord[], deletionCount: number): void {
     const tail = this.of(namespace);
-    if (!tail.isFollowedBy(records)) this.forget(namespace);
-    this.#bytes += tail.publish(records);
+    if (!tail.isFollowedBy(records, deletionCount)) this.forget(namespace);
+    this.#bytes += tail.publish(records, deletionCount);
     for (let i = 0; i < records.length; i++) this.#order.push(tail);
     while (this.#bytes > this.#maxBytes && this.#order.length > 0) {
       this.#bytes -= this.#order.shift()!.evictOldest();
@@ -268,9 +282,9 @@ export class Tails {
   }
 
   /** Begins a namespace's tail anew after a seq that is durable, with nothing in it. */
-  restart(namespace: string, seq: number): void {
-    this.#drop(namespace);
-    this.of(namespace).begin(seq);
+  restart(namespace: string, seq: number, deletionCount: number): void {
+    this.forget(namespace);
+    this.of(namespace).begin(seq, deletionCount);
   }
 
   /**
@@ -278,10 +292,6 @@ export class Tails {
    * durable that was not published, so they have to look in the journal.
    */
   forget(namespace: string): void {
-    this.#drop(namespace);
-  }
-
-  #drop(namespace: string): void {
     const tail = this.of(namespace);
     this.#bytes -= tail.forget();
     const others = new Deque<Tail>();

@@ -48,9 +48,12 @@ export async function deleteNode(tx: Db, { node_key, beat }: NodeRow): Promise<v
   await tx.deleteFrom("nodes").where("node_key", "=", node_key).where("beat", "=", beat).execute();
 }
 
-/** Takes out the node that one was itself. */
+/** The beat of a node that has left; whoever is on duty takes it out. */
+export const leftBeat = -1;
+
+/** Says that a node has left. */
 export async function leaveNodes(tx: Db, nodeKey: number): Promise<void> {
-  await tx.deleteFrom("nodes").where("node_key", "=", nodeKey).execute();
+  await tx.updateTable("nodes").set({ beat: leftBeat }).where("node_key", "=", nodeKey).execute();
 }
 
 /** What a lease is made of. */

@@ -29,6 +29,8 @@ export interface DomainOptions {
 export interface Domain {
   readonly journal: Journal;
   readonly limits: Limits;
+  /** Who this process is among those that serve the journal. */
+  readonly node: NodeIdentity;
   readonly tails: Tails;
   readonly committer: Committer;
   readonly leases: Leases;
@@ -57,8 +59,8 @@ function alone(options: DomainOptions): Domain {
     node: onlyNode,
     isOnDuty: () => true,
     isReachable: () => true,
-    onCommitted: (namespace, records) => {
-      tails.publish(namespace, records);
+    onCommitted: (namespace, records, deletionCount) => {
+      tails.publish(namespace, records, deletionCount);
     },
   });
   return {
@@ -157,7 +159,7 @@ function partsOf({ journal, limits, now, onFailure }: DomainOptions, setting: Se
     defaultLeaseMs: limits.defaultLeaseMs,
   });
   return {
-    ...{ journal, limits, tails, committer, leases, deletions, retention, leaseClock },
+    ...{ journal, limits, node, tails, committer, leases, deletions, retention, leaseClock },
     start() {
       leaseClock.start();
       retention.start();

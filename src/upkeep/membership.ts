@@ -17,6 +17,7 @@ import {
   deleteNode,
   insertNode,
   leaveNodes,
+  leftBeat,
   listNodes,
   type NodeIdentity,
   type NodeRow,
@@ -142,16 +143,17 @@ export class Membership implements NodeIdentity {
       this.#observed.delete(key);
       this.#isAdoptionDue = true;
     }
-    const isSilent = ({ node_key: key, beat }: NodeRow): boolean => {
+    const isGone = ({ node_key: key, beat }: NodeRow): boolean => {
+      if (beat === leftBeat) return true;
       const before = this.#observed.get(key);
       const silentMs = before?.beat === beat ? before.silentMs + elapsedMs : 0;
       this.#observed.set(key, { beat, silentMs });
       return key !== this.#nodeKey && silentMs >= nodeTimeoutMs;
     };
-    const silent = nodes.filter(isSilent);
-    const alive = nodes.filter((node) => !silent.includes(node));
+    const gone = nodes.filter(isGone);
+    const alive = nodes.filter((node) => !gone.includes(node));
     if (alive[0]?.node_key === this.#nodeKey) {
-      for (const node of silent) {
+      for (const node of gone) {
         await journal.write((tx) => deleteNode(tx, node));
         this.#observed.delete(node.node_key);
         this.#isAdoptionDue = true;

@@ -97,6 +97,14 @@ export class Consumer {
     } while (this.#pending === undefined && this.#frames !== undefined);
   }
 
+  /** Reads on, without resuming, until it has received so many records. */
+  async readUntil(count: number): Promise<void> {
+    while (this.received.length < count && this.failure === undefined) {
+      this.read();
+      await this.#pending;
+    }
+  }
+
   /** Resumes and reads all that is durable. */
   async finish(domain: Domain): Promise<void> {
     await this.drop();

@@ -34,7 +34,7 @@ export function domainOver(journal: Journal, limits: Partial<Limits> = {}): Doma
     limits: all,
     node: onlyNode,
     now: Date.now,
-    onCommitted: (namespace, records) => tails.publish(namespace, records),
+    onCommitted: (namespace, records, count) => tails.publish(namespace, records, count),
     onUncertain: (namespace) => tails.forget(namespace),
   });
   return { journal, tails, limits: all, committer, leases };

@@ -1,0 +1,105 @@
+/** Several nodes on one PostgreSQL, in this process: each has connections and a domain of its own. */
+import type { Journal } from "../../src/journal/journal.ts";
+import { openJournal } from "../../src/journal/open.ts";
+import type { WakeUps } from "../../src/journal/wake-ups.ts";
+import { defaultLimits, type Limits } from "../../src/limits.ts";
+import { type Domain, openDomain } from "../../src/server/domain.ts";
+import { giveBackDatabase, takeDatabase } from "./postgres.ts";
+
+/** A test's nodes. */
+export interface TestNodes {
+  /** The connection string of their database. */
+  readonly url: string;
+  readonly nodes: readonly Domain[];
+  /** What went wrong beside all calls, at any of them. */
+  readonly failures: readonly unknown[];
+  /** Starts another one. */
+  add(): Promise<Domain>;
+  /** Ends a node as a crash does: it says nothing to anybody. */
+  crash(node: Domain): Promise<void>;
+  /** Stops all of them and removes what they stored. */
+  remove(): Promise<void>;
+}
+
+/** What differs from the usual. */
+export interface TestNodesOptions {
+  readonly limits?: Partial<Limits>;
+  /** Changes how nodes wake each other. */
+  readonly wakeUps?: (wakeUps: WakeUps) => WakeUps;
+}
+
+/** Nodes do not hear each other at all. */
+export function deaf(wakeUps: WakeUps): WakeUps {
+  return {
+    isHeard: false,
+    tell: () => undefined,
+    tellTaken: () => undefined,
+    listen: () => void wakeUps,
+  };
+}
+
+/** Each second wake-up is lost, and nobody knows. */
+export function lossy(wakeUps: WakeUps): WakeUps {
+  let told = 0;
+  return {
+    get isHeard() {
+      return wakeUps.isHeard;
+    },
+    tell: (namespace) => {
+      if (told++ % 2 === 0) wakeUps.tell(namespace);
+    },
+    tellTaken: () => undefined,
+    listen: (onNews) => {
+      wakeUps.listen(onNews);
+    },
+  };
+}
+
+/** Starts nodes. */
+export async function startNodes(
+  count: number,
+  { limits = {}, wakeUps = (same) => same }: TestNodesOptions = {},
+): Promise<TestNodes> {
+  const url = await takeDatabase();
+  const all: Limits = {
+    ...defaultLimits,
+    databaseConnections: 3,
+    pollIntervalMs: 10,
+    nodeTimeoutMs: 1_000,
+    ...limits,
+  };
+  const failures: unknown[] = [];
+  const open = new Set<Domain>();
+  const add = async (): Promise<Domain> => {
+    const opened = await openJournal(url, all);
+    const journal: Journal = { ...opened, wakeUps: wakeUps(opened.wakeUps!) };
+    const onFailure = (error: unknown) => {
+      if (open.has(node)) failures.push(error);
+    };
+    const node = await openDomain({ journal, limits: all, now: Date.now, onFailure });
+    open.add(node);
+    node.start();
+    return node;
+  };
+  const nodes: Domain[] = [];
+  for (let i = 0; i < count; i++) nodes.push(await add());
+  return {
+    url,
+    nodes,
+    failures,
+    add,
+    async crash(node) {
+      open.delete(node);
+      // Without its connections it neither beats nor leaves.
+      await node.journal.close();
+      await node.stop();
+    },
+    async remove() {
+      for (const node of open) {
+        await node.stop();
+        await node.journal.close();
+      }
+      await giveBackDatabase(url);
+    },
+  };
+}
