@@ -3,7 +3,7 @@
  * a directory of its own that can be stopped, killed, suspended and followed.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
-import { once } from "node:events";
+import { EventEmitter, on, once } from "node:events";
 import { appendFile, chmod, chown, cp, mkdtemp, readdir, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -19,6 +19,8 @@ export interface PostgresServerOptions {
   readonly settings?: Readonly<Record<string, string>>;
   /** A directory with server.crt and server.key, for TLS. */
   readonly tls?: string;
+  /** Where to keep its files; a new temporary directory unless it is given. */
+  readonly directory?: string;
 }
 
 /** Name and password of the role that owns everything. */
@@ -67,11 +69,14 @@ async function program(): Promise<string> {
 export class PostgresServer {
   readonly port: number;
   readonly #directory: string;
+  readonly #isOwnDirectory: boolean;
   readonly #settings: Readonly<Record<string, string>>;
   #process: ChildProcess | undefined;
+  readonly #lines = new EventEmitter<{ line: [string] }>();
 
   private constructor(directory: string, port: number, options: PostgresServerOptions) {
     this.#directory = directory;
+    this.#isOwnDirectory = options.directory === undefined;
     this.port = port;
     this.#settings = { ...options.settings, ssl: options.tls === undefined ? "off" : "on" };
   }
@@ -102,7 +107,7 @@ export class PostgresServer {
   }
 
   static async #inNewDirectory(options: PostgresServerOptions): Promise<PostgresServer> {
-    const directory = await mkdtemp(join(tmpdir(), "runlog-postgres-"));
+    const directory = options.directory ?? (await mkdtemp(join(tmpdir(), "runlog-postgres-")));
     // Another user's processes have to reach what is theirs in it.
     await chmod(directory, 0o755);
     return new PostgresServer(directory, await freePort(), options);
@@ -163,13 +168,16 @@ export class PostgresServer {
     running.add(child);
     child.once("exit", () => running.delete(child));
     const told: string[] = [];
+    // Read to the end: whoever tells much would else be blocked.
+    const lines = createInterface({ input: child.stderr });
+    lines.on("line", (line) => this.#lines.emit("line", line));
     const timer = setTimeout(() => child.kill("SIGQUIT"), startTimeoutMs);
     try {
-      for await (const line of createInterface({ input: child.stderr })) {
+      for await (const [line] of on(lines, "line", { close: ["close"] }) as AsyncIterable<
+        [string]
+      >) {
         told.push(line);
         if (!/ready to accept (read-only )?connections/.test(line)) continue;
-        // What it tells from here on is not kept, but must not block it either.
-        child.stderr.resume();
         this.#process = child;
         return undefined;
       }
@@ -201,7 +209,8 @@ export class PostgresServer {
   /** Stops the server and removes what it stored. */
   async remove(): Promise<void> {
     await this.stop();
-    await rm(this.#directory, { recursive: true, force: true });
+    await rm(this.#data, { recursive: true, force: true });
+    if (this.#isOwnDirectory) await rm(this.#directory, { recursive: true, force: true });
   }
 
   /**
@@ -232,6 +241,13 @@ export class PostgresServer {
     await chmod(standby.#data, 0o700);
     await standby.start();
     return standby;
+  }
+
+  /** Resolves once the server's log says something. */
+  async told(text: string): Promise<void> {
+    for await (const [line] of on(this.#lines, "line") as AsyncIterable<[string]>) {
+      if (line.includes(text)) return;
+    }
   }
 
   /** Makes a standby the primary. */

@@ -15,6 +15,8 @@ export interface Environment {
 
 /** What the environment sets for a server. */
 export interface ServerEnvironment {
+  /** RUNLOG_JOURNAL: where events are kept. A flag overrides it. */
+  readonly journal: string;
   /** RUNLOG_LIMITS: settings `name=value`, not yet read. Flags override them. */
   readonly limits: readonly string[];
 }
@@ -23,14 +25,19 @@ const names = {
   server: "RUNLOG_SERVER",
   namespace: "RUNLOG_NAMESPACE",
   runId: "RUNLOG_RUN_ID",
+  journal: "RUNLOG_JOURNAL",
   limits: "RUNLOG_LIMITS",
 } as const;
 
 /** The variable that holds limits, for messages. */
 export const limitsVariable = names.limits;
+/** The variable that holds the journal's URL, for messages. */
+export const journalVariable = names.journal;
 
 /** Where `runlog serve` listens unless told otherwise. */
 const defaultServerUrl = "http://127.0.0.1:7400";
+
+const defaultJournal = "sqlite:runlog.db";
 
 /** Reads the environment; an empty variable counts as unset. */
 export function readEnvironment(): Environment {
@@ -44,7 +51,8 @@ export function readEnvironment(): Environment {
 /** Reads the environment of a server. */
 export function readServerEnvironment(): ServerEnvironment {
   const limits = process.env[names.limits] ?? "";
-  return { limits: limits.split(/\s+/).filter((setting) => setting !== "") };
+  const journal = process.env[names.journal] || defaultJournal;
+  return { journal, limits: limits.split(/\s+/).filter((setting) => setting !== "") };
 }
 
 /** The environment of a process that is part of the run `runId`. */

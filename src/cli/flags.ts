@@ -29,11 +29,13 @@ export interface RunFlags extends ConnectionFlags, SpecFlags {
   readonly run?: string;
 }
 
-/** Reads a server's URL. */
+/** Reads a server's URL, or those of several nodes. */
 function parseServer(value: string): string {
-  const url = URL.canParse(value) ? new URL(value) : undefined;
-  if (url === undefined || (url.protocol !== "http:" && url.protocol !== "https:")) {
-    throw new InvalidArgumentError("give a URL such as http://127.0.0.1:7400.");
+  for (const one of value.split(",").map((part) => part.trim())) {
+    const url = URL.canParse(one) ? new URL(one) : undefined;
+    if (url === undefined || (url.protocol !== "http:" && url.protocol !== "https:")) {
+      throw new InvalidArgumentError("give a URL such as http://127.0.0.1:7400.");
+    }
   }
   return value;
 }
@@ -75,7 +77,9 @@ export function parseCount(value: string): number {
 /** Adds --server and --connect-timeout. */
 export function addServerFlags(command: Command): Command {
   // The environment's URL goes through the same check as the flag's.
-  const server = command.createOption("--server <url>", "the server's URL").argParser(parseServer);
+  const server = command
+    .createOption("--server <url>", "the server's URL; of several nodes, with commas")
+    .argParser(parseServer);
   return command
     .addOption(server.default(readEnvironment().server))
     .addOption(

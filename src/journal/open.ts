@@ -1,6 +1,7 @@
 /** Opens a journal by its URL; the one place that knows which databases there are. */
 import type { Journal } from "./journal.ts";
 import { openPostgresJournal, type PostgresOptions } from "./postgres.ts";
+import { PostgresHosts } from "./postgres-hosts.ts";
 import { JournalOpenError } from "./refusal.ts";
 import { openSqliteJournal, type SqliteOptions } from "./sqlite.ts";
 
@@ -26,4 +27,9 @@ export function openJournal(url: string, options: OpenOptions): Promise<Journal>
       `cannot open journal ${JSON.stringify(url)}: write sqlite:PATH, for example sqlite:runlog.db, or postgres://USER:PASSWORD@HOST/DATABASE`,
     ),
   );
+}
+
+/** A journal's URL for people: without a password. */
+export function nameOfJournal(url: string): string {
+  return url.startsWith("sqlite:") ? url : new PostgresHosts(url).name;
 }

@@ -7,7 +7,8 @@ import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { Journal } from "../journal/journal.ts";
-import { openJournal } from "../journal/open.ts";
+import { nameOfJournal, openJournal } from "../journal/open.ts";
+import { RefusedError } from "../journal/refusal.ts";
 import { defaultLimits, type Limits } from "../limits.ts";
 import { adminService } from "./admin-service.ts";
 import { ConnectionAges } from "./connection-ages.ts";
@@ -52,6 +53,8 @@ export interface RunningServer {
 const defaultDrainTimeoutMs = 5_000;
 /** Milliseconds from the end of the last call until connections are cut. */
 const closeTimeoutMs = 1_000;
+/** Milliseconds between two lines about one outage. */
+const outageLogMs = 10_000;
 /** No response is as large as this, so none is compressed: gzip costs four fifths of the speed. */
 const neverCompress = 0xffff_ffff;
 
@@ -67,8 +70,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const limits: Limits = { ...defaultLimits, ...options.limits };
   const opened = await openJournal(options.journal, { ...limits, logger });
   const journal = options.wrapJournal?.(opened) ?? opened;
-  const onFailure = (error: unknown) =>
-    logger.error({ err: error }, "something failed beside all calls, to be tried again");
+  const onFailure = failureLog(logger);
   const domain = await openDomain({ journal, limits, now: Date.now, onFailure }).catch(
     async (error: unknown) => {
       await journal.close();
@@ -96,7 +98,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }
   domain.start();
   const url = `http://${port.host}:${port.port}`;
-  logger.info({ url, journal: options.journal, journalId: journal.id }, "serving");
+  logger.info({ url, journal: nameOfJournal(options.journal), journalId: journal.id }, "serving");
   let drained: Promise<void> | undefined;
   return {
     url,
@@ -104,6 +106,23 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       drained ??= drain(context, domain, port, drainTimeoutMs, logger);
       return drained;
     },
+  };
+}
+
+/** Logs what failed beside all calls and is tried again; an outage of the database now and then. */
+function failureLog(logger: Logger): (error: unknown) => void {
+  let nextMs = 0;
+  return (error) => {
+    const isOutage =
+      error instanceof RefusedError && error.refusal.reason === "journal_unavailable";
+    if (!isOutage) {
+      logger.error({ err: error }, "something failed beside all calls, to be tried again");
+      return;
+    }
+    const nowMs = performance.now();
+    if (nowMs < nextMs) return;
+    nextMs = nowMs + outageLogMs;
+    logger.warn({ problem: error.message }, "the journal's database does not answer");
   };
 }
 

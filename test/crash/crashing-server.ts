@@ -31,10 +31,7 @@ function crashing(journal: Journal, point: CrashPoint): Journal {
     return new Promise<never>(() => undefined);
   };
   return {
-    id: journal.id,
-    db: journal.db,
-    reclaimSpace: () => journal.reclaimSpace(),
-    close: () => journal.close(),
+    ...journal,
     async write(work) {
       const before = await lastSeq(journal.db);
       const isReached = ++transactions >= point.transaction;
@@ -53,17 +50,18 @@ function crashing(journal: Journal, point: CrashPoint): Journal {
   };
 }
 
-const { file, crash } = JSON.parse(process.argv[2] ?? "{}") as ChildOptions;
+const { file, journal: url, limits, crash } = JSON.parse(process.argv[2] ?? "{}") as ChildOptions;
 process.stdin.on("end", () => process.exit(0)).resume();
 try {
-  const { url } = await startServer({
+  const server = await startServer({
     host: "127.0.0.1",
     port: 0,
-    journal: `sqlite:${file}`,
+    journal: url ?? `sqlite:${file}`,
+    ...(limits === undefined ? {} : { limits }),
     logger: pino({ level: "warn" }, pino.destination({ dest: 2, sync: true })),
     ...(crash === undefined ? {} : { wrapJournal: (journal) => crashing(journal, crash) }),
   });
-  tell({ t: "listening", url, pid: process.pid });
+  tell({ t: "listening", url: server.url, pid: process.pid });
 } catch (error) {
   const { name, message } = error as Error;
   tell({ t: "failed", name, message });

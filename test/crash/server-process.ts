@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import type { Limits } from "../../src/limits.ts";
 
 /** Where a server kills itself. */
 export interface CrashPoint {
@@ -17,8 +18,12 @@ export interface CrashPoint {
 
 /** What the child is given. */
 export interface ChildOptions {
-  /** The database file. */
-  readonly file: string;
+  /** The database file of an embedded journal. */
+  readonly file?: string;
+  /** The journal's URL, where there is no file. */
+  readonly journal?: string;
+  /** Where they differ from the defaults. */
+  readonly limits?: Partial<Limits>;
   readonly crash?: CrashPoint;
 }
 
@@ -50,6 +55,10 @@ export interface ServerProcess {
   readonly pid: number;
   /** Resolves once the process has ended, whatever ended it, with what it told last. */
   readonly ended: Promise<{ readonly committedSeq: number | undefined }>;
+  /** Stops it in the middle of whatever it does, until it is resumed. */
+  suspend(): void;
+  /** Lets it go on. */
+  resume(): void;
   /** kill -9; resolves once the process has ended. */
   kill(): Promise<void>;
   /** Closes its standard input, on which it exits by itself; resolves once it has. */
@@ -92,6 +101,8 @@ export class ServerProcesses {
       url,
       pid,
       ended,
+      suspend: () => void process.kill(pid, "SIGSTOP"),
+      resume: () => void process.kill(pid, "SIGCONT"),
       async kill() {
         killPid(pid);
         await ended;

@@ -3,7 +3,7 @@ import { Command, InvalidArgumentError } from "commander";
 import { pino } from "pino";
 import type { Limits } from "../../limits.ts";
 import { startServer } from "../../server/server.ts";
-import { limitsVariable, readServerEnvironment } from "../env.ts";
+import { journalVariable, limitsVariable, readServerEnvironment } from "../env.ts";
 import { CommandError, exitStatus } from "../failure.ts";
 import { limitLines, parseLimits } from "../limit-settings.ts";
 import { notice, stdout } from "../output.ts";
@@ -31,7 +31,11 @@ export function serveCommand(exit: (status: number) => void): Command {
         .argParser(parseListen)
         .default({ host: "127.0.0.1", port: 7400 }, "127.0.0.1:7400"),
     )
-    .option("--journal <url>", "where events are kept", "sqlite:runlog.db")
+    .addOption(
+      command
+        .createOption("--journal <url>", "where events are kept: sqlite:PATH or postgres://…")
+        .default(readServerEnvironment().journal, "sqlite:runlog.db"),
+    )
     .addOption(
       command
         .createOption("--log-level <level>", "what is logged to standard error, as JSON lines")
@@ -51,6 +55,10 @@ export function serveCommand(exit: (status: number) => void): Command {
 }
 
 const help = `
+${journalVariable} sets the journal too: other users of the machine can read a command line,
+and with it a password. Any number of servers may run on one PostgreSQL; name all hosts
+of a primary and its standbys, postgres://HOST,HOST/DATABASE, and a failover is followed.
+
 Limits and their defaults. ${limitsVariable}="name=value name=value" sets them too;
 --limit overrides it. docs/limits.md tells their ranges and reasons.
 ${limitLines().join("\n")}
@@ -63,6 +71,7 @@ Examples:
   $ runlog serve
   $ runlog serve --listen 127.0.0.1:0 --journal sqlite:/var/lib/runlog/runlog.db
   $ runlog serve --listen 0.0.0.0:7400       reachable from other machines
+  $ ${journalVariable}=postgres://runlog:secret@db/runlog runlog serve
   $ runlog serve --limit max-event-bytes=256KiB --limit progress-interval=5s
 `;
 

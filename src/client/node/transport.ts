@@ -35,9 +35,39 @@ export interface NodeConnection {
 /**
  * Connects to a server by URL, `http://` (HTTP/2 with prior knowledge) or
  * `https://`; the connection is opened by the first call and again whenever a
- * call finds it gone. Throws TypeError for an invalid URL.
+ * call finds it gone. Several nodes of one journal are given as a list with
+ * commas: calls go to one of them, and to the next one when it cannot be
+ * reached. Throws TypeError for an invalid URL.
  */
-export function connectTo(url: string): NodeConnection {
+export function connectTo(urls: string): NodeConnection {
+  const nodes = urls.split(",").map((url) => connectToNode(url.trim()));
+  const [only] = nodes;
+  if (only !== undefined && nodes.length === 1) return only;
+  let current = 0;
+  const reachable = async (): Promise<Transport> => {
+    for (let tries = 1; tries < nodes.length; tries++) {
+      if (await nodes[current]!.canConnect()) break;
+      current = (current + 1) % nodes.length;
+    }
+    return nodes[current]!.transport;
+  };
+  return {
+    transport: {
+      unary: async (...call) => (await reachable()).unary(...call),
+      stream: async (...call) => (await reachable()).stream(...call),
+    },
+    close() {
+      for (const node of nodes) node.close();
+    },
+  };
+}
+
+interface Node extends NodeConnection {
+  /** Opens the connection where it is not open; whether it is now. */
+  canConnect(): Promise<boolean>;
+}
+
+function connectToNode(url: string): Node {
   const { origin } = new URL(url);
   const sessions = new Http2SessionManager(
     origin,
@@ -71,5 +101,9 @@ export function connectTo(url: string): NodeConnection {
         sessions.notifyResponseByteRead(stream),
     },
   });
-  return { transport, close: () => sessions.abort() };
+  return {
+    transport,
+    canConnect: async () => (await sessions.connect()) !== "error",
+    close: () => sessions.abort(),
+  };
 }

@@ -1,0 +1,106 @@
+/**
+ * Behind a pooler that hands out connections by the transaction. PgBouncer comes
+ * with the system's packages, not from npm: where it is missing there is no test.
+ */
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import pg from "pg";
+import { freePort } from "../../dev/postgres-server.ts";
+import { type ServerProcess, ServerProcesses } from "../crash/server-process.ts";
+import { giveBackDatabase, takeDatabase } from "../support/postgres.ts";
+import { assertLoadKept, runLoad } from "./load.ts";
+
+const isInstalled = spawnSync("pgbouncer", ["--version"]).status === 0;
+
+/** Starts PgBouncer before a database; resolves once it takes connections. */
+async function startPooler(directory: string, port: number, database: URL): Promise<ChildProcess> {
+  const { hostname, port: behind, pathname, username, password } = database;
+  const users = join(directory, "users.txt");
+  await writeFile(users, `"${username}" "${password}"\n`);
+  const settings = join(directory, "pgbouncer.ini");
+  await writeFile(
+    settings,
+    `[databases]
+runlog = host=${hostname} port=${behind} dbname=${pathname.slice(1)}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = ${port}
+unix_socket_dir =
+auth_type = plain
+auth_file = ${users}
+pool_mode = transaction
+default_pool_size = 4
+`,
+  );
+  // It does not run as root.
+  await chmod(directory, 0o755);
+  const user = process.getuid?.() === 0 ? ["-u", "postgres"] : [];
+  const pooler = spawn("pgbouncer", [...user, settings], { stdio: ["ignore", "ignore", "pipe"] });
+  const told: string[] = [];
+  for await (const line of createInterface({ input: pooler.stderr })) {
+    told.push(line);
+    if (!line.includes("process up")) continue;
+    pooler.stderr.resume();
+    return pooler;
+  }
+  throw new Error(`PgBouncer did not start: ${told.join("\n")}`);
+}
+
+(isInstalled ? describe : () => undefined)("nodes behind PgBouncer, by the transaction", () => {
+  const nodes = new ServerProcesses();
+  const load = { senders: 4, followers: 3, events: 500 };
+  let running: readonly ServerProcess[];
+  let directory: string;
+  let journal: string;
+  let pooled: string;
+  let pooler: ChildProcess;
+
+  before(async () => {
+    directory = await mkdtemp(join(tmpdir(), "runlog-pooler-"));
+    journal = await takeDatabase();
+    const port = await freePort();
+    pooler = await startPooler(directory, port, new URL(journal));
+    pooled = `postgres://runlog:runlog@127.0.0.1:${port}/runlog`;
+    running = await Promise.all([0, 1].map(() => nodes.start({ journal: pooled })));
+  });
+
+  after(async () => {
+    await nodes.endAll();
+    const ended = once(pooler, "exit");
+    pooler.kill("SIGKILL");
+    await ended;
+    await rm(directory, { recursive: true });
+    await giveBackDatabase(journal);
+  });
+
+  it("append in one order and deliver it, by looking often", async () => {
+    await runLoad({ ...load, nodes: running.map(({ url }) => url), onRecords: () => undefined });
+    for (const { url } of running) await assertLoadKept(url, load);
+  });
+
+  it("leave nothing behind on connections that others get", async () => {
+    // All connections that the pooler has, each asked at the same time as the others.
+    const clients = Array.from({ length: 4 }, () => new pg.Client({ connectionString: pooled }));
+    for (const client of clients) await client.connect();
+    const settings = ["synchronous_commit", "lock_timeout", "statement_timeout"];
+    const select = settings.map((name) => `current_setting('${name}') as ${name}`).join(", ");
+    await Promise.all(clients.map((client) => client.query("begin")));
+    for (const client of clients) {
+      const { rows } = await client.query(`select ${select}`);
+      assert.deepEqual(
+        { ...rows[0] },
+        {
+          synchronous_commit: "on",
+          lock_timeout: "0",
+          statement_timeout: "0",
+        },
+      );
+    }
+    for (const client of clients) await client.end();
+  });
+});
