@@ -1,6 +1,7 @@
 /**
  * The demo: a tree of processes writes one journal, the server and a worker
- * are killed in the middle, one stream shows it all, and a check recounts.
+ * are killed in the middle, one stream shows it all, and a check recounts. With
+ * --cluster three servers share a PostgreSQL, and that is killed as well.
  *
  * Exits with 0 only if the check holds. Everything lives in a temporary
  * directory that is removed at the end, and nothing runs longer than a minute.
@@ -18,7 +19,8 @@ import { type FollowRequest, type FollowState, follow } from "../src/client/inde
 import { connectTo } from "../src/client/node/index.ts";
 import { type CheckResult, check, fingerprint } from "./check.ts";
 import { Screen } from "./screen.ts";
-import { runlogPath, ServerProcess } from "./server-process.ts";
+import { runlogPath } from "./server-process.ts";
+import { clusterSetting, embeddedSetting } from "./settings.ts";
 import { demoBackoff, type Task, workerRunId } from "./tasks.ts";
 import { ended } from "./workers.ts";
 
@@ -45,7 +47,8 @@ const timer = setTimeout(
 );
 process.once("SIGINT", () => over.abort(new Error("interrupted")));
 process.once("SIGTERM", () => over.abort(new Error("interrupted")));
-const server = new ServerProcess(`sqlite:${join(directory, "runlog.db")}`);
+const isCluster = process.argv.includes("--cluster");
+const setting = isCluster ? clusterSetting(screen) : embeddedSetting(screen, directory);
 let orchestrator: ChildProcess | undefined;
 try {
   process.exitCode = (await demo(over.signal)) ? 0 : 1;
@@ -57,14 +60,13 @@ try {
   over.abort(new Error("over"));
   // Its workers end with it.
   orchestrator?.kill("SIGKILL");
-  await server.kill();
+  await setting.end();
   rmSync(directory, { recursive: true, force: true });
 }
 
 async function demo(signal: AbortSignal): Promise<boolean> {
   const startedMs = performance.now();
-  const url = await server.start(signal);
-  screen.act(`runlog serve: ${url}, journal in ${directory}`);
+  const url = await setting.start(signal);
   const sentDirectory = join(directory, "sent");
   mkdirSync(sentDirectory);
   const rootRunId = uuidv7();
@@ -154,8 +156,7 @@ async function followWithFaults(
  * acknowledged dies with it, and its successor has to send it again.
  */
 async function makeFaults(root: ChildProcess, signal: AbortSignal): Promise<void> {
-  await server.kill();
-  screen.act("kill -9 of the server; the workers go on and keep what is not acknowledged");
+  await setting.breakDown();
   await sleep(betweenFaultsMs, undefined, { signal });
   const answer = new Promise<unknown>((resolve) => root.once("message", resolve));
   root.send({ kill: victim });
@@ -165,8 +166,7 @@ async function makeFaults(root: ChildProcess, signal: AbortSignal): Promise<void
   }
   screen.act(`kill -9 of the worker ${victim}; its own workers end with it`);
   await sleep(betweenFaultsMs, undefined, { signal });
-  await server.start(signal);
-  screen.act("the server is started again, on the same journal");
+  await setting.repair(signal);
 }
 
 /** Reads the whole journal from the beginning. */

@@ -24,6 +24,13 @@ export function hashOf(type: string, data: Uint8Array): string {
   return createHash("sha256").update(type).update("\0").update(data).digest("hex").slice(0, 24);
 }
 
+/** The nodes, beginning with another one in each process: so the family is spread over them. */
+function fromAnother(urls: string): string {
+  const nodes = urls.split(",");
+  const at = process.pid % nodes.length;
+  return [...nodes.slice(at), ...nodes.slice(0, at)].join(",");
+}
+
 /** See the head of this file. */
 export class Recorder {
   readonly #connection: NodeConnection;
@@ -47,7 +54,7 @@ export class Recorder {
 
   /** Opens the run of a task, new or where an earlier process left it. */
   static async open(task: Task, agentId: string): Promise<Recorder> {
-    const connection = connectTo(task.server);
+    const connection = connectTo(fromAnother(task.server));
     const sender = openRun(connection.transport, {
       runId: task.runId,
       spec: { parentRunId: task.parentRunId, agentId, displayName: task.name },

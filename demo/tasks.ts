@@ -4,7 +4,7 @@ import type { BackoffOptions } from "../src/client/index.ts";
 
 /** Given to an orchestrator or a worker as its only argument, as JSON. */
 export interface Task {
-  /** The server's URL. */
+  /** The server's URL; of several nodes, with commas. */
   readonly server: string;
   readonly rootRunId: string;
   readonly runId: string;
