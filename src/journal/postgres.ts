@@ -73,9 +73,10 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
     await Promise.all([db.destroy(), writer.destroy(), reads.close(), writes.close()]);
   };
   try {
-    // A host that does not do sends the next connection to another one.
+    // A host that does not do sends the next connection to another one; one that
+    // is there all the same gets another chance.
     const id = await pRetry(() => prepare(writer, hosts.name), {
-      retries: hosts.count - 1,
+      retries: hosts.count + 1,
       minTimeout: minRetryMs,
       shouldRetry: ({ error }) => isPassing(error),
     });

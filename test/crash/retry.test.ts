@@ -67,15 +67,17 @@ describe("retrying", () => {
     await rm(directory, { recursive: true });
   });
 
-  /** A server whose transactions go through `write`. */
+  /** A server whose transactions go through `write`, and which does not wait for its database. */
   async function start(
     write: (journal: Journal, work: Parameters<Write>[0]) => Promise<unknown>,
+    databaseWaitMs = 0,
   ): Promise<Connection> {
     server = await startServer({
       host: "127.0.0.1",
       port: 0,
       journal: `sqlite:${join(directory, "runlog.db")}`,
       logger: pino({ level: "silent" }),
+      limits: { databaseWaitMs },
       wrapJournal: (journal) => ({
         id: journal.id,
         db: journal.db,
@@ -108,6 +110,14 @@ describe("retrying", () => {
       it(`doubles nothing where that was the ${what}`, async () => {
         const connection = await start(losing(index + 1));
         await assert.rejects(sendStepByStep(connection), assertUnavailable);
+        await sendStepByStep(connection);
+        assert.equal((await assertPromisesKept(connection, [stepPromises])).length, 5);
+      });
+    }
+
+    for (const [index, what] of stepNames.entries()) {
+      it(`is a pause to producers where the server waits, and that was the ${what}`, async () => {
+        const connection = await start(losing(index + 1), 20_000);
         await sendStepByStep(connection);
         assert.equal((await assertPromisesKept(connection, [stepPromises])).length, 5);
       });
