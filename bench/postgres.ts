@@ -1,0 +1,189 @@
+/**
+ * What several nodes on one PostgreSQL take, and what runlog costs of it: the
+ * same statements are sent by a bare `pg` client, in commits of the same shape,
+ * as many at a time as nodes and namespaces allow. Everything shares one machine:
+ * the database, the nodes and the load.
+ *
+ *     npm run bench:postgres
+ */
+import { cpus, totalmem } from "node:os";
+import { PostgresServer } from "../dev/postgres-server.ts";
+import { BareClient, type BareCommit } from "./bare-postgres.ts";
+import { type BenchRun, clientOf, ingest, payloadBytes, quantile, replay } from "./load.ts";
+import { startServer } from "./server-process.ts";
+
+const producers = 6;
+const perFrame = 100;
+const eventsPerProducer = 40_000;
+const rounds = 3;
+/** Appends of each producer of which one at a time is under way, for the time of an acknowledgement. */
+const singleAppends = 100;
+
+/** What one round of a setting gave. */
+interface Figures {
+  /** Events a second. */
+  readonly ingest: number;
+  readonly replay: number;
+  /** Milliseconds of an acknowledgement, or of a commit of the bare client. */
+  readonly p50: number;
+  readonly p99: number;
+}
+
+const postgres = await PostgresServer.start({ settings: { max_connections: "200" } });
+let databases = 0;
+
+async function runlog(nodes: number, namespaces: number) {
+  const url = await postgres.createDatabase(`bench_${++databases}`);
+  const servers = await Promise.all(Array.from({ length: nodes }, () => startServer(url)));
+  const clients = servers.map((server) => clientOf(server.url));
+  const clientAt = (index: number) => clients[index % nodes]!;
+  const runOf = (index: number, name: string, events: number): BenchRun => {
+    return { namespace: `ns-${index % namespaces}`, runId: `${name}-${index}`, events, perFrame };
+  };
+  const each = <T>(work: (index: number) => Promise<T>): Promise<T[]> =>
+    Promise.all(Array.from({ length: producers }, (_, index) => work(index)));
+  try {
+    await each((index) => ingest(clientAt(index), runOf(index, "warm-up", 10_000)));
+    const events = producers * eventsPerProducer;
+    const written = await timed(() =>
+      each((index) => ingest(clientAt(index), runOf(index, "run", eventsPerProducer))),
+    );
+    const read = await timed(() =>
+      each((index) => replay(clientAt(index), runOf(index, "run", eventsPerProducer))),
+    );
+    const shape = await shapeOf(`bench_${databases}`, "run-%");
+    const single = await each((index) =>
+      ingest(clientAt(index), runOf(index, "single", singleAppends * perFrame), 1),
+    );
+    const ackMs = single.flatMap((one) => one.ackMs);
+    const figures: Figures = {
+      ingest: (events / written) * 1_000,
+      replay: (events / read) * 1_000,
+      p50: quantile(ackMs, 0.5),
+      p99: quantile(ackMs, 0.99),
+    };
+    return { figures, shape };
+  } finally {
+    for (const client of clients) client.close();
+    for (const server of servers) await server.stop();
+  }
+}
+
+/** How runlog's commits looked: what is in one of them, on average. */
+async function shapeOf(
+  database: string,
+  runs: string,
+): Promise<Omit<BareCommit, "namespace" | "runId">> {
+  const [[records, events, bytes, commits]] = (await postgres.query(
+    `select count(*)::int, sum(event_count)::int, sum(size)::int, count(distinct r.xmin::text)::int
+      from records r join runs using (namespace_id, run_key)
+      where run_id like '${runs}' and first_run_seq > 0`,
+    database,
+  )) as unknown as [[number, number, number, number]];
+  return {
+    records: Math.max(1, Math.round(records / commits)),
+    eventsPerRecord: Math.round(events / records),
+    recordBytes: Math.round(bytes / records),
+  };
+}
+
+async function bare(
+  nodes: number,
+  namespaces: number,
+  shape: Omit<BareCommit, "namespace" | "runId">,
+): Promise<Figures> {
+  const url = await postgres.createDatabase(`bench_${++databases}`);
+  // The tables, as runlog makes them.
+  await (await startServer(url)).stop();
+  const lanes = Math.min(producers, nodes * namespaces);
+  const clients = await Promise.all(
+    Array.from({ length: lanes }, (_, lane) =>
+      BareClient.open(url, {
+        ...shape,
+        namespace: `ns-${lane % namespaces}`,
+        runId: `run-${lane}`,
+      }),
+    ),
+  );
+  try {
+    const perCommit = shape.records * shape.eventsPerRecord;
+    const commits = Math.ceil((producers * eventsPerProducer) / perCommit / lanes);
+    const commitMs: number[] = [];
+    for (const client of clients) for (let i = 0; i < 5; i++) await client.commit();
+    const written = await timed(() =>
+      Promise.all(
+        clients.map(async (client) => {
+          for (let i = 0; i < commits; i++) commitMs.push(await timed(() => client.commit()));
+        }),
+      ),
+    );
+    let events = 0;
+    const read = await timed(() =>
+      Promise.all(
+        clients.map(async (client) => {
+          events += await client.replay();
+        }),
+      ),
+    );
+    return {
+      ingest: ((commits * lanes * perCommit) / written) * 1_000,
+      replay: (events / read) * 1_000,
+      p50: quantile(commitMs, 0.5),
+      p99: quantile(commitMs, 0.99),
+    };
+  } finally {
+    for (const client of clients) await client.close();
+  }
+}
+
+async function timed(work: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await work();
+  return performance.now() - start;
+}
+
+function median(all: readonly Figures[], key: keyof Figures): number {
+  return quantile(
+    all.map((figures) => figures[key]),
+    0.5,
+  );
+}
+
+const whole = (value: number) => Math.round(value).toLocaleString("en");
+
+try {
+  console.log(
+    `${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.version}, PostgreSQL 18 with fsync`,
+  );
+  console.log(
+    `${producers} producers, ${perFrame} events of ${payloadBytes} bytes to an Append, median of ${rounds}`,
+  );
+  console.log(
+    "nodes | namespaces | ingest, events/s (of bare) | ack p50, p99 ms (bare commit) | replay, events/s (of bare) | commit: records × events",
+  );
+  for (const namespaces of [1, 4]) {
+    for (const nodes of [1, 2, 3]) {
+      const ours: Figures[] = [];
+      const theirs: Figures[] = [];
+      let shape: Omit<BareCommit, "namespace" | "runId"> | undefined;
+      for (let round = 0; round < rounds; round++) {
+        const measured = await runlog(nodes, namespaces);
+        shape = measured.shape;
+        ours.push(measured.figures);
+        theirs.push(await bare(nodes, namespaces, shape));
+      }
+      const share = (key: keyof Figures) =>
+        `${whole(median(ours, key))} (${Math.round((median(ours, key) / median(theirs, key)) * 100)} %)`;
+      const ms = (all: readonly Figures[]) =>
+        `${median(all, "p50").toFixed(1)}, ${median(all, "p99").toFixed(1)}`;
+      console.log(
+        [
+          ...[nodes, namespaces, share("ingest"), `${ms(ours)} (${ms(theirs)})`, share("replay")],
+          `${shape?.records} × ${shape?.eventsPerRecord}`,
+        ].join(" | "),
+      );
+    }
+  }
+} finally {
+  await postgres.remove();
+}
