@@ -7,15 +7,14 @@ import type { AppendEventsRequest } from "../../gen/runlog/v1/ingest_pb.js";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
 import type { Committer } from "./committer.ts";
+import { checkEvents } from "./event-bytes.ts";
 import { type Operation, Producer } from "./operation.ts";
-import {
-  checkEvents,
-  checkNamespace,
-  checkPlace,
-  checkResult,
-  checkRunId,
-  checkSpec,
-} from "./validate.ts";
+import { checkNamespace, checkPlace, checkResult, checkRunId, checkSpec } from "./validate.ts";
+
+/** A window whose events are still encoded. */
+export type AppendEventsBytes = Omit<AppendEventsRequest, "$typeName" | "events"> & {
+  readonly events: readonly Uint8Array[];
+};
 
 /** What became of a window; everything in it is durable. */
 export interface AppendedWindow {
@@ -36,7 +35,7 @@ export interface AppendedWindow {
 export async function appendWindow(
   committer: Committer,
   limits: Limits,
-  request: AppendEventsRequest,
+  request: AppendEventsBytes,
 ): Promise<AppendedWindow> {
   const namespace = checkNamespace("namespace", request.namespace);
   const { runId } = request;

@@ -10,21 +10,29 @@
  * over their bounds, so that a slow database or a producer that does not read
  * its acknowledgements costs bounded memory.
  */
-import type { Append, FinishRun, IngestRequest, OpenRun } from "../../gen/runlog/v1/ingest_pb.js";
+import type { Append, FinishRun, OpenRun } from "../../gen/runlog/v1/ingest_pb.js";
 import { type Refusal, RefusedError } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
 import { type Limits, maxRunIdBytes } from "../limits.ts";
 import type { Committer } from "./committer.ts";
+import { checkEvents } from "./event-bytes.ts";
 import { type Outcome, Producer, type ProducerOperation } from "./operation.ts";
 import { Outbox } from "./outbox.ts";
-import {
-  checkEvents,
-  checkNamespace,
-  checkPlace,
-  checkResult,
-  checkRunId,
-  checkSpec,
-} from "./validate.ts";
+import { checkNamespace, checkPlace, checkResult, checkRunId, checkSpec } from "./validate.ts";
+
+/** An Append whose events are still encoded. */
+export type AppendBytes = Omit<Append, "$typeName" | "events"> & {
+  readonly events: readonly Uint8Array[];
+};
+
+/** A frame of a producer. */
+export interface IngestRequestBytes {
+  readonly frame:
+    | { readonly case: "open"; readonly value: OpenRun }
+    | { readonly case: "append"; readonly value: AppendBytes }
+    | { readonly case: "finish"; readonly value: FinishRun }
+    | { readonly case: undefined };
+}
 
 /** A frame for the producer, before it is a message of the contract. */
 export type IngestFrame =
@@ -84,7 +92,7 @@ export class IngestStream {
    *
    * @throws what `requests` throws, and RefusedError where the stream as a whole cannot go on
    */
-  async *run(requests: AsyncIterable<IngestRequest>): AsyncGenerator<IngestFrame[]> {
+  async *run(requests: AsyncIterable<IngestRequestBytes>): AsyncGenerator<IngestFrame[]> {
     // Owned by the outbox: its end or its error is what the reader below sees.
     const reading = this.#read(requests).then(
       () => this.#outbox.end(),
@@ -106,7 +114,7 @@ export class IngestStream {
     }
   }
 
-  async #read(requests: AsyncIterable<IngestRequest>): Promise<void> {
+  async #read(requests: AsyncIterable<IngestRequestBytes>): Promise<void> {
     for await (const { frame } of requests) {
       if (this.#closed) return;
       if (frame.case === "open") this.#open(frame.value);
@@ -155,7 +163,7 @@ export class IngestStream {
     });
   }
 
-  #append(append: Append): void {
+  #append(append: AppendBytes): void {
     const { runId } = append;
     const producer = this.#producerOf(runId);
     if (producer === undefined) return;

@@ -5,7 +5,6 @@
  * Each function throws RefusedError with the field, what is wrong, and the limit.
  */
 import { toBinary } from "@bufbuild/protobuf";
-import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import {
   type RunResult,
   RunResultSchema,
@@ -15,8 +14,6 @@ import {
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import {
   type Limits,
-  maxAttributes,
-  maxAttributeValueBytes,
   maxContentTypeBytes,
   maxKeyBytes,
   maxLabelValueBytes,
@@ -25,10 +22,8 @@ import {
   maxRunIdBytes,
   maxSpecStringBytes,
   maxSuppressed,
-  maxTypeBytes,
   minLeaseMs,
 } from "../limits.ts";
-import type { CheckedEvent } from "./operation.ts";
 
 /** Bytes of a string in UTF-8, without encoding the usual short one. */
 function exceeds(text: string, limit: number): boolean {
@@ -67,22 +62,8 @@ export function checkPlace(field: string, value: bigint): number {
   return Number(value);
 }
 
-function hasControlCharacter(text: string): boolean {
-  for (let i = 0; i < text.length; i++) {
-    const unit = text.charCodeAt(i);
-    if (unit < 0x20 || unit === 0x7f) return true;
-  }
-  return false;
-}
-
-/** Checks an event's type: one line of 1 to 128 bytes. */
-function checkType(field: string, type: string): void {
-  if (type === "") throw invalidField(field, "is missing");
-  checkLength(field, type, maxTypeBytes);
-  if (hasControlCharacter(type)) throw invalidField(field, "holds a control character");
-}
-
-function checkPairs(
+/** Checks a map of texts: its size, its keys and its values. */
+export function checkPairs(
   field: string,
   pairs: Readonly<Record<string, string>>,
   maxPairs: number,
@@ -95,40 +76,6 @@ function checkPairs(
     checkLength(`${field} (a key)`, key, maxKeyBytes);
     checkLength(`${field}[${JSON.stringify(key)}]`, pairs[key] ?? "", maxValueBytes);
   }
-}
-
-/** Checks an event and encodes it. */
-function checkEvent(field: string, event: Event, maxEventBytes: number): CheckedEvent {
-  checkType(`${field}.type`, event.type);
-  checkLength(`${field}.content_type`, event.contentType, maxContentTypeBytes);
-  checkPairs(`${field}.attributes`, event.attributes, maxAttributes, maxAttributeValueBytes);
-  const bytes = toBinary(EventSchema, event);
-  if (bytes.length > maxEventBytes) {
-    throw new RefusedError({
-      reason: "too_large",
-      field,
-      limit: maxEventBytes,
-    });
-  }
-  return { type: event.type, bytes };
-}
-
-/** Checks the events of one append. */
-export function checkEvents(
-  field: string,
-  events: readonly Event[],
-  limits: Pick<Limits, "maxEventBytes" | "maxAppendBytes">,
-): { events: CheckedEvent[]; bytes: number } {
-  let bytes = 0;
-  const checked = events.map((event, index) => {
-    const one = checkEvent(`${field}[${index}]`, event, limits.maxEventBytes);
-    bytes += one.bytes.length;
-    return one;
-  });
-  if (bytes > limits.maxAppendBytes) {
-    throw new RefusedError({ reason: "too_large", field, limit: limits.maxAppendBytes });
-  }
-  return { events: checked, bytes };
 }
 
 /** Checks what a caller says of a new run. */

@@ -1,39 +1,53 @@
 /** IngestService over the domain. */
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { Code, ConnectError } from "@connectrpc/connect";
-import type {
-  IngestRequest,
-  IngestResponse,
-  IngestService,
-} from "../../gen/runlog/v1/ingest_pb.js";
-import { appendWindow } from "../ingest/append-window.ts";
-import { IngestStream } from "../ingest/ingest-stream.ts";
+import type { IngestResponse, IngestService } from "../../gen/runlog/v1/ingest_pb.js";
+import { type AppendEventsBytes, appendWindow } from "../ingest/append-window.ts";
+import { type IngestRequestBytes, IngestStream } from "../ingest/ingest-stream.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import { toConnectError } from "./errors.ts";
+import {
+  asIngestBytes,
+  asWindowBytes,
+  type IngestBytesService,
+  toIngestBytes,
+  toWindowBytes,
+} from "./ingest-bytes.ts";
 import { goAwayReason, toIngestLimits, toIngestResponse } from "./messages.ts";
 import { drainingOf, type ServiceContext, unary } from "./service-context.ts";
 
-/** Implements IngestService. */
+/** Implements IngestService, for requests in JSON. */
 export function ingestService(context: ServiceContext): ServiceImpl<typeof IngestService> {
-  const { committer, limits } = context;
   return {
-    ingest: (requests, call) => ingest(context, requests, call),
-    appendEvents: unary(context, async (request) => {
-      const window = await appendWindow(committer, limits, request);
-      return {
-        epoch: BigInt(window.epoch),
-        lastRunSeq: BigInt(window.lastRunSeq),
-        seq: BigInt(window.seq),
-        cancelRequested: window.cancelRequested,
-        limits: toIngestLimits(limits),
-      };
-    }),
+    ingest: (requests, call) => ingest(context, toIngestBytes(requests), call),
+    appendEvents: unary(context, (request) => appendEvents(context, toWindowBytes(request))),
+  };
+}
+
+/** Implements IngestBytesService. */
+export function ingestBytesService(
+  context: ServiceContext,
+): ServiceImpl<typeof IngestBytesService> {
+  return {
+    ingest: (requests, call) => ingest(context, asIngestBytes(requests), call),
+    appendEvents: unary(context, (request) => appendEvents(context, asWindowBytes(request))),
+  };
+}
+
+async function appendEvents({ committer, limits }: ServiceContext, request: AppendEventsBytes) {
+  const window = await appendWindow(committer, limits, request);
+  return {
+    epoch: BigInt(window.epoch),
+    lastRunSeq: BigInt(window.lastRunSeq),
+    seq: BigInt(window.seq),
+    cancelRequested: window.cancelRequested,
+    limits: toIngestLimits(limits),
   };
 }
 
 async function* ingest(
   context: ServiceContext,
-  requests: AsyncIterable<IngestRequest>,
+  requests: AsyncIterable<IngestRequestBytes>,
   call: HandlerContext,
 ): AsyncGenerator<IngestResponse> {
   const { committer, limits, onUnexpected } = context;
@@ -60,9 +74,9 @@ async function* ingest(
 
 /** Gives the error for a message over the limit, which is Connect's own, our detail. */
 async function* typed(
-  requests: AsyncIterable<IngestRequest>,
+  requests: AsyncIterable<IngestRequestBytes>,
   limit: number,
-): AsyncGenerator<IngestRequest> {
+): AsyncGenerator<IngestRequestBytes> {
   try {
     yield* requests;
   } catch (error) {

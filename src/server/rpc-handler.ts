@@ -20,10 +20,13 @@ import { writePlainMessage } from "./grpc-message.ts";
 import { withMessageDeadline } from "./message-deadline.ts";
 import type { PortRequest, RequestHandler } from "./port.ts";
 
+/** How the messages of a request are encoded. */
+export type RequestFormat = "binary" | "json";
+
 /** How to answer. */
 export interface RpcHandlerOptions {
-  /** Registers the services. */
-  readonly routes: (router: ConnectRouter) => void;
+  /** Registers the services, once for requests in each format. */
+  readonly routes: (router: ConnectRouter, format: RequestFormat) => void;
   readonly router: ConnectRouterOptions;
   /** Milliseconds that one message may take to arrive. */
   readonly messageTimeoutMs: number;
@@ -37,15 +40,20 @@ export interface RpcHandlerOptions {
 
 /** Makes the handler. Compressed requests are understood. */
 export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
-  const router = createConnectRouter({
-    acceptCompression: [compressionGzip, compressionBrotli],
-    ...options.router,
-  });
-  options.routes(router);
-  const methods = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
+  const methodsOf = (format: RequestFormat) => {
+    const router = createConnectRouter({
+      acceptCompression: [compressionGzip, compressionBrotli],
+      ...options.router,
+    });
+    options.routes(router, format);
+    return new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
+  };
+  const methods = { binary: methodsOf("binary"), json: methodsOf("json") };
   return (request, response) => {
     const path = request.url?.split("?", 1)[0] ?? "";
-    const handler = methods.get(path);
+    // As application/json, application/connect+json, application/grpc-web+json.
+    const isJson = /\bjson\b/.test(request.headers["content-type"] ?? "");
+    const handler = methods[isJson ? "json" : "binary"].get(path);
     if (handler === undefined) {
       options.fallback(request, response);
       return;

@@ -15,7 +15,8 @@ import { ConnectionAges } from "./connection-ages.ts";
 import { type Domain, openDomain } from "./domain.ts";
 import { Draining } from "./draining.ts";
 import { healthService } from "./health.ts";
-import { ingestService } from "./ingest-service.ts";
+import { IngestBytesService } from "./ingest-bytes.ts";
+import { ingestBytesService, ingestService } from "./ingest-service.ts";
 import { listen, type Port, type RequestHandler } from "./port.ts";
 import { rpcHandler } from "./rpc-handler.ts";
 import { runService } from "./run-service.ts";
@@ -133,9 +134,10 @@ function requestHandler(
 ): RequestHandler {
   const { limits, draining } = context;
   return rpcHandler({
-    routes(router) {
+    routes(router, format) {
       router.service(RunService, runService(context));
-      router.service(IngestService, ingestService(context));
+      if (format === "json") router.service(IngestService, ingestService(context));
+      else router.service(IngestBytesService, ingestBytesService(context));
       router.service(SubscribeService, subscribeService(context));
       router.service(AdminService, adminService(context));
       router.service(Health, healthService(draining));

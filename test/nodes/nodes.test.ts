@@ -12,6 +12,7 @@ import { lockNamespace } from "../../src/journal/namespaces.ts";
 import type { Refusal } from "../../src/journal/refusal.ts";
 import { markTree, summarizeTree } from "../../src/journal/trees.ts";
 import type { Domain } from "../../src/server/domain.ts";
+import { toWindowBytes } from "../../src/server/ingest-bytes.ts";
 import { setRetention } from "../../src/upkeep/namespace-directory.ts";
 import { Consumer } from "../support/consumer.ts";
 import { append, eventOf, openRun, readAll } from "../support/domain.ts";
@@ -129,7 +130,7 @@ describe("several nodes", () => {
         ...{ namespace, runId: "run", epoch: BigInt(opened.epoch!) },
         ...{ firstRunSeq: BigInt(++count), events: [eventOf("x")] },
       });
-      await appendWindow(node.committer, node.limits, window);
+      await appendWindow(node.committer, node.limits, toWindowBytes(window));
       const now = await sql<{ over: boolean }>`
         select extract(epoch from clock_timestamp()) > ${rows[0]!.end} as over`.execute(
         a.journal.db,

@@ -6,6 +6,7 @@ import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { getRun } from "../../src/delivery/run-directory.ts";
 import { type IngestFrame, IngestStream } from "../../src/ingest/ingest-stream.ts";
 import type { Limits } from "../../src/limits.ts";
+import { toIngestBytes } from "../../src/server/ingest-bytes.ts";
 import { type Domain, domainOver, eventOf, readAll } from "../support/domain.ts";
 import { describeJournal } from "../support/journals.ts";
 import { IngestModel, type ModelAnswer, type ModelStep, payloadOf } from "./ingest-model.ts";
@@ -78,7 +79,7 @@ class Connection {
   #asked: PromiseWithResolvers<void> = Promise.withResolvers();
 
   constructor(domain: Domain) {
-    const frames = new IngestStream(domain).run(this.#requests());
+    const frames = new IngestStream(domain).run(toIngestBytes(this.#requests()));
     this.ended = this.#note(frames).catch((error: unknown) => error);
   }
 

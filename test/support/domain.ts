@@ -1,5 +1,5 @@
 /** The domain put together as the server does it, without the wire. */
-import { create, fromBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Event, EventSchema, type SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
 import { RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import { EventBatchSchema } from "../../gen/runlog/v1/subscribe_pb.js";
@@ -10,9 +10,9 @@ import type { DeliveryOptions, Subscription } from "../../src/delivery/subscript
 import { Tails } from "../../src/delivery/tail.ts";
 import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import { Committer } from "../../src/ingest/committer.ts";
+import { checkEvents } from "../../src/ingest/event-bytes.ts";
 import { Leases } from "../../src/ingest/leases.ts";
 import { type Outcome, Producer } from "../../src/ingest/operation.ts";
-import { checkEvents } from "../../src/ingest/validate.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { onlyNode } from "../../src/journal/nodes.ts";
 import { defaultLimits, type Limits } from "../../src/limits.ts";
@@ -71,7 +71,8 @@ export function append(
   firstRunSeq: number,
   events: readonly Event[],
 ): Promise<Outcome> {
-  const checked = checkEvents("events", events, limits);
+  const encoded = events.map((event) => toBinary(EventSchema, event));
+  const checked = checkEvents("events", encoded, limits);
   const { runId } = producer;
   return committer.submit({
     kind: "append",

@@ -1,0 +1,80 @@
+/**
+ * IngestService with events as bytes. To Protobuf a message in a message is
+ * bytes, so a service whose events are declared so speaks the same protocol; it
+ * leaves each event as it arrived instead of decoding what is stored encoded.
+ * JSON has no such bytes: there the contract's own service is used.
+ */
+import { clone, createFileRegistry, type DescFile, toBinary } from "@bufbuild/protobuf";
+import {
+  FieldDescriptorProto_Type,
+  type FileDescriptorProto,
+  FileDescriptorProtoSchema,
+} from "@bufbuild/protobuf/wkt";
+import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import {
+  type AppendEventsRequest,
+  file_runlog_v1_ingest as contract,
+  type IngestRequest,
+  IngestService,
+} from "../../gen/runlog/v1/ingest_pb.js";
+import type { AppendEventsBytes } from "../ingest/append-window.ts";
+import type { IngestRequestBytes } from "../ingest/ingest-stream.ts";
+
+/**
+ * The service for requests in Protobuf's binary encoding. Its descriptor is made
+ * at run time, so its types are the contract's: what it gives to its methods is
+ * read with `asIngestBytes` and `asWindowBytes`.
+ */
+export const IngestBytesService = makeService();
+
+function makeService(): typeof IngestService {
+  const changed: FileDescriptorProto = clone(FileDescriptorProtoSchema, contract.proto);
+  for (const field of changed.messageType.flatMap((message) => message.field)) {
+    if (field.typeName !== `.${EventSchema.typeName}`) continue;
+    field.type = FieldDescriptorProto_Type.BYTES;
+    field.typeName = "";
+  }
+  const imported = new Map<string, DescFile>(
+    contract.dependencies.map((file) => [file.proto.name, file]),
+  );
+  const service = createFileRegistry(changed, (name) => imported.get(name)).getService(
+    IngestService.typeName,
+  );
+  if (service === undefined) throw new Error(`${IngestService.typeName} is not in its own file`);
+  return service as typeof IngestService;
+}
+
+/** A stream of the service with events as bytes. */
+export function asIngestBytes(
+  requests: AsyncIterable<IngestRequest>,
+): AsyncIterable<IngestRequestBytes> {
+  return requests as AsyncIterable<unknown> as AsyncIterable<IngestRequestBytes>;
+}
+
+/** A window of the service with events as bytes. */
+export function asWindowBytes(request: AppendEventsRequest): AppendEventsBytes {
+  return request as unknown as AppendEventsBytes;
+}
+
+function encoded(events: readonly Event[]): Uint8Array[] {
+  return events.map((event) => toBinary(EventSchema, event));
+}
+
+/** A stream of the contract's own service, as the other one has it. */
+export async function* toIngestBytes(
+  requests: AsyncIterable<IngestRequest>,
+): AsyncGenerator<IngestRequestBytes> {
+  for await (const request of requests) yield toFrameBytes(request);
+}
+
+function toFrameBytes({ frame }: IngestRequest): IngestRequestBytes {
+  if (frame.case !== "append") return { frame };
+  return {
+    frame: { case: "append", value: { ...frame.value, events: encoded(frame.value.events) } },
+  };
+}
+
+/** A window of the contract's own service, as the other one has it. */
+export function toWindowBytes(request: AppendEventsRequest): AppendEventsBytes {
+  return { ...request, events: encoded(request.events) };
+}
