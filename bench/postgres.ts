@@ -16,10 +16,12 @@ const producers = 6;
 const perFrame = 100;
 const eventsPerProducer = 40_000;
 const rounds = 3;
-/** Appends of each producer of which one at a time is under way, for the time of an acknowledgement. */
-const singleAppends = 100;
+/** Appends of each producer where one at a time is under way. */
+const singleAppends = 300;
 
-/** What one round of a setting gave. */
+type Shape = Omit<BareCommit, "namespace" | "runId">;
+
+/** What one round gave. */
 interface Figures {
   /** Events a second. */
   readonly ingest: number;
@@ -29,40 +31,52 @@ interface Figures {
   readonly p99: number;
 }
 
+/** A round of runlog, with what was in one of its commits on average. */
+interface Round {
+  readonly figures: Figures;
+  readonly shape: Shape;
+}
+
 const postgres = await PostgresServer.start({ settings: { max_connections: "200" } });
 let databases = 0;
 
-async function runlog(nodes: number, namespaces: number) {
-  const url = await postgres.createDatabase(`bench_${++databases}`);
+/** Producers that send as fast as they can, and then one Append at a time. */
+async function runlog(nodes: number, namespaces: number): Promise<[fast: Round, single: Round]> {
+  const database = `bench_${++databases}`;
+  const url = await postgres.createDatabase(database);
   const servers = await Promise.all(Array.from({ length: nodes }, () => startServer(url)));
   const clients = servers.map((server) => clientOf(server.url));
   const clientAt = (index: number) => clients[index % nodes]!;
-  const runOf = (index: number, name: string, events: number): BenchRun => {
-    return { namespace: `ns-${index % namespaces}`, runId: `${name}-${index}`, events, perFrame };
-  };
   const each = <T>(work: (index: number) => Promise<T>): Promise<T[]> =>
     Promise.all(Array.from({ length: producers }, (_, index) => work(index)));
-  try {
-    await each((index) => ingest(clientAt(index), runOf(index, "warm-up", 10_000)));
-    const events = producers * eventsPerProducer;
-    const written = await timed(() =>
-      each((index) => ingest(clientAt(index), runOf(index, "run", eventsPerProducer))),
-    );
-    const read = await timed(() =>
-      each((index) => replay(clientAt(index), runOf(index, "run", eventsPerProducer))),
-    );
-    const shape = await shapeOf(`bench_${databases}`, "run-%");
-    const single = await each((index) =>
-      ingest(clientAt(index), runOf(index, "single", singleAppends * perFrame), 1),
-    );
-    const ackMs = single.flatMap((one) => one.ackMs);
-    const figures: Figures = {
-      ingest: (events / written) * 1_000,
-      replay: (events / read) * 1_000,
-      p50: quantile(ackMs, 0.5),
-      p99: quantile(ackMs, 0.99),
+  const round = async (name: string, events: number, unacked?: number): Promise<Round> => {
+    const runOf = (index: number): BenchRun => {
+      return { namespace: `ns-${index % namespaces}`, runId: `${name}-${index}`, events, perFrame };
     };
-    return { figures, shape };
+    const ackMs: number[] = [];
+    const written = await timed(() =>
+      each(async (index) => {
+        const one = await ingest(clientAt(index), runOf(index), unacked);
+        for (const ms of one.ackMs) ackMs.push(ms);
+      }),
+    );
+    const read = await timed(() => each((index) => replay(clientAt(index), runOf(index))));
+    return {
+      figures: {
+        ingest: ((producers * events) / written) * 1_000,
+        replay: ((producers * events) / read) * 1_000,
+        p50: quantile(ackMs, 0.5),
+        p99: quantile(ackMs, 0.99),
+      },
+      shape: await shapeOf(database, `${name}-%`),
+    };
+  };
+  try {
+    await round("warm-up", 10_000);
+    return [
+      await round("fast", eventsPerProducer),
+      await round("single", singleAppends * perFrame, 1),
+    ];
   } finally {
     for (const client of clients) client.close();
     for (const server of servers) await server.stop();
@@ -70,10 +84,7 @@ async function runlog(nodes: number, namespaces: number) {
 }
 
 /** How runlog's commits looked: what is in one of them, on average. */
-async function shapeOf(
-  database: string,
-  runs: string,
-): Promise<Omit<BareCommit, "namespace" | "runId">> {
+async function shapeOf(database: string, runs: string): Promise<Shape> {
   const [[records, events, bytes, commits]] = (await postgres.query(
     `select count(*)::int, sum(event_count)::int, sum(size)::int, count(distinct r.xmin::text)::int
       from records r join runs using (namespace_id, run_key)
@@ -87,11 +98,7 @@ async function shapeOf(
   };
 }
 
-async function bare(
-  nodes: number,
-  namespaces: number,
-  shape: Omit<BareCommit, "namespace" | "runId">,
-): Promise<Figures> {
+async function bare(nodes: number, namespaces: number, shape: Shape): Promise<Figures> {
   const url = await postgres.createDatabase(`bench_${++databases}`);
   // The tables, as runlog makes them.
   await (await startServer(url)).stop();
@@ -159,27 +166,32 @@ try {
     `${producers} producers, ${perFrame} events of ${payloadBytes} bytes to an Append, median of ${rounds}`,
   );
   console.log(
-    "nodes | namespaces | ingest, events/s (of bare) | ack p50, p99 ms (bare commit) | replay, events/s (of bare) | commit: records × events",
+    "nodes | namespaces | pipelined: ingest, events/s (of bare) | commit | replay, events/s (of bare) | one Append at a time: events/s (of bare) | ack p50, p99 ms (bare commit) | commit",
   );
   for (const namespaces of [1, 4]) {
     for (const nodes of [1, 2, 3]) {
-      const ours: Figures[] = [];
-      const theirs: Figures[] = [];
-      let shape: Omit<BareCommit, "namespace" | "runId"> | undefined;
+      const ours: [Figures[], Figures[]] = [[], []];
+      const theirs: [Figures[], Figures[]] = [[], []];
+      let shapes: Shape[] = [];
       for (let round = 0; round < rounds; round++) {
         const measured = await runlog(nodes, namespaces);
-        shape = measured.shape;
-        ours.push(measured.figures);
-        theirs.push(await bare(nodes, namespaces, shape));
+        shapes = measured.map(({ shape }) => shape);
+        for (const way of [0, 1] as const) {
+          ours[way].push(measured[way].figures);
+          theirs[way].push(await bare(nodes, namespaces, measured[way].shape));
+        }
       }
-      const share = (key: keyof Figures) =>
-        `${whole(median(ours, key))} (${Math.round((median(ours, key) / median(theirs, key)) * 100)} %)`;
+      const share = (way: 0 | 1, key: keyof Figures) => {
+        const [mine, bareOnes] = [median(ours[way], key), median(theirs[way], key)];
+        return `${whole(mine)} (${Math.round((mine / bareOnes) * 100)} %)`;
+      };
       const ms = (all: readonly Figures[]) =>
         `${median(all, "p50").toFixed(1)}, ${median(all, "p99").toFixed(1)}`;
+      const commit = (way: 0 | 1) => `${shapes[way]?.records} × ${shapes[way]?.eventsPerRecord}`;
       console.log(
         [
-          ...[nodes, namespaces, share("ingest"), `${ms(ours)} (${ms(theirs)})`, share("replay")],
-          `${shape?.records} × ${shape?.eventsPerRecord}`,
+          ...[nodes, namespaces, share(0, "ingest"), commit(0), share(0, "replay")],
+          ...[share(1, "ingest"), `${ms(ours[1])} (${ms(theirs[1])})`, commit(1)],
         ].join(" | "),
       );
     }

@@ -187,8 +187,23 @@ function nodes(types: ColumnTypes): Migration {
       // Partial: hardly a run is asked to stop.
       await sql`create index runs_cancelled on runs (namespace_id, node_key, run_key)
         where cancel_reason is not null`.execute(db);
+      if (types.bytes === "bytea") await compressFast(db);
     },
   };
+}
+
+/**
+ * PostgreSQL's own compression of large values takes several times as long as
+ * writing them. LZ4 hardly costs anything; a server that was built without it
+ * stores records as they are.
+ */
+async function compressFast(db: Kysely<unknown>): Promise<void> {
+  await sql`
+    do $$ begin
+      alter table records alter column data set compression lz4;
+    exception when feature_not_supported then
+      alter table records alter column data set storage external;
+    end $$`.execute(db);
 }
 
 /** Every migration by its name; they run in the order of their names. */
