@@ -11,6 +11,7 @@ import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import Database, { SqliteError } from "better-sqlite3";
 import { Kysely, type SqliteDatabase, SqliteDialect } from "kysely";
+import pRetry from "p-retry";
 import type { Journal } from "./journal.ts";
 import { migrate, refuseForeign } from "./migrations.ts";
 import { JournalOpenError, RefusedError } from "./refusal.ts";
@@ -28,6 +29,10 @@ export interface SqliteOptions {
 const maxPreparedStatements = 256;
 /** Tries of one transaction that found the database locked. */
 const maxTries = 3;
+/** Tries to get the lock that keeps other processes out, after the first one. */
+const lockRetries = 2;
+/** Milliseconds before the first of them; before the second it is twice as long. */
+const lockRetryMs = 50;
 /** Pages that one step gives back: 2 MiB. */
 const reclaimedPages = 512;
 /** What SQLite calls auto_vacuum = INCREMENTAL. */
@@ -48,7 +53,7 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
       `cannot open ${path}: the directory does not exist, create it first`,
     );
   }
-  const lock = lockFile(path);
+  const lock = await lockFile(path);
   const connections: Database.Database[] = [];
   const closeAll = async (dbs: readonly Kysely<Schema>[]) => {
     for (const db of dbs) await db.destroy();
@@ -99,16 +104,17 @@ async function inspect(path: string): Promise<void> {
  * Holds an exclusive lock beside the database for as long as the process
  * lives. The operating system releases it, whatever ends the process.
  */
-function lockFile(path: string): Database.Database {
-  let lock: Database.Database | undefined;
+async function lockFile(path: string): Promise<Database.Database> {
   try {
-    lock = new Database(`${path}.lock`, { timeout: 0 });
-    lock.pragma("journal_mode = MEMORY");
-    lock.exec("BEGIN EXCLUSIVE");
-    return lock;
+    // Of two that start at once each may meet the other on its way to the lock.
+    return await pRetry(() => tryLock(path), {
+      retries: lockRetries,
+      minTimeout: lockRetryMs,
+      randomize: true,
+      shouldRetry: ({ error }) => isBusy(error),
+    });
   } catch (error) {
-    lock?.close();
-    if (error instanceof SqliteError && error.code.startsWith("SQLITE_BUSY")) {
+    if (isBusy(error)) {
       throw new JournalOpenError(
         `${path} is in use by another runlog process: stop that one first`,
         {
@@ -118,6 +124,22 @@ function lockFile(path: string): Database.Database {
     }
     throw toOpenError(path, error);
   }
+}
+
+function tryLock(path: string): Database.Database {
+  const lock = new Database(`${path}.lock`, { timeout: 0 });
+  try {
+    lock.pragma("journal_mode = MEMORY");
+    lock.exec("BEGIN EXCLUSIVE");
+    return lock;
+  } catch (error) {
+    lock.close();
+    throw error;
+  }
+}
+
+function isBusy(error: unknown): boolean {
+  return error instanceof SqliteError && error.code.startsWith("SQLITE_BUSY");
 }
 
 function connect(path: string, lockTimeoutMs: number): Database.Database {
