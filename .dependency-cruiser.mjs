@@ -59,7 +59,7 @@ export default {
       own,
       gen,
       quietNode,
-      ...packages("@bufbuild/protobuf", "pino", "uuid"),
+      ...packages("@bufbuild/protobuf", "p-retry", "pino", "uuid"),
     ]),
     only("delivery-imports", "^src/delivery/", [
       "^src/delivery/",

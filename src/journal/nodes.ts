@@ -30,12 +30,13 @@ export async function insertNode(tx: Db, name: string): Promise<number> {
 
 /** Moves a node's beat on. Returns whether the node is there: others may have taken it for dead. */
 export async function beatNode(tx: Db, nodeKey: number): Promise<boolean> {
-  const { numUpdatedRows } = await tx
+  const row = await tx
     .updateTable("nodes")
     .set((eb) => ({ beat: eb("beat", "+", 1) }))
     .where("node_key", "=", nodeKey)
+    .returning("node_key")
     .executeTakeFirst();
-  return numUpdatedRows > 0n;
+  return row !== undefined;
 }
 
 /** The nodes, oldest first. */

@@ -115,7 +115,11 @@ class ReadDriver implements Driver {
   }
 }
 
-/** A connection in a transaction. */
+/**
+ * A connection in a transaction. Statements that answer nothing are sent one
+ * behind the other, without a round trip for each; what becomes of them is told
+ * by the next one that answers, or by the commit.
+ */
 class TransactionConnection implements DatabaseConnection {
   readonly #pool: PostgresPool;
   readonly #client: pg.PoolClient;
@@ -138,6 +142,13 @@ class TransactionConnection implements DatabaseConnection {
 
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
     const answer = this.#pool.query<R>(this.#client, query);
+    if (this.#beginning === undefined && answersNothing(query)) {
+      // Not waited for: where it fails, the server refuses whatever follows it.
+      answer.catch((error: unknown) => {
+        this.#failure ??= error;
+      });
+      return { rows: [] };
+    }
     try {
       if (this.#beginning !== undefined) {
         answer.catch(() => undefined);
@@ -155,7 +166,7 @@ class TransactionConnection implements DatabaseConnection {
     await this.#beginning;
     const { command } = await this.#client.query("commit");
     // PostgreSQL answers so where a statement before it failed.
-    if (command === "ROLLBACK") throw new AbortedTransactionError();
+    if (command === "ROLLBACK") throw this.#failure ?? new AbortedTransactionError();
   }
 
   async rollback(): Promise<void> {
@@ -173,6 +184,18 @@ class TransactionConnection implements DatabaseConnection {
 
   streamQuery(): AsyncIterableIterator<QueryResult<never>> {
     throw new Error(noStreams);
+  }
+}
+
+/** Whether a statement changes rows and tells nothing of them but their number, which nobody asks for. */
+function answersNothing({ query }: CompiledQuery): boolean {
+  switch (query.kind) {
+    case "InsertQueryNode":
+    case "UpdateQueryNode":
+    case "DeleteQueryNode":
+      return query.returning === undefined;
+    default:
+      return false;
   }
 }
 

@@ -11,6 +11,7 @@
  * for a moment: what is done on duty is decided in transactions.
  */
 import { hostname } from "node:os";
+import pRetry from "p-retry";
 import type { Journal } from "../journal/journal.ts";
 import {
   beatNode,
@@ -23,6 +24,10 @@ import {
   type NodeRow,
 } from "../journal/nodes.ts";
 
+/** Tries to join, after the first one. */
+const joinRetries = 5;
+/** Milliseconds before the first of them; twice as long before each next one. */
+const joinRetryMs = 50;
 /** Beats within the time after which a silent node is taken for dead. */
 const beatsPerTimeout = 10;
 
@@ -59,7 +64,12 @@ export class Membership implements NodeIdentity {
 
   /** Joins the nodes of a journal. */
   static async join(options: MembershipOptions): Promise<Membership> {
-    return new Membership(options, await insertSelf(options.journal));
+    // A row of a try whose outcome is unknown is taken out as that of a dead node.
+    const nodeKey = await pRetry(() => insertSelf(options.journal), {
+      retries: joinRetries,
+      minTimeout: joinRetryMs,
+    });
+    return new Membership(options, nodeKey);
   }
 
   get nodeKey(): number {
