@@ -17,6 +17,7 @@ import {
 } from "../../gen/runlog/v1/run_pb.js";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import {
+  type HolderCounts,
   insertNamespace,
   lockNamespace,
   type NamespaceRow,
@@ -67,8 +68,10 @@ export interface Committed {
   readonly records: readonly CommittedRecord[];
   /** Trees of the namespace that had been deleted by then. */
   readonly deletionCount: number;
-  /** Runs that another node had until now: their producers there are fenced. */
-  readonly takenRunIds: readonly string[];
+  /** Whether runs were opened that another node had until now: their producers there are fenced. */
+  readonly hasTaken: boolean;
+  /** As they are after it. */
+  readonly holderCounts: HolderCounts;
 }
 
 /** The lineage of runs by their keys: immutable, so it may be kept between commits. */
@@ -102,7 +105,8 @@ export async function commitGroup(
         operation.kind === "refuse" ? operation.refusal : { reason: "run_not_found", runId };
       return { t: "refused", refusal };
     });
-    return { outcomes, records: [], deletionCount: 0, takenRunIds: [] };
+    const holderCounts = { cancel_count: 0, taken_count: 0 };
+    return { outcomes, records: [], deletionCount: 0, hasTaken: false, holderCounts };
   }
   const group = new Group(tx, locked, operations, settings);
   await group.load(settings.lineages);
@@ -129,14 +133,13 @@ class Group {
   readonly #timeMs: number;
   readonly #defaultLeaseMs: number;
   readonly #nodeKey: number;
-  readonly #takenRunIds: string[] = [];
   readonly #operations: readonly Operation[];
   readonly #outcomes: Outcome[];
   readonly #drafts = new Map<string, Draft>();
   /** Ids that are not free yet, although their runs are not there any more. */
   #idsInDeletion: ReadonlySet<string> = new Set();
   /** How this group changes the namespace's counts. */
-  readonly #counts = { runs: 0, running: 0, eventBytes: 0 };
+  readonly #counts = { runs: 0, running: 0, eventBytes: 0, taken: 0 };
   /** What this try has decided about producers; they themselves change after the commit. */
   readonly #epochs = new Map<Producer, number>();
   readonly #rejected = new Set<Producer>();
@@ -286,7 +289,7 @@ class Group {
     this.#log.seal(draft!);
     draft!.row.epoch++;
     draft!.changed = true;
-    if (draft!.row.node_key !== this.#nodeKey) this.#takenRunIds.push(runId);
+    if (draft!.row.node_key !== this.#nodeKey) this.#counts.taken++;
     this.#lookAfter(draft!);
     if (decision.t === "take" && decision.resumed) this.#resumeRun(draft!);
     return this.#opened(draft!);
@@ -407,22 +410,26 @@ class Group {
       await insertLabels(this.#tx, this.#namespaceId, row.run_key, newSpec.labels);
     }
     const { rows, records, lastSeq } = this.#log;
-    if (rows.length > 0) {
-      await insertRecords(this.#tx, rows);
-      const { run_count, running_count, event_bytes } = this.#namespace;
+    const { runs, running, eventBytes, taken } = this.#counts;
+    const { run_count, running_count, event_bytes, cancel_count, taken_count } = this.#namespace;
+    const takenCount = taken_count + taken;
+    if (rows.length > 0) await insertRecords(this.#tx, rows);
+    if (rows.length > 0 || taken > 0) {
       await updateNamespace(this.#tx, this.#namespaceId, {
         last_seq: lastSeq,
         last_time_ms: this.#timeMs,
-        run_count: run_count + this.#counts.runs,
-        running_count: running_count + this.#counts.running,
-        event_bytes: event_bytes + this.#counts.eventBytes,
+        run_count: run_count + runs,
+        running_count: running_count + running,
+        event_bytes: event_bytes + eventBytes,
+        taken_count: takenCount,
       });
     }
     return {
       outcomes: this.#outcomes,
       records,
       deletionCount: this.#namespace.deletion_count,
-      takenRunIds: this.#takenRunIds,
+      hasTaken: taken > 0,
+      holderCounts: { cancel_count, taken_count: takenCount },
     };
   }
 }

@@ -8,6 +8,7 @@ import pRetry from "p-retry";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
+import type { HolderCounts } from "../journal/namespaces.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import type { Db } from "../journal/schema.ts";
@@ -44,10 +45,10 @@ export interface CommitterOptions {
   ) => void;
   /** Told after a commit that failed: whether it is durable is unknown. */
   readonly onUncertain: (namespace: string) => void;
-  /** Told once a producer has opened a run of a namespace. */
-  readonly onOpened?: (namespace: string) => void;
+  /** Told once a producer holds a run of a namespace, with the counts of the commit that said so. */
+  readonly onOpened?: ((namespace: string, counts: HolderCounts) => void) | undefined;
   /** Where other nodes have to be told something. */
-  readonly wakeUps?: Pick<WakeUps, "tell" | "tellTaken"> | undefined;
+  readonly wakeUps?: Pick<WakeUps, "tell"> | undefined;
 }
 
 /** Milliseconds between tries of a commit while the database is away. */
@@ -159,11 +160,16 @@ export class Committer {
     return this.#holders.namespaces();
   }
 
+  /** The runs of a namespace that this process holds. */
+  heldRunIds(namespace: string): string[] {
+    return this.#holders.in(namespace).map(({ runId }) => runId);
+  }
+
   /** Asks whether producers still hold their runs, and tells those that do not; this node's again are those that do. */
   checkHolders(namespace: string, runIds?: readonly string[]): void {
-    for (const producer of this.#holders.in(namespace)) {
-      const { runId } = producer;
-      if (runIds !== undefined && !runIds.includes(runId)) continue;
+    for (const runId of runIds ?? this.heldRunIds(namespace)) {
+      const producer = this.holderOf(namespace, runId);
+      if (producer === undefined) continue;
       const asker = { onOutcome: () => undefined, onFailure: () => undefined };
       this.enqueue({ kind: "check", namespace, runId, producer }, asker);
     }
@@ -279,21 +285,18 @@ export class Committer {
 
   #settle(namespace: string, group: readonly Waiting[], committed: Committed): void {
     const { onCommitted, wakeUps } = this.#options;
-    const { records, deletionCount, takenRunIds } = committed;
-    if (records.length > 0) {
-      onCommitted(namespace, records, deletionCount);
-      wakeUps?.tell(namespace);
-    }
-    for (const runId of takenRunIds) wakeUps?.tellTaken(namespace, runId);
+    const { records, deletionCount, hasTaken } = committed;
+    if (records.length > 0) onCommitted(namespace, records, deletionCount);
+    if (records.length > 0 || hasTaken) wakeUps?.tell(namespace);
     for (let index = 0; index < group.length; index++) {
       const { operation, asker } = group[index]!;
       const outcome = committed.outcomes[index]!;
-      this.#apply(operation, outcome);
+      this.#apply(operation, outcome, committed.holderCounts);
       asker.onOutcome(outcome);
     }
   }
 
-  #apply(operation: Operation, outcome: Outcome): void {
+  #apply(operation: Operation, outcome: Outcome, counts: HolderCounts): void {
     const { namespace, runId } = operation;
     switch (operation.kind) {
       case "create":
@@ -304,21 +307,23 @@ export class Committer {
       case "lose":
         return;
       default:
-        this.#applyTo(operation.producer, operation, outcome);
+        this.#applyTo(operation.producer, operation, outcome, counts);
     }
   }
 
-  #applyTo(producer: Producer, { namespace, kind }: Operation, outcome: Outcome): void {
+  #applyTo(
+    producer: Producer,
+    { namespace, kind }: Operation,
+    outcome: Outcome,
+    counts: HolderCounts,
+  ): void {
     switch (outcome.t) {
       case "opened":
         producer.epoch = outcome.epoch;
         producer.leaseMs = outcome.leaseMs;
-        if (kind !== "open") {
-          this.#holders.keep(namespace, producer);
-          return;
-        }
-        this.#holders.take(namespace, producer, outcome.epoch);
-        this.#options.onOpened?.(namespace);
+        if (kind === "open") this.#holders.take(namespace, producer, outcome.epoch);
+        else this.#holders.keep(namespace, producer);
+        this.#options.onOpened?.(namespace, counts);
         return;
       case "ended":
         // Still held: an equal FinishRun is answered again.

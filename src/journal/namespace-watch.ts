@@ -4,7 +4,7 @@
  */
 import type { Journal } from "./journal.ts";
 import { findNamespaces, type NamespaceRow } from "./namespaces.ts";
-import type { News, WakeUps } from "./wake-ups.ts";
+import type { WakeUps } from "./wake-ups.ts";
 
 /** Looks of a node that is told by others, to those of one that is not. */
 const heardFactor = 10;
@@ -24,8 +24,6 @@ export interface NamespaceWatchOptions {
   /** Milliseconds between looks where wake-ups do not arrive. */
   readonly pollIntervalMs: number;
   readonly followers: readonly NamespaceFollower[];
-  /** Told of runs that another node took over. */
-  readonly onTaken: (namespace: string, runId: string) => void;
   /** Told where a look failed; the next one comes anyway. */
   readonly onFailure: (error: unknown) => void;
 }
@@ -72,15 +70,13 @@ export class NamespaceWatch {
     await this.#looking;
   }
 
-  #hear(news: News | "lost"): void {
+  #hear(news: readonly string[] | "lost"): void {
     if (news === "lost") {
       this.#due = "all";
       this.#look();
       return;
     }
-    for (const [namespace, runId] of news.taken) this.#options.onTaken(namespace, runId);
-    if (news.namespaces.length === 0) return;
-    if (this.#due !== "all") for (const one of news.namespaces) this.#due.add(one);
+    if (this.#due !== "all") for (const one of news) this.#due.add(one);
     this.#look();
   }
 

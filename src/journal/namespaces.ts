@@ -6,6 +6,9 @@ import type { Db, NamespacesTable } from "./schema.ts";
 /** A namespace as stored. */
 export type NamespaceRow = Selectable<NamespacesTable>;
 
+/** What a namespace counts of what is done to runs that some producer may hold. */
+export type HolderCounts = Pick<NamespaceRow, "cancel_count" | "taken_count">;
+
 /** Reads a namespace; undefined while nothing has been written to it. */
 export function findNamespace(db: Db, name: string): Promise<NamespaceRow | undefined> {
   return db.selectFrom("namespaces").selectAll().where("name", "=", name).executeTakeFirst();
@@ -82,6 +85,7 @@ export type NamespaceChange = Partial<
     | "event_bytes"
     | "retention_ms"
     | "cancel_count"
+    | "taken_count"
   >
 >;
 

@@ -1,5 +1,6 @@
 /** Queries about the processes that serve one journal, and about what those that died left behind. */
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import { padded, parts } from "./lists.ts";
 import type { RunRow } from "./runs.ts";
 import type { Db } from "./schema.ts";
 
@@ -116,4 +117,25 @@ export function findCancelled(
     .where("cancel_reason", "is not", null)
     .where("state", "=", RunState.RUNNING)
     .execute();
+}
+
+/** Of these runs, those whose producer another node has. */
+export async function findHeldElsewhere(
+  db: Db,
+  namespaceId: number,
+  runIds: readonly string[],
+  nodeKey: number,
+): Promise<string[]> {
+  const found: string[] = [];
+  for (const part of parts(runIds)) {
+    const rows = await db
+      .selectFrom("runs")
+      .select("run_id")
+      .where("namespace_id", "=", namespaceId)
+      .where("run_id", "in", padded(part))
+      .where("node_key", "!=", nodeKey)
+      .execute();
+    found.push(...rows.map((row) => row.run_id));
+  }
+  return found;
 }

@@ -126,7 +126,7 @@ class TransactionConnection implements DatabaseConnection {
   /** BEGIN, until it is known to have succeeded. */
   #beginning: Promise<unknown> | undefined;
   /** Why the transaction cannot go on; what it is asked after that fails because of it. */
-  #failure: unknown;
+  #failure: Error | undefined;
   #isBroken = false;
 
   constructor(pool: PostgresPool, client: pg.PoolClient) {
@@ -145,7 +145,7 @@ class TransactionConnection implements DatabaseConnection {
     if (this.#beginning === undefined && answersNothing(query)) {
       // Not waited for: where it fails, the server refuses whatever follows it.
       answer.catch((error: unknown) => {
-        this.#failure ??= error;
+        this.#failure ??= error as Error;
       });
       return { rows: [] };
     }
@@ -157,7 +157,7 @@ class TransactionConnection implements DatabaseConnection {
       }
       return await answer;
     } catch (error) {
-      this.#failure ??= error;
+      this.#failure ??= error as Error;
       throw this.#failure;
     }
   }

@@ -33,6 +33,8 @@ export interface NamespacesTable {
   readonly event_bytes: number;
   /** Requests to stop that were ever made: nodes see by it that runs which they hold may be asked. */
   readonly cancel_count: number;
+  /** Runs that were ever opened at another node than before: nodes see by it that they may have lost some. */
+  readonly taken_count: number;
 }
 
 /** The seq of a run's RunStarted record is the run's key: unique and immutable. */

@@ -13,24 +13,14 @@ import { randomUUID } from "node:crypto";
 import type pg from "pg";
 import type { Logger } from "pino";
 
-/** Where something has happened. */
-export interface News {
-  /** Namespaces in which something was committed. */
-  readonly namespaces: readonly string[];
-  /** Runs that were taken from another node, each with its namespace. */
-  readonly taken: readonly (readonly [namespace: string, runId: string])[];
-}
-
 /** What is told to other nodes, and heard of them. */
 export interface WakeUps {
   /** Whether what others tell is heard; if not, look often. */
   readonly isHeard: boolean;
   /** Tells the others that something was committed in a namespace. */
   tell(namespace: string): void;
-  /** Tells the others that a run was taken from one of them. */
-  tellTaken(namespace: string, runId: string): void;
-  /** Calls back with each news of others; "lost" where some may have been missed. */
-  listen(onNews: (news: News | "lost") => void): void;
+  /** Calls back with namespaces in which others committed; "lost" where some may have been missed. */
+  listen(onNews: (news: readonly string[] | "lost") => void): void;
 }
 
 const channel = "runlog";
@@ -50,13 +40,12 @@ export class PostgresWakeUps implements WakeUps {
   readonly #logger: Logger | undefined;
   /** Tells a node's own notifications from the others'. */
   readonly #self = randomUUID();
-  #onNews: (news: News | "lost") => void = () => undefined;
+  #onNews: (news: readonly string[] | "lost") => void = () => undefined;
   #client: pg.Client | undefined;
   #isHeard = false;
   #isDeaf = false;
   #isClosed = false;
   #namespaces = new Set<string>();
-  #taken: [string, string][] = [];
   #flushing: NodeJS.Timeout | undefined;
   #flushedMs = 0;
   #retrying: NodeJS.Timeout | undefined;
@@ -71,18 +60,13 @@ export class PostgresWakeUps implements WakeUps {
     return this.#isHeard;
   }
 
-  listen(onNews: (news: News | "lost") => void): void {
+  listen(onNews: (news: readonly string[] | "lost") => void): void {
     this.#onNews = onNews;
     void this.#open();
   }
 
   tell(namespace: string): void {
     this.#namespaces.add(namespace);
-    this.#flushSoon();
-  }
-
-  tellTaken(namespace: string, runId: string): void {
-    this.#taken.push([namespace, runId]);
     this.#flushSoon();
   }
 
@@ -129,14 +113,14 @@ export class PostgresWakeUps implements WakeUps {
       await client.connect();
       // Its own notification must come back: behind a pooler it does not.
       await client.query(`listen ${channel}`);
-      await this.#notify(client, { namespaces: [], taken: [] });
+      await this.#notify(client, []);
     } catch (error) {
       over(error instanceof Error ? error.message : String(error), reconnectMs);
     }
   }
 
   #hear(payload: string): void {
-    const { self, ...news } = JSON.parse(payload) as News & { self: string };
+    const { self, namespaces } = JSON.parse(payload) as { self: string; namespaces: string[] };
     if (!this.#isHeard) {
       this.#isHeard = true;
       if (this.#isDeaf) this.#logger?.info("other nodes are heard again");
@@ -144,7 +128,7 @@ export class PostgresWakeUps implements WakeUps {
       // Whatever was told before.
       this.#onNews("lost");
     }
-    if (self !== this.#self) this.#onNews(news);
+    if (self !== this.#self) this.#onNews(namespaces);
   }
 
   #flushSoon(): void {
@@ -158,24 +142,22 @@ export class PostgresWakeUps implements WakeUps {
 
   async #flush(): Promise<void> {
     const namespaces = [...this.#namespaces];
-    const taken = this.#taken;
     this.#namespaces = new Set();
-    this.#taken = [];
     try {
       const client = this.#client;
       if (client === undefined || !this.#isHeard) return;
-      for (const news of inPayloads({ namespaces, taken })) await this.#notify(client, news);
+      for (const part of inPayloads(namespaces)) await this.#notify(client, part);
     } catch {
       // The connection tells of its error itself, and the others look anyway.
     } finally {
       this.#flushedMs = performance.now();
       this.#flushing = undefined;
-      if (this.#namespaces.size > 0 || this.#taken.length > 0) this.#flushSoon();
+      if (this.#namespaces.size > 0) this.#flushSoon();
     }
   }
 
-  async #notify(client: pg.Client, news: News): Promise<void> {
-    const payload = client.escapeLiteral(JSON.stringify({ self: this.#self, ...news }));
+  async #notify(client: pg.Client, namespaces: readonly string[]): Promise<void> {
+    const payload = client.escapeLiteral(JSON.stringify({ self: this.#self, namespaces }));
     // LOCAL: whoever has this connection next, behind a pooler, waits for its commits.
     await client.query(
       `begin; set local synchronous_commit = off; select pg_notify('${channel}', ${payload}); commit`,
@@ -183,20 +165,19 @@ export class PostgresWakeUps implements WakeUps {
   }
 }
 
-/** News in parts that are short enough for one notification each. */
-function inPayloads({ namespaces, taken }: News): News[] {
-  const parts: { namespaces: string[]; taken: (readonly [string, string])[] }[] = [];
+/** Names in parts that are short enough for one notification each. */
+function inPayloads(names: readonly string[]): string[][] {
+  const payloads: string[][] = [];
   let room = 0;
-  const next = (bytes: number) => {
+  for (const name of names) {
+    // As JSON, with the comma; names are short.
+    const bytes = JSON.stringify(name).length + 1;
     if (bytes > room) {
-      parts.push({ namespaces: [], taken: [] });
+      payloads.push([]);
       room = maxPayloadBytes;
     }
     room -= bytes;
-    return parts.at(-1)!;
-  };
-  // As JSON, with what stands around it; names and ids are short.
-  for (const one of namespaces) next(JSON.stringify(one).length + 1).namespaces.push(one);
-  for (const one of taken) next(Buffer.byteLength(JSON.stringify(one)) + 1).taken.push(one);
-  return parts;
+    payloads.at(-1)!.push(name);
+  }
+  return payloads;
 }

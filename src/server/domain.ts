@@ -2,8 +2,8 @@
 
 import { Tails } from "../delivery/tail.ts";
 import { TailFollower } from "../delivery/tail-follower.ts";
-import { CancelWatch } from "../ingest/cancel-watch.ts";
 import { Committer, type CommitterOptions } from "../ingest/committer.ts";
+import { HolderWatch } from "../ingest/holder-watch.ts";
 import { Leases } from "../ingest/leases.ts";
 import type { Journal } from "../journal/journal.ts";
 import { NamespaceWatch } from "../journal/namespace-watch.ts";
@@ -96,22 +96,19 @@ async function amongOthers(options: DomainOptions, wakeUps: WakeUps): Promise<Do
     onCommitted(namespace, records, deletionCount) {
       follower.onCommitted(namespace, records, deletionCount);
     },
-    onOpened(namespace) {
-      cancelWatch.onOpened(namespace);
+    onOpened(namespace, counts) {
+      holderWatch.onOpened(namespace, counts);
     },
   });
   const { committer } = parts;
-  const cancelWatch = new CancelWatch({ journal, committer, node: membership, onFailure });
+  const holderWatch = new HolderWatch({ journal, committer, node: membership, onFailure });
   const watch = new NamespaceWatch({
     ...{ journal, wakeUps, onFailure },
     pollIntervalMs: limits.pollIntervalMs,
     followers: [
       { followed: () => tails.watched(), onRow: (row) => follower.onRow(row) },
-      { followed: () => committer.heldNamespaces(), onRow: (row) => cancelWatch.onRow(row) },
+      { followed: () => committer.heldNamespaces(), onRow: (row) => holderWatch.onRow(row) },
     ],
-    onTaken(namespace, runId) {
-      committer.checkHolders(namespace, [runId]);
-    },
   });
   return {
     ...parts,
@@ -122,7 +119,7 @@ async function amongOthers(options: DomainOptions, wakeUps: WakeUps): Promise<Do
     },
     async stop() {
       await Promise.all([watch.stop(), parts.stop()]);
-      await Promise.all([follower.stop(), cancelWatch.stop(), membership.leave()]);
+      await Promise.all([follower.stop(), holderWatch.stop(), membership.leave()]);
     },
   };
 }
@@ -134,7 +131,7 @@ interface Setting {
   readonly isOnDuty: () => boolean;
   readonly isReachable: () => boolean;
   readonly onCommitted: CommitterOptions["onCommitted"];
-  readonly onOpened?: (namespace: string) => void;
+  readonly onOpened?: CommitterOptions["onOpened"];
 }
 
 function partsOf({ journal, limits, now, onFailure }: DomainOptions, setting: Setting) {

@@ -71,16 +71,21 @@ describe("several nodes", () => {
     await running.remove();
   });
 
-  it("tell a producer at once that another one has its run at another node", async () => {
-    await start();
-    const told = Promise.withResolvers<Refusal>();
-    await openBriefly(a, "run", { onRejected: told.resolve });
-    const second = await openBriefly(b, "run");
-    assert.deepEqual(await told.promise, { reason: "fenced", epoch: second.epoch });
-  });
+  for (const [name, wakeUps] of [
+    ["", (same: Parameters<typeof deaf>[0]) => same],
+    [", where every wake-up is lost", deaf],
+  ] as const) {
+    it(`tell a producer that another one has its run at another node${name}`, async () => {
+      await start({ wakeUps });
+      const told = Promise.withResolvers<Refusal>();
+      await openBriefly(a, "run", { onRejected: told.resolve });
+      const second = await openBriefly(b, "run");
+      assert.deepEqual(await told.promise, { reason: "fenced", epoch: second.epoch });
+    });
+  }
 
   it("refuse a producer whose run was opened at another node, also where nobody told it", async () => {
-    await start({ wakeUps: deaf });
+    await start({ wakeUps: deaf, limits: { pollIntervalMs: 60_000 } });
     const first = await openRun(a, "run");
     await append(a, first, 1, [eventOf("a")]);
     const second = await openRun(b, "run");

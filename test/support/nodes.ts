@@ -33,7 +33,6 @@ export function deaf(wakeUps: WakeUps): WakeUps {
   return {
     isHeard: false,
     tell: () => undefined,
-    tellTaken: () => undefined,
     listen: () => void wakeUps,
   };
 }
@@ -48,7 +47,6 @@ export function lossy(wakeUps: WakeUps): WakeUps {
     tell: (namespace) => {
       if (told++ % 2 === 0) wakeUps.tell(namespace);
     },
-    tellTaken: () => undefined,
     listen: (onNews) => {
       wakeUps.listen(onNews);
     },

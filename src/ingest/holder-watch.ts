@@ -1,0 +1,120 @@
+/**
+ * Tells producers that are connected here what was done to their runs at other
+ * nodes: that somebody asked for them to stop, or opened them anew. The
+ * namespace counts both, so nothing is looked for while neither happens, and no
+ * wake-up that is lost keeps it from them.
+ */
+import type { Journal } from "../journal/journal.ts";
+import type { HolderCounts, NamespaceRow } from "../journal/namespaces.ts";
+import { findCancelled, findHeldElsewhere, type NodeIdentity } from "../journal/nodes.ts";
+import type { Committer } from "./committer.ts";
+
+/** What the watch works with. */
+export interface HolderWatchOptions {
+  readonly journal: Journal;
+  readonly committer: Committer;
+  readonly node: NodeIdentity;
+  /** Told where the journal could not be read; the next look tries again. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** What producers have been told of a namespace. */
+interface Told {
+  counts: HolderCounts;
+  /** How the namespace is, as far as is known. */
+  newest: NamespaceRow | undefined;
+  telling: Promise<void> | undefined;
+}
+
+const none: HolderCounts = { cancel_count: 0, taken_count: 0 };
+
+/** See the head of this file. */
+export class HolderWatch {
+  readonly #options: HolderWatchOptions;
+  readonly #told = new Map<string, Told>();
+  #isStopped = false;
+
+  constructor(options: HolderWatchOptions) {
+    this.#options = options;
+  }
+
+  /** Told how a namespace is now. */
+  onRow(row: NamespaceRow): void {
+    const told = this.#toldOf(row.name);
+    told.newest = row;
+    if (told.telling !== undefined || !isBehind(told.counts, row)) return;
+    told.telling = this.#tellUp(told)
+      .catch((error: unknown) => {
+        if (!this.#isStopped) this.#options.onFailure(error);
+      })
+      .finally(() => {
+        told.telling = undefined;
+      });
+  }
+
+  /**
+   * A producer has opened a run: what was done between its commit and now may
+   * have been noticed before there was somebody to tell.
+   *
+   * @param counts as they were in that commit
+   */
+  onOpened(namespace: string, counts: HolderCounts): void {
+    this.#lower(this.#toldOf(namespace), counts);
+  }
+
+  /** Resolves when nobody is being told any more. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    await Promise.all([...this.#told.values()].flatMap(({ telling }) => telling ?? []));
+  }
+
+  #toldOf(namespace: string): Told {
+    let told = this.#told.get(namespace);
+    if (told === undefined) {
+      told = { counts: none, newest: undefined, telling: undefined };
+      this.#told.set(namespace, told);
+    }
+    return told;
+  }
+
+  #lower(told: Told, { cancel_count, taken_count }: HolderCounts): void {
+    told.counts = {
+      cancel_count: Math.min(told.counts.cancel_count, cancel_count),
+      taken_count: Math.min(told.counts.taken_count, taken_count),
+    };
+  }
+
+  /** Tells what has been done until now; one look at a time. */
+  async #tellUp(told: Told): Promise<void> {
+    for (;;) {
+      const { counts, newest } = told;
+      if (this.#isStopped || newest === undefined || !isBehind(counts, newest)) return;
+      told.counts = newest;
+      try {
+        await this.#tell(newest, counts);
+      } catch (error) {
+        this.#lower(told, counts);
+        throw error;
+      }
+    }
+  }
+
+  async #tell(row: NamespaceRow, { cancel_count, taken_count }: HolderCounts): Promise<void> {
+    const { journal, committer, node } = this.#options;
+    const { name, namespace_id: namespaceId } = row;
+    if (row.taken_count > taken_count) {
+      const runIds = committer.heldRunIds(name);
+      const elsewhere = await findHeldElsewhere(journal.db, namespaceId, runIds, node.nodeKey);
+      committer.checkHolders(name, elsewhere);
+    }
+    if (row.cancel_count <= cancel_count) return;
+    for (const run of await findCancelled(journal.db, namespaceId, node.nodeKey)) {
+      committer.holderOf(name, run.run_id)?.cancelNoticed(run.cancel_reason ?? "");
+    }
+  }
+}
+
+/** Whether something has been done since; answers of the database may overtake each other. */
+function isBehind(told: HolderCounts, now: HolderCounts): boolean {
+  return now.cancel_count > told.cancel_count || now.taken_count > told.taken_count;
+}
