@@ -1,0 +1,262 @@
+/** runlog, by @grpc/grpc-js: what a gRPC user in Node has. Messages are encoded and decoded within the time. */
+import { once } from "node:events";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { Client, type ClientDuplexStream, credentials } from "@grpc/grpc-js";
+import {
+  IngestRequestSchema,
+  type IngestResponse,
+  IngestResponseSchema,
+} from "../../gen/runlog/v1/ingest_pb.js";
+import {
+  SubscribeRequestSchema,
+  type SubscribeResponse,
+  SubscribeResponseSchema,
+} from "../../gen/runlog/v1/subscribe_pb.js";
+import { numberOf, type Payloads } from "../payloads.ts";
+import { end, startNode } from "./processes.ts";
+import type { Following, OnEvent, System, SystemClient } from "./system.ts";
+
+const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+
+/** What is read of a journal: a run, a family or several runs. */
+export type RunlogScope = NonNullable<
+  MessageInitShape<typeof SubscribeRequestSchema>["filter"]
+>["scope"] & {};
+
+type Call = ClientDuplexStream<MessageInitShape<typeof IngestRequestSchema>, IngestResponse>;
+
+/** Connections over which subscriptions are spread; servers allow 10,000 streams on one. */
+const connections = 4;
+
+/** One stream of frames, of any number of runs. */
+class Ingest {
+  readonly call: Call;
+  readonly failed: Promise<never>;
+  #onAck: (runId: string, runSeq: number) => void;
+  readonly #opened = new Map<string, () => void>();
+
+  constructor(client: Client, onAck: (runId: string, runSeq: number) => void) {
+    this.#onAck = onAck;
+    const { promise, reject } = Promise.withResolvers<never>();
+    promise.catch(() => undefined);
+    this.failed = promise;
+    this.call = client.makeBidiStreamRequest(
+      "/runlog.v1.IngestService/Ingest",
+      (frame) => Buffer.from(toBinary(IngestRequestSchema, create(IngestRequestSchema, frame))),
+      (bytes) => fromBinary(IngestResponseSchema, bytes),
+    );
+    this.call.on("error", reject);
+    this.call.on("data", ({ frame }: IngestResponse) => {
+      if (frame.case === "ack") this.#onAck(frame.value.runId, Number(frame.value.runSeq));
+      else if (frame.case === "opened") this.#opened.get(frame.value.runId)?.();
+      else reject(new Error(`void: unexpected ${frame.case}`));
+    });
+  }
+
+  /** Opens a run, and creates it where it is missing. */
+  async open(runId: string, parentRunId = ""): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#opened.set(runId, resolve);
+    this.call.write({ frame: { case: "open", value: { runId, create: { parentRunId } } } });
+    await Promise.race([promise, this.failed]);
+  }
+
+  append(runId: string, first: number, payloads: readonly Buffer[]): boolean {
+    const events = payloads.map((data) => ({ type: "token", data }));
+    return this.call.write({
+      frame: { case: "append", value: { runId, firstRunSeq: BigInt(first), events } },
+    });
+  }
+
+  async close(): Promise<void> {
+    this.call.end();
+    await once(this.call, "end");
+  }
+}
+
+/** runlog's client; it can do more than its peers. */
+export class RunlogClient implements SystemClient {
+  readonly #clients: readonly Client[];
+  /** By run; an open names the parent that the run was created with. */
+  readonly #parents = new Map<string, string>();
+  #next = 0;
+  readonly #single = new Map<string, { ingest: Ingest; acked: (() => void)[]; sent: number }>();
+
+  constructor(url: string) {
+    this.#clients = Array.from(
+      { length: connections },
+      (_, index) =>
+        new Client(url.replace("http://", ""), credentials.createInsecure(), {
+          "grpc.max_receive_message_length": -1,
+          "grpc-node.flow_control_window": 4 * 1024 * 1024,
+          // A connection of its own for each of these clients.
+          "grpc.use_local_subchannel_pool": 1,
+          "bench.connection": index,
+        }),
+    );
+  }
+
+  /** Creates runs under a parent, thousands if need be. */
+  async createRuns(runIds: readonly string[], parentOf: (index: number) => string): Promise<void> {
+    const ingest = new Ingest(this.#clients[0]!, () => undefined);
+    const batch = 500;
+    for (let at = 0; at < runIds.length; at += batch) {
+      const part = runIds.slice(at, at + batch);
+      for (const [index, runId] of part.entries()) this.#parents.set(runId, parentOf(at + index));
+      await Promise.all(part.map((runId) => ingest.open(runId, this.#parents.get(runId))));
+    }
+    await ingest.close();
+  }
+
+  async write(
+    stream: string,
+    payloads: Payloads,
+    { first, count, perAppend }: { first: number; count: number; perAppend: number },
+  ): Promise<void> {
+    const last = first + count - 1;
+    const { promise: done, resolve } = Promise.withResolvers<void>();
+    const ingest = new Ingest(this.#clients[0]!, (_, runSeq) => {
+      if (runSeq === last) resolve();
+    });
+    await ingest.open(stream, this.#parents.get(stream));
+    for (let at = first; at <= last; at += perAppend) {
+      const size = Math.min(perAppend, last - at + 1);
+      const part = Array.from({ length: size }, (_, index) => payloads.of(at + index));
+      if (!ingest.append(stream, at, part)) await once(ingest.call, "drain");
+    }
+    await Promise.race([done, ingest.failed]);
+    await ingest.close();
+  }
+
+  async writeEach(
+    streams: readonly string[],
+    payloads: Payloads,
+    eventsEach: number,
+  ): Promise<void> {
+    let open = streams.length;
+    const { promise: done, resolve } = Promise.withResolvers<void>();
+    const ingest = new Ingest(this.#clients[0]!, (runId, runSeq) => {
+      if (runSeq < eventsEach) ingest.append(runId, runSeq + 1, [payloads.of(runSeq + 1)]);
+      else if (--open === 0) resolve();
+    });
+    await Promise.all(streams.map((runId) => ingest.open(runId)));
+    for (const runId of streams) ingest.append(runId, 1, [payloads.of(1)]);
+    await Promise.race([done, ingest.failed]);
+    await ingest.close();
+  }
+
+  read(stream: string, count: number, onEvent: OnEvent): Promise<void> {
+    return this.readScope({ case: "runIds", value: { runIds: [stream] } }, count, onEvent);
+  }
+
+  /** Reads what a filter's scope has, until so many events have come. */
+  readScope(scope: RunlogScope, count: number, onEvent: OnEvent): Promise<void> {
+    return new Promise((resolve, reject) => {
+      let left = count;
+      const call = this.#subscribe(scope, 0n, (response) => {
+        if (response.frame.case !== "events") return;
+        for (const { record } of response.frame.value.events) {
+          if (record.case !== "event") continue;
+          onEvent(numberOf(record.value.data));
+          left--;
+        }
+        if (left === 0) {
+          call.cancel();
+          resolve();
+        }
+      });
+      call.on("error", reject);
+    });
+  }
+
+  follow(stream: string, onEvent: OnEvent): Promise<Following> {
+    return this.followScope({ case: "runIds", value: { runIds: [stream] } }, onEvent);
+  }
+
+  /** Follows what a filter's scope has from now on. */
+  async followScope(scope: RunlogScope, onEvent: OnEvent): Promise<Following> {
+    const attached = Promise.withResolvers<void>();
+    const broken = Promise.withResolvers<never>();
+    broken.promise.catch(() => undefined);
+    let isStopped = false;
+    const call = this.#subscribe(scope, "now", ({ frame }) => {
+      if (frame.case === "subscribed") attached.resolve();
+      if (frame.case !== "events") return;
+      for (const { record } of frame.value.events) {
+        if (record.case === "event") onEvent(numberOf(record.value.data));
+      }
+    });
+    call.on("error", (error) => {
+      if (!isStopped) broken.reject(error);
+    });
+    await Promise.race([attached.promise, broken.promise]);
+    return {
+      failed: broken.promise,
+      stop: async () => {
+        isStopped = true;
+        call.cancel();
+        await once(call, "close").catch(() => undefined);
+      },
+    };
+  }
+
+  #subscribe(
+    scope: RunlogScope,
+    after: bigint | "now",
+    onResponse: (response: SubscribeResponse) => void,
+  ) {
+    const client = this.#clients[this.#next++ % connections]!;
+    const call = client.makeServerStreamRequest(
+      "/runlog.v1.SubscribeService/Subscribe",
+      (request: MessageInitShape<typeof SubscribeRequestSchema>) =>
+        Buffer.from(toBinary(SubscribeRequestSchema, create(SubscribeRequestSchema, request))),
+      (bytes) => fromBinary(SubscribeResponseSchema, bytes),
+      {
+        filter: { scope },
+        start:
+          after === "now" ? { case: "fromNow", value: true } : { case: "afterSeq", value: after },
+      },
+    );
+    call.on("data", onResponse);
+    return call;
+  }
+
+  async writeOne(stream: string, payload: Buffer): Promise<void> {
+    let single = this.#single.get(stream);
+    if (single === undefined) {
+      const acked: (() => void)[] = [];
+      const ingest = new Ingest(this.#clients[0]!, (_, runSeq) => {
+        // Acknowledgements are cumulative: this one speaks for all before it.
+        for (; done < runSeq; done++) acked.shift()?.();
+      });
+      let done = 0;
+      single = { ingest, acked, sent: 0 };
+      this.#single.set(stream, single);
+      await ingest.open(stream, this.#parents.get(stream));
+    }
+    const { promise, resolve } = Promise.withResolvers<void>();
+    single.acked.push(resolve);
+    single.ingest.append(stream, ++single.sent, [payload]);
+    await Promise.race([promise, single.ingest.failed]);
+  }
+
+  async close(): Promise<void> {
+    for (const { ingest } of this.#single.values()) await ingest.close();
+    for (const client of this.#clients) client.close();
+  }
+}
+
+/** runlog on its embedded journal. */
+export const runlog: System & { connect(url: string): Promise<RunlogClient> } = {
+  name: "runlog",
+  durability: "fsync before each acknowledgement, commits are shared",
+  async start(directory) {
+    const journal = `sqlite:${join(directory, "runlog.db")}`;
+    const args = ["serve", "--listen", "127.0.0.1:0", "--journal", journal];
+    const { child, url } = await startNode(main, args);
+    return { url, pid: child.pid, stop: () => end(child) };
+  },
+  connect: (url) => Promise.resolve(new RunlogClient(url)),
+};

@@ -1,0 +1,50 @@
+/** W3: replay of 1,000,000 events to one subscriber; events are decoded and looked at as they come. */
+import { Checker, Payloads } from "../payloads.ts";
+import { bareGrpc } from "../systems/bare-grpc.ts";
+import { durableStreams } from "../systems/durable-streams.ts";
+import { jetstreamDefault } from "../systems/jetstream.ts";
+import { redis } from "../systems/redis.ts";
+import { runlog } from "../systems/runlog.ts";
+import { type Case, rateOf, ratioVerdict, timed, type Workload } from "./workload.ts";
+
+interface Params extends Case {
+  readonly events: number;
+  readonly warmUp: number;
+}
+
+const name = "one run";
+
+/** See the head of this file. */
+export const w3: Workload<Params> = {
+  id: "W3",
+  title: "replay of one run to one subscriber",
+  figures: [{ name: "replay", unit: "events/s", better: "more" }],
+  systems: [runlog, redis, jetstreamDefault, durableStreams, bareGrpc],
+  rounds: 3,
+  cases: (mode) => [
+    mode === "quick"
+      ? { name, events: 102_400, warmUp: 51_200 }
+      : { name, events: 1_024_000, warmUp: 204_800 },
+  ],
+  async run({ client, params: { events, warmUp } }) {
+    const payloads = new Payloads(256);
+    const replay = async (stream: string, count: number) => {
+      await client.write(stream, payloads, { first: 1, count, perAppend: 100 });
+      const checker = new Checker();
+      const ms = await timed(() => client.read(stream, count, (n) => checker.take(n)));
+      if (checker.last !== count) throw new Error(`void: ${checker.last} of ${count} events came`);
+      return ms;
+    };
+    await replay("warm-up", warmUp);
+    return { replay: rateOf(events, await replay("w3", events)) };
+  },
+  verdicts: (medians) =>
+    (
+      [
+        [redis.name, 2],
+        [jetstreamDefault.name, 3],
+        [durableStreams.name, 1.5],
+        [bareGrpc.name, 0.6],
+      ] as const
+    ).map(([of, least]) => ratioVerdict(medians, { figure: "replay", of, caseName: name, least })),
+};

@@ -1,0 +1,79 @@
+/** W6: one run, 500 subscribers of its ancestor, 1,000 events a second. Peers have no ancestors: there it is the stream. */
+import { Checker, Payloads } from "../payloads.ts";
+import { durableStreams } from "../systems/durable-streams.ts";
+import { jetstreamDefault } from "../systems/jetstream.ts";
+import { redis } from "../systems/redis.ts";
+import { RunlogClient, runlog } from "../systems/runlog.ts";
+import type { OnEvent, SystemClient } from "../systems/system.ts";
+import { type Case, rateOf, ratioVerdict, timed, type Workload } from "./workload.ts";
+
+interface Params extends Case {
+  readonly subscribers: number;
+  readonly perSecond: number;
+  readonly events: number;
+}
+
+const name = "500 subscribers";
+const peers = [redis, jetstreamDefault, durableStreams];
+
+async function prepare(client: SystemClient) {
+  if (!(client instanceof RunlogClient)) {
+    return (onEvent: OnEvent) => client.follow("w6", onEvent);
+  }
+  await client.createRuns(["w6-root", "w6"], (index) => (index === 0 ? "" : "w6-root"));
+  return (onEvent: OnEvent) =>
+    client.followScope({ case: "ancestor", value: { ancestorRunId: "w6-root" } }, onEvent);
+}
+
+/** See the head of this file. */
+export const w6: Workload<Params> = {
+  id: "W6",
+  title: "one run, 500 subscribers of its ancestor, 1,000 events/s",
+  figures: [{ name: "delivered", unit: "events/s", better: "more" }],
+  systems: [runlog, ...peers],
+  rounds: 3,
+  cases: (mode) => [
+    { name, subscribers: 500, perSecond: 1_000, events: mode === "quick" ? 500 : 4_000 },
+  ],
+  async run({ client, params: { subscribers, perSecond, events } }) {
+    const payloads = new Payloads(256);
+    const follow = await prepare(client);
+    await client.writeOne("w6", payloads.of(1));
+    const { promise: arrived, resolve, reject } = Promise.withResolvers<void>();
+    let left = subscribers;
+    const followings = await Promise.all(
+      Array.from({ length: subscribers }, () => {
+        const checker = new Checker(1);
+        return follow((n) => {
+          try {
+            checker.take(n);
+          } catch (error) {
+            reject(error);
+          }
+          if (n === events + 1 && --left === 0) resolve();
+        });
+      }),
+    );
+    const acked: Promise<void>[] = [];
+    const ms = await timed(async () => {
+      const start = performance.now();
+      const timer = setInterval(() => {
+        const due = Math.min(events, Math.floor(((performance.now() - start) / 1_000) * perSecond));
+        while (acked.length < due) acked.push(client.writeOne("w6", payloads.of(acked.length + 2)));
+        if (acked.length === events) clearInterval(timer);
+      }, 1);
+      try {
+        await Promise.race([arrived, ...followings.map(({ failed }) => failed)]);
+      } finally {
+        clearInterval(timer);
+      }
+    });
+    await Promise.all(acked);
+    for (const following of followings) await following.stop();
+    return { delivered: rateOf(subscribers * events, ms) };
+  },
+  verdicts: (medians) =>
+    peers.map(({ name: of }) =>
+      ratioVerdict(medians, { figure: "delivered", of, caseName: name, least: 2 }),
+    ),
+};
