@@ -3,7 +3,8 @@ import type { Journal } from "./journal.ts";
 import { openPostgresJournal, type PostgresOptions } from "./postgres.ts";
 import { PostgresHosts } from "./postgres-hosts.ts";
 import { JournalOpenError } from "./refusal.ts";
-import { openSqliteJournal, type SqliteOptions } from "./sqlite.ts";
+import { openSqliteJournal } from "./sqlite.ts";
+import type { SqliteOptions } from "./sqlite-options.ts";
 
 /** What every kind of journal is opened with. */
 export type OpenOptions = Omit<SqliteOptions, "path"> & Omit<PostgresOptions, "url">;

@@ -15,6 +15,8 @@ import {
   type QueryResult,
 } from "kysely";
 import type pg from "pg";
+import { answersNothing } from "./answers.ts";
+import { isBulk, statementsOf } from "./bulk.ts";
 import type { PostgresPool } from "./postgres-pool.ts";
 
 /** Runs a statement that changes nothing, again where it fails for a passing reason. */
@@ -141,8 +143,16 @@ class TransactionConnection implements DatabaseConnection {
   }
 
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
+    if (isBulk(query)) {
+      for (const one of statementsOf(query)) await this.#execute<R>(one, true);
+      return { rows: [] };
+    }
+    return this.#execute(query, answersNothing(query));
+  }
+
+  async #execute<R>(query: CompiledQuery, isDeferred: boolean): Promise<QueryResult<R>> {
     const answer = this.#pool.query<R>(this.#client, query);
-    if (this.#beginning === undefined && answersNothing(query)) {
+    if (this.#beginning === undefined && isDeferred) {
       // Not waited for: where it fails, the server refuses whatever follows it.
       answer.catch((error: unknown) => {
         this.#failure ??= error as Error;
@@ -184,18 +194,6 @@ class TransactionConnection implements DatabaseConnection {
 
   streamQuery(): AsyncIterableIterator<QueryResult<never>> {
     throw new Error(noStreams);
-  }
-}
-
-/** Whether a statement changes rows and tells nothing of them but their number, which nobody asks for. */
-function answersNothing({ query }: CompiledQuery): boolean {
-  switch (query.kind) {
-    case "InsertQueryNode":
-    case "UpdateQueryNode":
-    case "DeleteQueryNode":
-      return query.returning === undefined;
-    default:
-      return false;
   }
 }
 

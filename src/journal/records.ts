@@ -1,14 +1,26 @@
 /** Queries that append records, and that read one run's in its own order. */
 import type { Insertable, Selectable } from "kysely";
-import { powers } from "./lists.ts";
+import { Bulk } from "./bulk.ts";
 import type { Db, RecordsTable } from "./schema.ts";
 
 /** A record to be appended. */
 export type NewRecord = Insertable<RecordsTable>;
 
+const bulk = new Bulk<NewRecord>("records", [
+  "namespace_id",
+  "last_seq",
+  "event_count",
+  "run_key",
+  "root_key",
+  "first_run_seq",
+  "types",
+  "size",
+  "data",
+]);
+
 /** Appends records. */
-export async function insertRecords(tx: Db, records: readonly NewRecord[]): Promise<void> {
-  for (const part of powers(records)) await tx.insertInto("records").values(part).execute();
+export function insertRecords(tx: Db, records: readonly NewRecord[]): Promise<void> {
+  return bulk.insert(tx, records);
 }
 
 /** A run's record of events, with the place in the run's own order. */

@@ -11,7 +11,8 @@ import {
   sql,
 } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
-import { padded, parts, powers } from "./lists.ts";
+import { Bulk } from "./bulk.ts";
+import { padded, parts } from "./lists.ts";
 import type { Db, RunsTable, Schema } from "./schema.ts";
 
 /** A run as stored. */
@@ -145,27 +146,45 @@ export async function noteCancel(
   return asked.filter((run) => run.state === RunState.RUNNING).map((run) => run.run_id);
 }
 
+/** What may change of a run. */
+const mutableColumns = [
+  "epoch",
+  "state",
+  "last_run_seq",
+  "last_event_seq",
+  "last_seq",
+  "event_bytes",
+  "result",
+  "end_time_ms",
+  "node_key",
+] as const;
+
+const bulk = new Bulk<Insertable<RunsTable>>(
+  "runs",
+  [
+    "namespace_id",
+    "run_key",
+    "run_id",
+    "parent_key",
+    "root_key",
+    "depth",
+    "conversation_id",
+    "spec",
+    "fork_key",
+    "fork_run_seq",
+    "create_time_ms",
+    "cancel_reason",
+    "cancel_descendants",
+    ...mutableColumns,
+  ],
+  `on conflict (namespace_id, run_key) do update set ${mutableColumns
+    .map((column) => `${column} = excluded.${column}`)
+    .join(", ")}`,
+);
+
 /** Writes runs as they are now: new ones are created, others get their mutable columns. */
-export async function upsertRuns(tx: Db, runs: readonly Insertable<RunsTable>[]): Promise<void> {
-  for (const part of powers(runs)) {
-    await tx
-      .insertInto("runs")
-      .values(part)
-      .onConflict((conflict) =>
-        conflict.columns(["namespace_id", "run_key"]).doUpdateSet((eb) => ({
-          epoch: eb.ref("excluded.epoch"),
-          state: eb.ref("excluded.state"),
-          last_run_seq: eb.ref("excluded.last_run_seq"),
-          last_event_seq: eb.ref("excluded.last_event_seq"),
-          last_seq: eb.ref("excluded.last_seq"),
-          event_bytes: eb.ref("excluded.event_bytes"),
-          result: eb.ref("excluded.result"),
-          end_time_ms: eb.ref("excluded.end_time_ms"),
-          node_key: eb.ref("excluded.node_key"),
-        })),
-      )
-      .execute();
-  }
+export function upsertRuns(tx: Db, runs: readonly Insertable<RunsTable>[]): Promise<void> {
+  return bulk.insert(tx, runs);
 }
 
 /** Adds a new run to the closure: itself, and its parent's ancestors one edge further. */

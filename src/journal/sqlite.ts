@@ -1,10 +1,8 @@
 /**
  * The embedded journal on SQLite: what differs from other databases.
  *
- * Durability: WAL with synchronous=FULL, so that a commit returns after the
- * fsync of its WAL frames (https://sqlite.org/pragma.html#pragma_synchronous).
- * better-sqlite3 is compiled for NORMAL in WAL mode, so it is set on each
- * connection and read back.
+ * What is written goes through a thread of its own (sqlite-writer.ts), so that
+ * calls go on while it waits for the disk; what is read is read here.
  */
 import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -16,29 +14,16 @@ import type { Journal } from "./journal.ts";
 import { migrate, refuseForeign } from "./migrations.ts";
 import { JournalOpenError, RefusedError } from "./refusal.ts";
 import type { Db, Schema } from "./schema.ts";
+import { applicationId, connect, preparedBy } from "./sqlite-connection.ts";
+import type { SqliteOptions } from "./sqlite-options.ts";
+import { SqliteWriter, writerDialect } from "./sqlite-writer.ts";
 
-/** How to open a SQLite journal. */
-export interface SqliteOptions {
-  /** Path of the database file; it is created where it does not exist. */
-  readonly path: string;
-  /** Milliseconds to wait for another process's lock before a write is tried again. */
-  readonly lockTimeoutMs: number;
-}
-
-/** Statements kept prepared per connection; the hot paths use about twenty. */
-const maxPreparedStatements = 256;
 /** Tries of one transaction that found the database locked. */
 const maxTries = 3;
 /** Tries to get the lock that keeps other processes out, after the first one. */
 const lockRetries = 2;
 /** Milliseconds before the first of them; before the second it is twice as long. */
 const lockRetryMs = 50;
-/** Pages that one step gives back: 2 MiB. */
-const reclaimedPages = 512;
-/** What SQLite calls auto_vacuum = INCREMENTAL. */
-const incrementalVacuum = 2;
-/** "rnlg", so that `file` and a later version recognise the database. */
-const applicationId = 0x726e6c67;
 
 /**
  * Opens the journal in a file, creates it where it is missing, and migrates it.
@@ -54,33 +39,31 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
     );
   }
   const lock = await lockFile(path);
-  const connections: Database.Database[] = [];
-  const closeAll = async (dbs: readonly Kysely<Schema>[]) => {
-    for (const db of dbs) await db.destroy();
-    // Kysely closes only connections that it has used.
-    for (const connection of connections) connection.close();
+  const opened = new AsyncDisposableStack();
+  opened.defer(() => {
     lock.close();
-  };
-  const open = () => {
-    const connection = connect(path, options.lockTimeoutMs);
-    connections.push(connection);
-    return { connection, db: new Kysely<Schema>({ dialect: dialect(connection) }) };
-  };
+  });
   try {
     if (existsSync(path)) await inspect(path);
-    const { db: writer, connection: writerConnection } = open();
+    const thread = await SqliteWriter.start({ path, lockTimeoutMs: options.lockTimeoutMs });
+    opened.defer(() => thread.stop());
+    const writer = new Kysely<Schema>({ dialect: writerDialect(thread) });
     await migrate(writer as unknown as Kysely<never>, { bytes: "blob", key: "integer" });
     const id = await identity(writer);
-    const { db: reader } = open();
+    const connection = connect(path, options.lockTimeoutMs);
+    opened.defer(() => {
+      connection.close();
+    });
     return {
       id,
-      db: reader,
+      db: new Kysely<Schema>({ dialect: dialect(connection) }),
       write: (work) => write(writer, work),
-      reclaimSpace: () => reclaimSpace(writer, writerConnection),
-      close: () => closeAll([reader, writer]),
+      // Kysely hands out the writer's connection to one at a time.
+      reclaimSpace: () => writer.connection().execute(() => thread.reclaimSpace()),
+      close: () => opened.disposeAsync(),
     };
   } catch (error) {
-    await closeAll([]);
+    await opened.disposeAsync();
     throw toOpenError(path, error);
   }
 }
@@ -142,50 +125,12 @@ function isBusy(error: unknown): boolean {
   return error instanceof SqliteError && error.code.startsWith("SQLITE_BUSY");
 }
 
-function connect(path: string, lockTimeoutMs: number): Database.Database {
-  const connection = new Database(path, { timeout: lockTimeoutMs });
-  try {
-    // First of all: it takes effect only in a database without tables.
-    connection.pragma("auto_vacuum = INCREMENTAL");
-    connection.pragma(`application_id = ${applicationId}`);
-    const mode = connection.pragma("journal_mode = WAL", { simple: true });
-    connection.pragma("synchronous = FULL");
-    // 64 MiB of WAL between checkpoints instead of 4: fewer fsyncs of the main file.
-    connection.pragma("wal_autocheckpoint = 16384");
-    connection.pragma("cache_size = -65536");
-    const synchronous = connection.pragma("synchronous", { simple: true });
-    if (mode !== "wal" || synchronous !== 2) {
-      throw new JournalOpenError(
-        `${path} cannot be made durable (journal_mode=${String(mode)}, synchronous=${String(synchronous)}): put it on a local file system`,
-      );
-    }
-    return connection;
-  } catch (error) {
-    connection.close();
-    throw error;
-  }
-}
-
-/** Keeps statements prepared by their text: preparing one costs more than running it. */
+/** Kysely's dialect on a connection of this thread. */
 function dialect(connection: Database.Database): SqliteDialect {
-  const prepared = new Map<string, Database.Statement>();
+  const prepare = preparedBy(connection);
   const database: SqliteDatabase = {
     close: () => connection.close(),
-    prepare(text) {
-      let statement = prepared.get(text);
-      if (statement === undefined) {
-        statement = connection.prepare(text);
-        if (prepared.size >= maxPreparedStatements) {
-          const [oldest] = prepared.keys();
-          if (oldest !== undefined) prepared.delete(oldest);
-        }
-      } else {
-        prepared.delete(text);
-      }
-      // Last in the map: most recently used.
-      prepared.set(text, statement);
-      return statement as unknown as ReturnType<SqliteDatabase["prepare"]>;
-    },
+    prepare: (text) => prepare(text) as unknown as ReturnType<SqliteDatabase["prepare"]>,
   };
   return new SqliteDialect({ database });
 }
@@ -209,18 +154,6 @@ async function write<T>(db: Kysely<Schema>, work: (tx: Db) => Promise<T>): Promi
       }
     }
   }
-}
-
-/** Gives free pages back, one part at a time so that commits go on in between. */
-function reclaimSpace(db: Kysely<Schema>, connection: Database.Database): Promise<boolean> {
-  // Kysely hands out the writer's connection to one at a time; run() would
-  // stop this pragma after its first page, exec() goes on to its end.
-  return db.connection().execute(() => {
-    connection.exec(`PRAGMA incremental_vacuum(${reclaimedPages})`);
-    const free = connection.pragma("freelist_count", { simple: true });
-    const mode = connection.pragma("auto_vacuum", { simple: true });
-    return Promise.resolve(mode === incrementalVacuum && Number(free) > 0);
-  });
 }
 
 function toOpenError(path: string, error: unknown): Error {

@@ -1,0 +1,7 @@
+/** How to open a SQLite journal. */
+export interface SqliteOptions {
+  /** Path of the database file; it is created where it does not exist. */
+  readonly path: string;
+  /** Milliseconds to wait for another process's lock before a write is tried again. */
+  readonly lockTimeoutMs: number;
+}

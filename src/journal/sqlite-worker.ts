@@ -1,0 +1,87 @@
+/** The thread that writes to a SQLite journal: runs what sqlite-writer.ts sends, in order. */
+import { parentPort, workerData } from "node:worker_threads";
+import type Database from "better-sqlite3";
+import { SqliteError } from "better-sqlite3";
+import { connect, preparedBy } from "./sqlite-connection.ts";
+import { type Answer, blobMark, type PackedStatement, type Work } from "./sqlite-messages.ts";
+import type { SqliteOptions } from "./sqlite-options.ts";
+
+/** Pages that one step gives back: 2 MiB. */
+const reclaimedPages = 512;
+/** What SQLite calls auto_vacuum = INCREMENTAL. */
+const incrementalVacuum = 2;
+
+const port = parentPort!;
+const { path, lockTimeoutMs } = workerData as SqliteOptions;
+
+function answer(work: () => unknown): Answer {
+  try {
+    return { t: "done", value: work() };
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    return { t: "failed", message, code: error instanceof SqliteError ? error.code : undefined };
+  }
+}
+
+/** Runs statements until one fails; the rows of the last one. */
+function run(
+  prepare: (text: string) => Database.Statement,
+  statements: readonly PackedStatement[],
+  blobs: ArrayBuffer,
+): unknown[] {
+  let at = 0;
+  const unpack = (value: unknown) => {
+    if (typeof value !== "object" || value === null) return value;
+    const { [blobMark]: length } = value as { [blobMark]: number };
+    const blob = Buffer.from(blobs, at, length);
+    at += length;
+    return blob;
+  };
+  let rows: unknown[] = [];
+  for (const { text, values } of statements) {
+    const statement = prepare(text);
+    rows = [];
+    for (const row of values) {
+      const bound = row.map(unpack);
+      if (statement.reader) rows = statement.all(bound);
+      else statement.run(bound);
+    }
+  }
+  return rows;
+}
+
+/** Gives free pages back; whether there are more. */
+function reclaimSpace(connection: Database.Database): boolean {
+  // run() would stop this pragma after its first page, exec() goes on to its end.
+  connection.exec(`PRAGMA incremental_vacuum(${reclaimedPages})`);
+  const free = connection.pragma("freelist_count", { simple: true });
+  const mode = connection.pragma("auto_vacuum", { simple: true });
+  return mode === incrementalVacuum && Number(free) > 0;
+}
+
+let connection: Database.Database | undefined;
+const opened = answer(() => {
+  connection = connect(path, lockTimeoutMs);
+  return undefined;
+});
+port.postMessage(opened);
+if (connection !== undefined) {
+  const writer = connection;
+  const prepare = preparedBy(writer);
+  port.on("message", (work: Work) => {
+    switch (work.t) {
+      case "run":
+        port.postMessage(
+          { ...answer(() => run(prepare, work.statements, work.blobs)), blobs: work.blobs },
+          [work.blobs],
+        );
+        return;
+      case "reclaim":
+        port.postMessage(answer(() => reclaimSpace(writer)));
+        return;
+      case "close":
+        writer.close();
+        port.close();
+    }
+  });
+}

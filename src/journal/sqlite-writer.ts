@@ -1,0 +1,235 @@
+/**
+ * The one connection that writes to a SQLite journal, in a thread of its own:
+ * while a commit waits for the disk, or a checkpoint copies pages, calls go on.
+ *
+ * Statements that answer nothing are sent together with the next one that does,
+ * or with the commit, so that a transaction costs few messages.
+ */
+import { once } from "node:events";
+import { Worker } from "node:worker_threads";
+import { SqliteError } from "better-sqlite3";
+import {
+  type CompiledQuery,
+  type DatabaseConnection,
+  type Dialect,
+  type Driver,
+  type QueryResult,
+  SqliteAdapter,
+  SqliteIntrospector,
+  SqliteQueryCompiler,
+} from "kysely";
+import { answersNothing } from "./answers.ts";
+import { isBulk } from "./bulk.ts";
+import { type Answer, type PackedStatement, pack, type Work } from "./sqlite-messages.ts";
+import type { SqliteOptions } from "./sqlite-options.ts";
+
+/** The name of the thread's file where types are stripped, and where they were. */
+const workerFile = import.meta.url.endsWith(".ts") ? "./sqlite-worker.ts" : "./sqlite-worker.js";
+
+/** Bytes of a buffer that is kept for later: as much as a commit has at most. */
+const maxSpareBytes = 32 * 1024 * 1024;
+
+type Settle = PromiseWithResolvers<unknown>;
+
+/** The thread. */
+export class SqliteWriter {
+  readonly #worker: Worker;
+  /** Who waits for an answer; they come in order. */
+  readonly #waiting: Settle[] = [];
+  /** A buffer for blobs that is free: memory that has been used already costs no page faults. */
+  #spare: ArrayBuffer | undefined;
+  #ended: Error | undefined;
+
+  private constructor(options: SqliteOptions) {
+    this.#worker = new Worker(new URL(workerFile, import.meta.url), { workerData: options });
+    this.#worker.on("message", (answer: Answer) => {
+      const waiting = this.#waiting.shift();
+      if (answer.t === "failed") {
+        waiting?.reject(toError(answer));
+        return;
+      }
+      const { value, blobs } = answer;
+      if (blobs !== undefined && blobs.byteLength <= maxSpareBytes) this.#spare = blobs;
+      waiting?.resolve(value);
+    });
+    this.#worker.on("error", (error) => {
+      this.#end(error as Error);
+    });
+    this.#worker.on("exit", () => {
+      this.#end(new SqliteError("the journal was closed", "SQLITE_MISUSE"));
+    });
+  }
+
+  /**
+   * Starts the thread, which connects to the database.
+   *
+   * @throws SqliteError, or Error where SQLite did not refuse it
+   */
+  static async start(options: SqliteOptions): Promise<SqliteWriter> {
+    const writer = new SqliteWriter(options);
+    try {
+      await writer.#answer();
+      return writer;
+    } catch (error) {
+      await writer.stop();
+      throw error;
+    }
+  }
+
+  /**
+   * Runs statements one behind the other until one fails.
+   *
+   * @returns the rows of the last one
+   */
+  run(statements: readonly PackedStatement[]): Promise<unknown[]> {
+    const packed = pack(statements, this.#spare);
+    if (packed.blobs === this.#spare) this.#spare = undefined;
+    return this.#send({ t: "run", ...packed }, [packed.blobs]) as Promise<unknown[]>;
+  }
+
+  /** Gives free pages back, one part at a time; whether there are more. */
+  reclaimSpace(): Promise<boolean> {
+    return this.#send({ t: "reclaim" }) as Promise<boolean>;
+  }
+
+  /** Ends the thread once it has done what it was sent. */
+  async stop(): Promise<void> {
+    if (this.#ended !== undefined) return;
+    const exited = once(this.#worker, "exit");
+    this.#worker.postMessage({ t: "close" } satisfies Work);
+    await exited;
+  }
+
+  #send(work: Work, transfer: ArrayBuffer[] = []): Promise<unknown> {
+    if (this.#ended !== undefined) return Promise.reject(this.#ended);
+    this.#worker.postMessage(work, transfer);
+    return this.#answer();
+  }
+
+  #answer(): Promise<unknown> {
+    const settle = Promise.withResolvers<unknown>();
+    this.#waiting.push(settle);
+    return settle.promise;
+  }
+
+  #end(error: Error): void {
+    this.#ended ??= error;
+    for (const { reject } of this.#waiting.splice(0)) reject(this.#ended);
+  }
+}
+
+function toError({ message, code }: Answer & { t: "failed" }): Error {
+  return code === undefined ? new Error(message) : new SqliteError(message, code);
+}
+
+/** Kysely's dialect for what is written by the thread. */
+export function writerDialect(writer: SqliteWriter): Dialect {
+  return {
+    createDriver: () => new WriterDriver(writer),
+    createAdapter: () => new SqliteAdapter(),
+    createIntrospector: (db) => new SqliteIntrospector(db),
+    createQueryCompiler: () => new SqliteQueryCompiler(),
+  };
+}
+
+/** The thread's connection, for one transaction at a time. */
+class WriterConnection implements DatabaseConnection {
+  readonly #writer: SqliteWriter;
+  /** What nobody waits for yet. */
+  #unsent: PackedStatement[] = [];
+
+  constructor(writer: SqliteWriter) {
+    this.#writer = writer;
+  }
+
+  async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
+    const { sql: text, parameters } = query;
+    if (isBulk(query)) this.#unsent.push({ text, values: query.rows });
+    else this.#unsent.push({ text, values: [parameters] });
+    if (isBulk(query) || answersNothing(query)) return { rows: [] };
+    return { rows: (await this.#flush()) as R[] };
+  }
+
+  begin(): void {
+    this.#unsent = [{ text: "begin immediate", values: [[]] }];
+  }
+
+  async commit(): Promise<void> {
+    this.#unsent.push({ text: "commit", values: [[]] });
+    await this.#flush();
+  }
+
+  async rollback(): Promise<void> {
+    const isBegun = this.#unsent[0]?.text !== "begin immediate";
+    this.#unsent = [];
+    if (!isBegun) return;
+    // Where SQLite has rolled back by itself there is nothing to be rolled back.
+    await this.#writer.run([{ text: "rollback", values: [[]] }]).catch((error: unknown) => {
+      if (!/no transaction is active/.test(String(error))) throw error;
+    });
+  }
+
+  /** Sends what nobody waited for outside of a transaction. */
+  async settle(): Promise<void> {
+    if (this.#unsent.length > 0) await this.#flush();
+  }
+
+  streamQuery(): AsyncIterableIterator<QueryResult<never>> {
+    throw new Error("results are read in pages, not streamed");
+  }
+
+  #flush(): Promise<unknown[]> {
+    const statements = this.#unsent;
+    this.#unsent = [];
+    return this.#writer.run(statements);
+  }
+}
+
+/** Hands the connection to one at a time. */
+class WriterDriver implements Driver {
+  readonly #connection: WriterConnection;
+  #free: Promise<void> = Promise.resolve();
+  #release: () => void = () => undefined;
+
+  constructor(writer: SqliteWriter) {
+    this.#connection = new WriterConnection(writer);
+  }
+
+  init(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async acquireConnection(): Promise<DatabaseConnection> {
+    const before = this.#free;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#free = promise;
+    await before;
+    this.#release = resolve;
+    return this.#connection;
+  }
+
+  beginTransaction(): Promise<void> {
+    this.#connection.begin();
+    return Promise.resolve();
+  }
+
+  commitTransaction(): Promise<void> {
+    return this.#connection.commit();
+  }
+
+  rollbackTransaction(): Promise<void> {
+    return this.#connection.rollback();
+  }
+
+  async releaseConnection(): Promise<void> {
+    try {
+      await this.#connection.settle();
+    } finally {
+      this.#release();
+    }
+  }
+
+  destroy(): Promise<void> {
+    return Promise.resolve();
+  }
+}
