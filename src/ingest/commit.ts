@@ -58,6 +58,7 @@ import type {
   Producer,
 } from "./operation.ts";
 import { RecordLog } from "./record-log.ts";
+import type { KnownRun, RunCache } from "./run-cache.ts";
 import { decideStart, draftOfNew, runStartedBytes } from "./start-run.ts";
 
 /** What a commit left behind, for those who act on it once it is durable. */
@@ -72,6 +73,15 @@ export interface Committed {
   readonly hasTaken: boolean;
   /** As they are after it. */
   readonly holderCounts: HolderCounts;
+  /** The runs that it read or made, as they are after it. */
+  readonly runs: KnownRuns | undefined;
+}
+
+/** Runs of a namespace that the next commit need not read. */
+export interface KnownRuns {
+  readonly namespaceId: number;
+  readonly version: number;
+  readonly runs: readonly KnownRun[];
 }
 
 /** The lineage of runs by their keys: immutable, so it may be kept between commits. */
@@ -82,6 +92,7 @@ export interface Lineages {
 /** What a group is committed with. */
 export interface GroupSettings {
   readonly lineages: Lineages;
+  readonly cache: Pick<RunCache, "find">;
   /** The server's clock; record_time is this or the newest record's, whichever is later. */
   readonly nowMs: number;
   /** Milliseconds; the lease of a run whose spec has none. */
@@ -106,10 +117,17 @@ export async function commitGroup(
       return { t: "refused", refusal };
     });
     const holderCounts = { cancel_count: 0, taken_count: 0 };
-    return { outcomes, records: [], deletionCount: 0, hasTaken: false, holderCounts };
+    return {
+      outcomes,
+      records: [],
+      deletionCount: 0,
+      hasTaken: false,
+      holderCounts,
+      runs: undefined,
+    };
   }
   const group = new Group(tx, locked, operations, settings);
-  await group.load(settings.lineages);
+  await group.load(settings);
   for (let index = 0; index < operations.length; index++) await group.decide(index);
   return group.flush();
 }
@@ -162,7 +180,7 @@ class Group {
     this.#log = new RecordLog(namespace.last_seq, this.#timeMs);
   }
 
-  async load(lineages: Lineages): Promise<void> {
+  async load({ lineages, cache }: GroupSettings): Promise<void> {
     const wanted = new Set<string>();
     const created: string[] = [];
     for (const operation of this.#operations) {
@@ -174,7 +192,21 @@ class Group {
         wanted.add(operation.fork.sourceRunId);
       }
     }
-    const rows = await findRuns(this.#tx, this.#namespaceId, [...wanted]);
+    const unknown: string[] = [];
+    for (const runId of wanted) {
+      const known = cache.find(this.#namespaceId, this.#namespace.version, runId);
+      if (known === undefined) unknown.push(runId);
+      else this.#drafts.set(runId, draftOf(known.row, known.lineage, known.forkRunId));
+    }
+    if (unknown.length > 0) await this.#read(unknown, lineages);
+    const absent = created.filter((runId) => !this.#drafts.has(runId));
+    if (this.#namespace.deletion_count > 0 && absent.length > 0) {
+      this.#idsInDeletion = await findIdsInDeletion(this.#tx, this.#namespaceId, absent);
+    }
+  }
+
+  async #read(runIds: readonly string[], lineages: Lineages): Promise<void> {
+    const rows = await findRuns(this.#tx, this.#namespaceId, runIds);
     const forkKeys = rows.flatMap(({ fork_key: key }) => (key === null ? [] : [key]));
     const sources = new Map<number, string>();
     for (const source of await findRunsByKey(this.#tx, this.#namespaceId, forkKeys)) {
@@ -184,10 +216,6 @@ class Group {
       const lineage = await lineages.get(this.#tx, row.namespace_id, row.run_key);
       const forkRunId = row.fork_key === null ? null : (sources.get(row.fork_key) ?? null);
       this.#drafts.set(row.run_id, draftOf(row, lineage, forkRunId));
-    }
-    const absent = created.filter((runId) => !this.#drafts.has(runId));
-    if (this.#namespace.deletion_count > 0 && absent.length > 0) {
-      this.#idsInDeletion = await findIdsInDeletion(this.#tx, this.#namespaceId, absent);
     }
   }
 
@@ -430,6 +458,14 @@ class Group {
       deletionCount: this.#namespace.deletion_count,
       hasTaken: taken > 0,
       holderCounts: { cancel_count, taken_count: takenCount },
+      runs: {
+        namespaceId: this.#namespaceId,
+        version: this.#namespace.version,
+        // Without the events that were added.
+        runs: [...this.#drafts.values()].map(({ row, lineage, forkRunId }) => {
+          return { row, lineage, forkRunId };
+        }),
+      },
     };
   }
 }

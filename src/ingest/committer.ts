@@ -19,6 +19,7 @@ import { type Committed, commitGroup } from "./commit.ts";
 import { Holders } from "./holders.ts";
 import type { Leases, UnheldRun } from "./leases.ts";
 import type { Operation, Outcome, Producer } from "./operation.ts";
+import { RunCache } from "./run-cache.ts";
 
 /** What the committer works with. */
 export interface CommitterOptions {
@@ -83,6 +84,7 @@ interface Lane {
 export class Committer {
   readonly #options: CommitterOptions;
   readonly #lineages = new LineageCache();
+  readonly #cache = new RunCache();
   readonly #lanes = new Map<string, Lane>();
   readonly #holders: Holders;
   readonly #stopping = new AbortController();
@@ -276,6 +278,7 @@ export class Committer {
     return journal.write((tx) =>
       commitGroup(tx, namespace, operations, {
         lineages: this.#lineages,
+        cache: this.#cache,
         nowMs: now(),
         defaultLeaseMs: limits.defaultLeaseMs,
         nodeKey: node.nodeKey,
@@ -285,7 +288,8 @@ export class Committer {
 
   #settle(namespace: string, group: readonly Waiting[], committed: Committed): void {
     const { onCommitted, wakeUps } = this.#options;
-    const { records, deletionCount, hasTaken } = committed;
+    const { records, deletionCount, hasTaken, runs } = committed;
+    if (runs !== undefined) this.#cache.keep(runs.namespaceId, runs.version, runs.runs);
     if (records.length > 0) onCommitted(namespace, records, deletionCount);
     if (records.length > 0 || hasTaken) wakeUps?.tell(namespace);
     for (let index = 0; index < group.length; index++) {

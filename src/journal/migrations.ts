@@ -184,10 +184,12 @@ function nodes(types: ColumnTypes): Migration {
         .alterTable("namespaces")
         .addColumn("cancel_count", "bigint", (c) => c.notNull().defaultTo(0))
         .execute();
-      await db.schema
-        .alterTable("namespaces")
-        .addColumn("taken_count", "bigint", (c) => c.notNull().defaultTo(0))
-        .execute();
+      for (const column of ["taken_count", "version"]) {
+        await db.schema
+          .alterTable("namespaces")
+          .addColumn(column, "bigint", (c) => c.notNull().defaultTo(0))
+          .execute();
+      }
       // Partial: hardly a run is asked to stop.
       await sql`create index runs_cancelled on runs (namespace_id, node_key, run_key)
         where cancel_reason is not null`.execute(db);

@@ -49,14 +49,15 @@ export async function* eachNamespace(db: Db): AsyncGenerator<NamespaceRow> {
 
 /**
  * Takes the namespace's row lock until the transaction ends, so that seqs are
- * allocated in commit order. The update changes nothing: it is the lock.
+ * allocated in commit order. Every transaction that changes its runs does so
+ * first, and is counted.
  *
  * @returns undefined where the namespace does not exist
  */
 export function lockNamespace(tx: Db, name: string): Promise<NamespaceRow | undefined> {
   return tx
     .updateTable("namespaces")
-    .set((eb) => ({ last_seq: eb.ref("last_seq") }))
+    .set((eb) => ({ version: eb("version", "+", 1) }))
     .where("name", "=", name)
     .returningAll()
     .executeTakeFirst();

@@ -35,6 +35,8 @@ export interface NamespacesTable {
   readonly cancel_count: number;
   /** Runs that were ever opened at another node than before: nodes see by it that they may have lost some. */
   readonly taken_count: number;
+  /** Transactions that have locked it. */
+  readonly version: number;
 }
 
 /** The seq of a run's RunStarted record is the run's key: unique and immutable. */
