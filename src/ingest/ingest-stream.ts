@@ -87,12 +87,14 @@ export class IngestStream {
   }
 
   /**
-   * Reads the requests and yields the answers, until the requests end and
+   * Reads the requests, several at a time, and yields the answers, until the requests end and
    * everything they asked for has been answered.
    *
    * @throws what `requests` throws, and RefusedError where the stream as a whole cannot go on
    */
-  async *run(requests: AsyncIterable<IngestRequestBytes>): AsyncGenerator<IngestFrame[]> {
+  async *run(
+    requests: AsyncIterable<readonly IngestRequestBytes[]>,
+  ): AsyncGenerator<IngestFrame[]> {
     // Owned by the outbox: its end or its error is what the reader below sees.
     const reading = this.#read(requests).then(
       () => this.#outbox.end(),
@@ -114,17 +116,22 @@ export class IngestStream {
     }
   }
 
-  async #read(requests: AsyncIterable<IngestRequestBytes>): Promise<void> {
-    for await (const { frame } of requests) {
-      if (this.#closed) return;
-      if (frame.case === "open") this.#open(frame.value);
-      else if (frame.case === "append") this.#append(frame.value);
-      else if (frame.case === "finish") this.#finish(frame.value);
-      else
-        throw new RefusedError({ reason: "invalid_field", field: "frame", problem: "is missing" });
-      await this.#until(() => !this.#isFull());
+  async #read(requests: AsyncIterable<readonly IngestRequestBytes[]>): Promise<void> {
+    for await (const batch of requests) {
+      for (const { frame } of batch) {
+        if (this.#closed) return;
+        this.#take(frame);
+        if (this.#isFull()) await this.#until(() => !this.#isFull());
+      }
     }
     await this.#until(() => this.#pendingFrames === 0);
+  }
+
+  #take(frame: IngestRequestBytes["frame"]): void {
+    if (frame.case === "open") this.#open(frame.value);
+    else if (frame.case === "append") this.#append(frame.value);
+    else if (frame.case === "finish") this.#finish(frame.value);
+    else throw new RefusedError({ reason: "invalid_field", field: "frame", problem: "is missing" });
   }
 
   #isFull(): boolean {

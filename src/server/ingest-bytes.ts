@@ -19,6 +19,7 @@ import {
 } from "../../gen/runlog/v1/ingest_pb.js";
 import type { AppendEventsBytes } from "../ingest/append-window.ts";
 import type { IngestRequestBytes } from "../ingest/ingest-stream.ts";
+import { parseMessage } from "./parse-message.ts";
 
 /**
  * The service for requests in Protobuf's binary encoding. Its descriptor is made
@@ -44,11 +45,23 @@ function makeService(): typeof IngestService {
   return service as typeof IngestService;
 }
 
+/**
+ * Decodes a frame, and leaves its events as they are.
+ *
+ * @throws ConnectError for what is no frame
+ */
+export function parseIngestBytes(message: Uint8Array): IngestRequestBytes {
+  return parseMessage(
+    IngestBytesService.method.ingest.input,
+    message,
+  ) as unknown as IngestRequestBytes;
+}
+
 /** A stream of the service with events as bytes. */
-export function asIngestBytes(
+export async function* asIngestBytes(
   requests: AsyncIterable<IngestRequest>,
-): AsyncIterable<IngestRequestBytes> {
-  return requests as AsyncIterable<unknown> as AsyncIterable<IngestRequestBytes>;
+): AsyncGenerator<readonly IngestRequestBytes[]> {
+  for await (const request of requests) yield [request as unknown as IngestRequestBytes];
 }
 
 /** A window of the service with events as bytes. */
@@ -63,8 +76,8 @@ function encoded(events: readonly Event[]): Uint8Array[] {
 /** A stream of the contract's own service, as the other one has it. */
 export async function* toIngestBytes(
   requests: AsyncIterable<IngestRequest>,
-): AsyncGenerator<IngestRequestBytes> {
-  for await (const request of requests) yield toFrameBytes(request);
+): AsyncGenerator<readonly IngestRequestBytes[]> {
+  for await (const request of requests) yield [toFrameBytes(request)];
 }
 
 function toFrameBytes({ frame }: IngestRequest): IngestRequestBytes {

@@ -1,15 +1,27 @@
 /** IngestService over the domain. */
+import { toBinary } from "@bufbuild/protobuf";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { IngestResponse, IngestService } from "../../gen/runlog/v1/ingest_pb.js";
+import {
+  type IngestResponse,
+  IngestResponseSchema,
+  IngestService,
+} from "../../gen/runlog/v1/ingest_pb.js";
 import { type AppendEventsBytes, appendWindow } from "../ingest/append-window.ts";
-import { type IngestRequestBytes, IngestStream } from "../ingest/ingest-stream.ts";
+import {
+  type IngestFrame,
+  type IngestRequestBytes,
+  IngestStream,
+} from "../ingest/ingest-stream.ts";
 import { RefusedError } from "../journal/refusal.ts";
+import { envelop } from "./envelopes.ts";
 import { toConnectError } from "./errors.ts";
+import type { GrpcStream } from "./grpc-handler.ts";
 import {
   asIngestBytes,
   asWindowBytes,
   type IngestBytesService,
+  parseIngestBytes,
   toIngestBytes,
   toWindowBytes,
 } from "./ingest-bytes.ts";
@@ -47,9 +59,52 @@ async function appendEvents({ committer, limits }: ServiceContext, request: Appe
 
 async function* ingest(
   context: ServiceContext,
-  requests: AsyncIterable<IngestRequestBytes>,
+  requests: AsyncIterable<readonly IngestRequestBytes[]>,
   call: HandlerContext,
 ): AsyncGenerator<IngestResponse> {
+  for await (const frames of ingestFrames(context, requests, call)) {
+    for (const frame of frames) yield toIngestResponse(frame, context.limits);
+  }
+}
+
+/** Ingest as bytes, for plain gRPC. */
+export function ingestGrpc(context: ServiceContext): GrpcStream {
+  return {
+    method: IngestService.method.ingest,
+    async *serve(requests, call) {
+      for await (const frames of ingestFrames(context, parsed(requests), call)) {
+        yield envelop(
+          frames.map((frame) => [
+            toBinary(IngestResponseSchema, toIngestResponse(frame, context.limits)),
+          ]),
+        );
+      }
+    },
+  };
+}
+
+async function* parsed(
+  batches: AsyncIterable<readonly Uint8Array[]>,
+): AsyncGenerator<readonly IngestRequestBytes[]> {
+  for await (const messages of batches) {
+    const frames: IngestRequestBytes[] = [];
+    let failure: unknown;
+    try {
+      for (const message of messages) frames.push(parseIngestBytes(message));
+    } catch (error) {
+      failure = error;
+    }
+    // Those before the one that is none were sent, and are taken.
+    if (frames.length > 0) yield frames;
+    if (failure !== undefined) throw failure;
+  }
+}
+
+async function* ingestFrames(
+  context: ServiceContext,
+  requests: AsyncIterable<readonly IngestRequestBytes[]>,
+  call: HandlerContext,
+): AsyncGenerator<readonly IngestFrame[]> {
   const { committer, limits, onUnexpected } = context;
   const draining = drainingOf(context, call);
   const stream = new IngestStream({ committer, limits });
@@ -60,9 +115,7 @@ async function* ingest(
     stream.fail(new RefusedError({ reason: "draining" })),
   );
   try {
-    for await (const frames of stream.run(typed(requests, limits.maxMessageBytes))) {
-      for (const frame of frames) yield toIngestResponse(frame, limits);
-    }
+    yield* stream.run(typed(requests, limits.maxMessageBytes));
   } catch (error) {
     throw toConnectError(error, onUnexpected);
   } finally {
@@ -74,9 +127,9 @@ async function* ingest(
 
 /** Gives the error for a message over the limit, which is Connect's own, our detail. */
 async function* typed(
-  requests: AsyncIterable<IngestRequestBytes>,
+  requests: AsyncIterable<readonly IngestRequestBytes[]>,
   limit: number,
-): AsyncGenerator<IngestRequestBytes> {
+): AsyncGenerator<readonly IngestRequestBytes[]> {
   try {
     yield* requests;
   } catch (error) {

@@ -1,5 +1,5 @@
 /** Maps the domain's values to the contract's messages. */
-import { create, fromBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { durationFromMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Namespace, NamespaceSchema } from "../../gen/runlog/v1/admin_pb.js";
 import { type IngestResponse, IngestResponseSchema } from "../../gen/runlog/v1/ingest_pb.js";
@@ -124,6 +124,7 @@ export const goAwayReason = "this connection is going away";
 const eventsField = SubscribeResponseSchema.field.events.number;
 /** Protobuf's wire type of a length-delimited field. */
 const lengthDelimited = 2;
+const eventsTag = Uint8Array.of((eventsField << 3) | lengthDelimited);
 
 function lengthPrefix(length: number): Uint8Array {
   const bytes: number[] = [];
@@ -137,13 +138,28 @@ function decodeBatch(parts: readonly Uint8Array[]): EventBatch {
   return fromBinary(EventBatchSchema, Buffer.concat(parts));
 }
 
+/** Tells a subscriber that the server goes away. */
+export interface GoAwayFrame {
+  readonly t: "go_away";
+  readonly reason: string;
+}
+
+/** A frame of a subscription, encoded, in parts: the journal's bytes are not copied. */
+export function toSubscribeBytes(frame: SubscriptionFrame | GoAwayFrame): readonly Uint8Array[] {
+  if (frame.t !== "events") {
+    return [toBinary(SubscribeResponseSchema, toSubscribeResponse(frame, "binary"))];
+  }
+  const length = frame.parts.reduce((sum, part) => sum + part.length, 0);
+  return [eventsTag, lengthPrefix(length), ...frame.parts];
+}
+
 /**
  * A frame of a subscription. In binary the journal's bytes go out as they are:
  * a field that the message does not know is written verbatim, so they are put
  * there instead of being decoded only to be encoded again.
  */
 export function toSubscribeResponse(
-  frame: SubscriptionFrame,
+  frame: SubscriptionFrame | GoAwayFrame,
   format: MessageFormat,
 ): SubscribeResponse {
   switch (frame.t) {
@@ -177,6 +193,10 @@ export function toSubscribeResponse(
     case "progress":
       return create(SubscribeResponseSchema, {
         frame: { case: "progress", value: { seq: BigInt(frame.seq) } },
+      });
+    case "go_away":
+      return create(SubscribeResponseSchema, {
+        frame: { case: "goAway", value: { reason: frame.reason } },
       });
   }
 }

@@ -9,6 +9,7 @@ import {
   type ContextValues,
   createConnectRouter,
 } from "@connectrpc/connect";
+import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import {
   compressionBrotli,
   compressionGzip,
@@ -16,7 +17,9 @@ import {
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
 import { isConnectionLoss } from "./connection-loss.ts";
+import { answerGrpc, type GrpcStream, isPlainGrpc } from "./grpc-handler.ts";
 import { writePlainMessage } from "./grpc-message.ts";
+import { messageBatches } from "./grpc-requests.ts";
 import { withMessageDeadline } from "./message-deadline.ts";
 import type { PortRequest, RequestHandler } from "./port.ts";
 
@@ -28,6 +31,8 @@ export interface RpcHandlerOptions {
   /** Registers the services, once for requests in each format. */
   readonly routes: (router: ConnectRouter, format: RequestFormat) => void;
   readonly router: ConnectRouterOptions;
+  /** Methods that are answered as bytes where they come as plain gRPC. */
+  readonly streams: readonly GrpcStream[];
   /** Milliseconds that one message may take to arrive. */
   readonly messageTimeoutMs: number;
   /** What the services are told of a request besides its messages. */
@@ -49,6 +54,10 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
     return new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
   };
   const methods = { binary: methodsOf("binary"), json: methodsOf("json") };
+  const streams = new Map(
+    options.streams.map((one) => [`/${one.method.parent.typeName}/${one.method.name}`, one]),
+  );
+  const maxBytes = options.router.readMaxBytes ?? Number.POSITIVE_INFINITY;
   return (request, response) => {
     const path = request.url?.split("?", 1)[0] ?? "";
     // As application/json, application/connect+json, application/grpc-web+json.
@@ -60,17 +69,27 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
     }
     const values = options.contextValues(request);
     const asked = universalRequestFromNodeRequest(request, response, undefined, values);
+    const answer = (answered: Promise<UniversalServerResponse>) => {
+      writePlainMessage(response);
+      answered
+        .then((told) => universalResponseToNodeResponse(told, response))
+        .catch((error: unknown) => {
+          if (!isConnectionLoss(error)) options.onFailure(path, error);
+        });
+    };
+    const stream = streams.get(path);
+    if (stream !== undefined && "stream" in request && isPlainGrpc(request.headers)) {
+      const { messageTimeoutMs } = options;
+      const requests = messageBatches(request.stream, { maxBytes, messageTimeoutMs });
+      answer(Promise.resolve(answerGrpc(stream, asked, requests)));
+      return;
+    }
     const isEnveloped = !/^application\/(json|proto)\b/.test(
       asked.header.get("content-type") ?? "",
     );
     // Without a body that is already parsed, it is bytes.
     const bytes = asked.body as AsyncIterable<Uint8Array>;
     const body = withMessageDeadline(bytes, isEnveloped, options.messageTimeoutMs);
-    writePlainMessage(response);
-    handler({ ...asked, body })
-      .then((answer) => universalResponseToNodeResponse(answer, response))
-      .catch((error: unknown) => {
-        if (!isConnectionLoss(error)) options.onFailure(path, error);
-      });
+    answer(handler({ ...asked, body }));
   };
 }

@@ -16,12 +16,12 @@ import { type Domain, openDomain } from "./domain.ts";
 import { Draining } from "./draining.ts";
 import { healthService } from "./health.ts";
 import { IngestBytesService } from "./ingest-bytes.ts";
-import { ingestBytesService, ingestService } from "./ingest-service.ts";
+import { ingestBytesService, ingestGrpc, ingestService } from "./ingest-service.ts";
 import { listen, type Port, type RequestHandler } from "./port.ts";
 import { rpcHandler } from "./rpc-handler.ts";
 import { runService } from "./run-service.ts";
 import { connectionDraining, type ServiceContext } from "./service-context.ts";
-import { subscribeService } from "./subscribe-service.ts";
+import { subscribeGrpc, subscribeService } from "./subscribe-service.ts";
 
 /** How to run a server. */
 export interface ServerOptions {
@@ -142,6 +142,7 @@ function requestHandler(
       router.service(AdminService, adminService(context));
       router.service(Health, healthService(draining));
     },
+    streams: [ingestGrpc(context), subscribeGrpc(context)],
     messageTimeoutMs: limits.messageTimeoutMs,
     contextValues: (request) =>
       createContextValues().set(connectionDraining, ages.drainingOf(request)),

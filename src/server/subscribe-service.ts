@@ -1,16 +1,24 @@
 /** SubscribeService over the domain. */
-import { create } from "@bufbuild/protobuf";
-import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import {
   type SubscribeRequest,
+  SubscribeRequestSchema,
   type SubscribeResponse,
-  SubscribeResponseSchema,
-  type SubscribeService,
+  SubscribeService,
 } from "../../gen/runlog/v1/subscribe_pb.js";
+import type { SubscriptionFrame } from "../delivery/frames.ts";
 import { subscribe } from "../delivery/subscribe.ts";
 import { RefusedError } from "../journal/refusal.ts";
+import { envelop } from "./envelopes.ts";
 import { toConnectError } from "./errors.ts";
-import { goAwayReason, toSubscribeResponse } from "./messages.ts";
+import type { GrpcStream } from "./grpc-handler.ts";
+import {
+  type GoAwayFrame,
+  goAwayReason,
+  toSubscribeBytes,
+  toSubscribeResponse,
+} from "./messages.ts";
+import { parseMessage } from "./parse-message.ts";
 import { formatOf, parseSubscription } from "./parse-subscription.ts";
 import { readEventsPage } from "./read-events.ts";
 import { type ServiceContext, unary } from "./service-context.ts";
@@ -31,17 +39,55 @@ async function* stream(
   request: SubscribeRequest,
   call: HandlerContext,
 ): AsyncGenerator<SubscribeResponse> {
+  const format = formatOf(call);
+  for await (const frame of frames(context, request, call)) {
+    yield toSubscribeResponse(frame, format);
+  }
+}
+
+/** Subscribe as bytes, for plain gRPC. */
+export function subscribeGrpc(context: ServiceContext): GrpcStream {
+  return {
+    method: SubscribeService.method.subscribe,
+    async *serve(requests, call) {
+      const request = await onlyRequest(requests);
+      for await (const frame of frames(context, request, call)) {
+        yield envelop([toSubscribeBytes(frame)]);
+      }
+    },
+  };
+}
+
+async function onlyRequest(
+  requests: AsyncIterable<readonly Uint8Array[]>,
+): Promise<SubscribeRequest> {
+  let request: SubscribeRequest | undefined;
+  for await (const messages of requests) {
+    for (const message of messages) {
+      if (request !== undefined) {
+        throw new ConnectError(
+          "a subscription has one request, and several came",
+          Code.Unimplemented,
+        );
+      }
+      request = parseMessage(SubscribeRequestSchema, message);
+    }
+  }
+  if (request !== undefined) return request;
+  throw new ConnectError("a subscription has one request, and none came", Code.Unimplemented);
+}
+
+async function* frames(
+  context: ServiceContext,
+  request: SubscribeRequest,
+  call: HandlerContext,
+): AsyncGenerator<SubscriptionFrame | GoAwayFrame> {
   const ending = new StreamEnding(context, call);
   try {
-    const format = formatOf(call);
     const subscription = parseSubscription("", request, context.limits);
-    for await (const frame of subscribe(context, subscription, ending.signal)) {
-      yield toSubscribeResponse(frame, format);
-    }
+    yield* subscribe(context, subscription, ending.signal);
     if (ending.isDraining) {
-      yield create(SubscribeResponseSchema, {
-        frame: { case: "goAway", value: { reason: goAwayReason } },
-      });
+      yield { t: "go_away", reason: goAwayReason };
       // An OK here would say that the subscription ended as asked.
       throw new RefusedError({ reason: "draining" });
     }

@@ -1,0 +1,96 @@
+/**
+ * gRPC's envelopes: five bytes before a message, flags and its length as a
+ * big-endian number (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+ */
+import { Code, ConnectError } from "@connectrpc/connect";
+
+const headerBytes = 5;
+const compressedFlag = 1;
+
+/** Takes a body apart into messages, however it was cut into chunks. */
+export class EnvelopeReader {
+  readonly #maxBytes: number;
+  /** What has arrived of a message that is not whole yet. */
+  #chunks: Uint8Array[] = [];
+  #size = 0;
+  /** Bytes that must be there before anything can be done. */
+  #needed = headerBytes;
+
+  /** @param maxBytes of one message */
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  /** Whether a message has begun and not ended. */
+  get isInside(): boolean {
+    return this.#size > 0;
+  }
+
+  /**
+   * Takes the next bytes and adds the messages that they complete. These are
+   * views of the bytes.
+   *
+   * @throws ConnectError for a message that is too large, or compressed; those before it were added
+   */
+  take(chunk: Uint8Array, messages: Uint8Array[]): void {
+    this.#chunks.push(chunk);
+    this.#size += chunk.length;
+    if (this.#size < this.#needed) return;
+    const bytes = this.#chunks.length === 1 ? chunk : Buffer.concat(this.#chunks, this.#size);
+    const at = this.#split(bytes, messages);
+    this.#chunks = at === bytes.length ? [] : [bytes.subarray(at)];
+    this.#size = bytes.length - at;
+  }
+
+  #split(bytes: Uint8Array, messages: Uint8Array[]): number {
+    for (let at = 0; ; ) {
+      this.#needed = headerBytes;
+      if (bytes.length - at < headerBytes) return at;
+      const length = this.#lengthAt(bytes, at);
+      this.#needed = headerBytes + length;
+      if (bytes.length - at < this.#needed) return at;
+      messages.push(bytes.subarray(at + headerBytes, at + this.#needed));
+      at += this.#needed;
+    }
+  }
+
+  #lengthAt(bytes: Uint8Array, at: number): number {
+    if ((bytes[at]! & compressedFlag) !== 0) {
+      throw new ConnectError("a message is compressed, and no encoding was named", Code.Internal);
+    }
+    // Without the sign that a shift of 24 would give.
+    const length =
+      bytes[at + 1]! * 0x1000000 +
+      ((bytes[at + 2]! << 16) | (bytes[at + 3]! << 8) | bytes[at + 4]!);
+    if (length <= this.#maxBytes) return length;
+    const problem = `message size ${length} is larger than configured readMaxBytes ${this.#maxBytes}`;
+    throw new ConnectError(problem, Code.ResourceExhausted);
+  }
+}
+
+/** A message in parts, one behind the other. */
+export type MessageParts = readonly Uint8Array[];
+
+/** Puts messages into envelopes, all of them into one piece of memory. */
+export function envelop(messages: readonly MessageParts[]): Uint8Array {
+  let total = 0;
+  for (const parts of messages) total += headerBytes + sizeOf(parts);
+  const bytes = Buffer.allocUnsafe(total);
+  let at = 0;
+  for (const parts of messages) {
+    bytes[at] = 0;
+    bytes.writeUInt32BE(sizeOf(parts), at + 1);
+    at += headerBytes;
+    for (const part of parts) {
+      bytes.set(part, at);
+      at += part.length;
+    }
+  }
+  return bytes;
+}
+
+function sizeOf(parts: MessageParts): number {
+  let size = 0;
+  for (const part of parts) size += part.length;
+  return size;
+}
