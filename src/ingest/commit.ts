@@ -19,6 +19,7 @@ import type { CommittedRecord } from "../journal/committed-record.ts";
 import {
   type HolderCounts,
   insertNamespace,
+  lockKnownNamespace,
   lockNamespace,
   type NamespaceRow,
   updateNamespace,
@@ -31,7 +32,8 @@ import {
   findRunsByKey,
   insertAncestors,
   insertLabels,
-  upsertRuns,
+  insertRuns,
+  updateRuns,
 } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
 import { firstConflict } from "./conflict.ts";
@@ -73,14 +75,9 @@ export interface Committed {
   readonly hasTaken: boolean;
   /** As they are after it. */
   readonly holderCounts: HolderCounts;
+  /** The namespace as it is after it; undefined while there is none. */
+  readonly namespace: NamespaceRow | undefined;
   /** The runs that it read or made, as they are after it. */
-  readonly runs: KnownRuns | undefined;
-}
-
-/** Runs of a namespace that the next commit need not read. */
-export interface KnownRuns {
-  readonly namespaceId: number;
-  readonly version: number;
   readonly runs: readonly KnownRun[];
 }
 
@@ -92,7 +89,9 @@ export interface Lineages {
 /** What a group is committed with. */
 export interface GroupSettings {
   readonly lineages: Lineages;
-  readonly cache: Pick<RunCache, "find">;
+  readonly cache: Pick<RunCache, "run">;
+  /** The namespace as it is, where no other process can have changed it. */
+  readonly known: NamespaceRow | undefined;
   /** The server's clock; record_time is this or the newest record's, whichever is later. */
   readonly nowMs: number;
   /** Milliseconds; the lease of a run whose spec has none. */
@@ -108,7 +107,7 @@ export async function commitGroup(
   operations: readonly Operation[],
   settings: GroupSettings,
 ): Promise<Committed> {
-  const locked = await lockOrCreate(tx, namespace, operations, settings.nowMs);
+  const locked = await lockOrCreate(tx, namespace, operations, settings);
   if (locked === undefined) {
     const outcomes = operations.map((operation): Outcome => {
       const { runId } = operation;
@@ -118,12 +117,8 @@ export async function commitGroup(
     });
     const holderCounts = { cancel_count: 0, taken_count: 0 };
     return {
-      outcomes,
-      records: [],
-      deletionCount: 0,
-      hasTaken: false,
-      holderCounts,
-      runs: undefined,
+      ...{ outcomes, records: [], deletionCount: 0, hasTaken: false, holderCounts },
+      ...{ namespace: undefined, runs: [] },
     };
   }
   const group = new Group(tx, locked, operations, settings);
@@ -136,8 +131,9 @@ async function lockOrCreate(
   tx: Db,
   namespace: string,
   operations: readonly Operation[],
-  nowMs: number,
+  { known, nowMs }: GroupSettings,
 ): Promise<NamespaceRow | undefined> {
+  if (known !== undefined) return lockKnownNamespace(tx, known);
   const existing = await lockNamespace(tx, namespace);
   if (existing !== undefined || !operations.some((op) => specOf(op) !== undefined)) return existing;
   await insertNamespace(tx, namespace, nowMs);
@@ -194,7 +190,7 @@ class Group {
     }
     const unknown: string[] = [];
     for (const runId of wanted) {
-      const known = cache.find(this.#namespaceId, this.#namespace.version, runId);
+      const known = cache.run(this.#namespace, runId);
       if (known === undefined) unknown.push(runId);
       else this.#drafts.set(runId, draftOf(known.row, known.lineage, known.forkRunId));
     }
@@ -426,13 +422,11 @@ class Group {
   async flush(): Promise<Committed> {
     this.#log.sealAll();
     const changed = [...this.#drafts.values()].filter((draft) => draft.changed);
-    if (changed.length > 0) {
-      await upsertRuns(
-        this.#tx,
-        changed.map((draft) => draft.row),
-      );
-    }
-    for (const { row, newSpec } of changed) {
+    const rowsOf = (drafts: readonly Draft[]) => drafts.map(({ row }) => row);
+    const [created, known] = partition(changed, ({ newSpec }) => newSpec !== undefined);
+    await insertRuns(this.#tx, rowsOf(created));
+    await updateRuns(this.#tx, rowsOf(known));
+    for (const { row, newSpec } of created) {
       if (newSpec === undefined) continue;
       await insertAncestors(this.#tx, this.#namespaceId, row.run_key, row.parent_key);
       await insertLabels(this.#tx, this.#namespaceId, row.run_key, newSpec.labels);
@@ -442,32 +436,32 @@ class Group {
     const { run_count, running_count, event_bytes, cancel_count, taken_count } = this.#namespace;
     const takenCount = taken_count + taken;
     if (rows.length > 0) await insertRecords(this.#tx, rows);
-    if (rows.length > 0 || taken > 0) {
-      await updateNamespace(this.#tx, this.#namespaceId, {
-        last_seq: lastSeq,
-        last_time_ms: this.#timeMs,
-        run_count: run_count + runs,
-        running_count: running_count + running,
-        event_bytes: event_bytes + eventBytes,
-        taken_count: takenCount,
-      });
-    }
+    const change = {
+      last_seq: lastSeq,
+      last_time_ms: rows.length > 0 ? this.#timeMs : this.#namespace.last_time_ms,
+      run_count: run_count + runs,
+      running_count: running_count + running,
+      event_bytes: event_bytes + eventBytes,
+      taken_count: takenCount,
+    };
+    if (rows.length > 0 || taken > 0) await updateNamespace(this.#tx, this.#namespaceId, change);
     return {
       outcomes: this.#outcomes,
       records,
       deletionCount: this.#namespace.deletion_count,
       hasTaken: taken > 0,
       holderCounts: { cancel_count, taken_count: takenCount },
-      runs: {
-        namespaceId: this.#namespaceId,
-        version: this.#namespace.version,
-        // Without the events that were added.
-        runs: [...this.#drafts.values()].map(({ row, lineage, forkRunId }) => {
-          return { row, lineage, forkRunId };
-        }),
-      },
+      namespace: { ...this.#namespace, ...change },
+      // Without the events that were added.
+      runs: [...this.#drafts.values()].map(({ row, lineage, forkRunId }) => {
+        return { row, lineage, forkRunId };
+      }),
     };
   }
+}
+
+function partition<T>(items: readonly T[], is: (item: T) => boolean): [T[], T[]] {
+  return [items.filter(is), items.filter((item) => !is(item))];
 }
 
 function specOf(operation: Operation): RunSpec | undefined {

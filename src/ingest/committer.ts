@@ -136,6 +136,7 @@ export class Committer {
   ): Promise<T> {
     return new Promise((resolve, reject) => {
       const run = async () => {
+        this.#cache.forget(namespace);
         try {
           const result = await this.#options.journal.write(work);
           onCommitted(result);
@@ -243,6 +244,7 @@ export class Committer {
           signal: this.#stopping.signal,
           shouldRetry: ({ error }) => isUnavailable(error),
           onFailedAttempt: ({ error }) => {
+            this.#cache.forget(namespace);
             this.#options.onUncertain(namespace);
             // Nobody could have opened these either: their leases begin anew.
             const isLapse = ({ operation }: Waiting) => operation.kind === "lose";
@@ -253,6 +255,7 @@ export class Committer {
       );
       this.#settle(namespace, operations, committed);
     } catch (error) {
+      this.#cache.forget(namespace);
       this.#options.onUncertain(namespace);
       fail(group, this.#stopping.signal.aborted ? unavailable(error) : error);
     }
@@ -279,6 +282,7 @@ export class Committer {
       commitGroup(tx, namespace, operations, {
         lineages: this.#lineages,
         cache: this.#cache,
+        known: journal.wakeUps === undefined ? this.#cache.namespace(namespace) : undefined,
         nowMs: now(),
         defaultLeaseMs: limits.defaultLeaseMs,
         nodeKey: node.nodeKey,
@@ -288,8 +292,8 @@ export class Committer {
 
   #settle(namespace: string, group: readonly Waiting[], committed: Committed): void {
     const { onCommitted, wakeUps } = this.#options;
-    const { records, deletionCount, hasTaken, runs } = committed;
-    if (runs !== undefined) this.#cache.keep(runs.namespaceId, runs.version, runs.runs);
+    const { records, deletionCount, hasTaken } = committed;
+    if (committed.namespace !== undefined) this.#cache.keep(committed.namespace, committed.runs);
     if (records.length > 0) onCommitted(namespace, records, deletionCount);
     if (records.length > 0 || hasTaken) wakeUps?.tell(namespace);
     for (let index = 0; index < group.length; index++) {

@@ -1,8 +1,10 @@
 /**
- * Runs as the last commit left them, so that the next one need not read them.
- * A namespace counts the transactions that have locked it: where that is one
- * more than was seen last, nobody else has changed its runs in between.
+ * Namespaces and runs as the last commit left them, so that the next one need
+ * not read them. A namespace counts the transactions that have locked it: where
+ * that is one more than was seen last, nobody else has changed its runs in
+ * between. Where no other process can write, not even the namespace is read.
  */
+import type { NamespaceRow } from "../journal/namespaces.ts";
 import type { RunRow } from "../journal/runs.ts";
 
 /** A run that need not be read. */
@@ -15,7 +17,7 @@ export interface KnownRun {
 }
 
 interface KnownNamespace {
-  version: number;
+  row: NamespaceRow;
   readonly runs: Map<string, KnownRun>;
 }
 
@@ -25,32 +27,42 @@ const maxNamespaces = 64;
 
 /** See the head of this file. */
 export class RunCache {
-  readonly #namespaces = new Map<number, KnownNamespace>();
+  readonly #namespaces = new Map<string, KnownNamespace>();
 
-  /** @param version of the namespace, as this transaction's own lock has left it */
-  find(namespaceId: number, version: number, runId: string): KnownRun | undefined {
-    const known = this.#namespaces.get(namespaceId);
-    return known?.version === version - 1 ? known.runs.get(runId) : undefined;
+  /** A namespace as the last commit left it. */
+  namespace(name: string): NamespaceRow | undefined {
+    return this.#namespaces.get(name)?.row;
   }
 
-  /** Told how a commit has left the runs that it read, once it is durable. */
-  keep(namespaceId: number, version: number, runs: Iterable<KnownRun>): void {
-    let known = this.#namespaces.get(namespaceId);
+  /** @param locked the run's namespace, as this transaction's own lock has left it */
+  run(locked: NamespaceRow, runId: string): KnownRun | undefined {
+    const known = this.#namespaces.get(locked.name);
+    return known?.row.version === locked.version - 1 ? known.runs.get(runId) : undefined;
+  }
+
+  /** Told how a commit has left a namespace, and those of its runs that it read, once it is durable. */
+  keep(row: NamespaceRow, runs: Iterable<KnownRun>): void {
+    let known = this.#namespaces.get(row.name);
     if (known === undefined) {
-      known = { version, runs: new Map() };
-    } else if (known.version !== version - 1) {
+      known = { row, runs: new Map() };
+    } else if (known.row.version !== row.version - 1) {
       known.runs.clear();
     }
-    known.version = version;
+    known.row = row;
     for (const run of runs) {
       known.runs.delete(run.row.run_id);
       known.runs.set(run.row.run_id, run);
     }
     dropOldest(known.runs, maxRuns);
     // Last in the map: used last.
-    this.#namespaces.delete(namespaceId);
-    this.#namespaces.set(namespaceId, known);
+    this.#namespaces.delete(row.name);
+    this.#namespaces.set(row.name, known);
     dropOldest(this.#namespaces, maxNamespaces);
+  }
+
+  /** Told that a namespace has changed, or may have. */
+  forget(name: string): void {
+    this.#namespaces.delete(name);
   }
 }
 

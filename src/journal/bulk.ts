@@ -7,47 +7,52 @@ import { CompiledQuery } from "kysely";
 import { powers } from "./lists.ts";
 import type { Db, Schema } from "./schema.ts";
 
-/** A statement for each of some rows. */
+/** A row as it is stored. */
+type StoredRow = Readonly<Record<string, unknown>>;
+
+/** The same done to each of some rows. */
 export interface BulkQuery extends CompiledQuery {
-  /** Values in the order of the statement's parameters, a list for each row. */
-  readonly rows: readonly (readonly unknown[])[];
-  /** The statement for so many rows, with numbered parameters. */
-  readonly textOf: (rowCount: number) => string;
+  readonly rows: readonly StoredRow[];
+  /** The columns that are the parameters of `sql`, which does it to one row. */
+  readonly columns: readonly string[];
+  /** As few statements as may be that do it to all of them. */
+  readonly together: () => readonly CompiledQuery[];
 }
 
-/** The rows of a query, where it is one for several of them. */
+/** Whether a query is one for several rows. */
 export function isBulk(query: CompiledQuery): query is BulkQuery {
-  return "rows" in query;
+  return "together" in query;
 }
 
-/** One table's rows. */
-export class Bulk<Row extends object> {
+/** Rows of one table, inserted. */
+export class BulkInsert<Row extends object> {
   readonly #columns: readonly (keyof Row & string)[];
-  readonly #before: string;
-  readonly #after: string;
+  readonly #head: string;
+  readonly #tail: string;
   readonly #one: string;
   readonly #texts = new Map<number, string>();
 
-  /**
-   * @param conflict what is done with a row whose key exists, as SQL; empty where none does
-   */
+  /** @param conflict what is done with a row whose key exists, as SQL */
   constructor(table: keyof Schema, columns: readonly (keyof Row & string)[], conflict = "") {
     this.#columns = columns;
-    this.#before = `insert into ${table} (${columns.join(", ")}) values `;
-    this.#after = conflict === "" ? "" : ` ${conflict}`;
-    this.#one = `${this.#before}(${columns.map(() => "?").join(", ")})${this.#after}`;
+    this.#head = `insert into ${table} (${columns.join(", ")}) values `;
+    this.#tail = conflict === "" ? "" : ` ${conflict}`;
+    this.#one = `${this.#head}(${columns.map(() => "?").join(", ")})${this.#tail}`;
   }
 
   /** Inserts rows inside the transaction `tx`. */
-  async insert(tx: Db, rows: readonly Row[]): Promise<void> {
-    if (rows.length === 0) return;
-    const values = rows.map((row) => this.#columns.map((column) => row[column]));
-    const query: BulkQuery = {
-      ...CompiledQuery.raw(this.#one),
-      rows: values,
-      textOf: (rowCount) => this.#textOf(rowCount),
-    };
-    await tx.executeQuery(query);
+  run(tx: Db, rows: readonly Row[]): Promise<void> {
+    return execute(tx, this.#one, this.#columns, rows, () => this.together(rows));
+  }
+
+  /** Few statements with all values; of few lengths, since each is prepared. */
+  together(rows: readonly Row[]): CompiledQuery[] {
+    return powers(rows).map((part) =>
+      CompiledQuery.raw(
+        this.#textOf(part.length),
+        part.flatMap((row) => this.#columns.map((column) => row[column])),
+      ),
+    );
   }
 
   #textOf(rowCount: number): string {
@@ -57,14 +62,57 @@ export class Bulk<Row extends object> {
       const row = (at: number) =>
         `(${this.#columns.map((_, index) => `$${at * width + index + 1}`).join(", ")})`;
       const rows = Array.from({ length: rowCount }, (_, at) => row(at));
-      text = `${this.#before}${rows.join(", ")}${this.#after}`;
+      text = `${this.#head}${rows.join(", ")}${this.#tail}`;
       this.#texts.set(rowCount, text);
     }
     return text;
   }
 }
 
-/** A bulk query as few statements with all their values; of few lengths, since each is prepared. */
-export function statementsOf({ rows, textOf }: BulkQuery): CompiledQuery[] {
-  return powers(rows).map((part) => CompiledQuery.raw(textOf(part.length), part.flat()));
+/** Rows of one table, of which some columns change. */
+export class BulkUpdate<Row extends object> {
+  readonly #columns: readonly (keyof Row & string)[];
+  readonly #one: string;
+  readonly #upsert: BulkInsert<Row>;
+
+  /**
+   * @param keys the columns of the primary key
+   * @param changing the columns that are written
+   * @param others the other columns: PostgreSQL tells the types of parameters in an insert only
+   */
+  constructor(
+    table: keyof Schema,
+    keys: readonly (keyof Row & string)[],
+    changing: readonly (keyof Row & string)[],
+    others: readonly (keyof Row & string)[],
+  ) {
+    this.#columns = [...changing, ...keys];
+    const set = changing.map((column) => `${column} = ?`).join(", ");
+    this.#one = `update ${table} set ${set} where ${keys.map((key) => `${key} = ?`).join(" and ")}`;
+    const excluded = changing.map((column) => `${column} = excluded.${column}`).join(", ");
+    const conflict = `on conflict (${keys.join(", ")}) do update set ${excluded}`;
+    this.#upsert = new BulkInsert(table, [...keys, ...others, ...changing], conflict);
+  }
+
+  /** Updates rows, which exist, inside the transaction `tx`. */
+  run(tx: Db, rows: readonly Row[]): Promise<void> {
+    return execute(tx, this.#one, this.#columns, rows, () => this.#upsert.together(rows));
+  }
+}
+
+async function execute<Row extends object>(
+  tx: Db,
+  text: string,
+  columns: readonly string[],
+  rows: readonly Row[],
+  together: () => readonly CompiledQuery[],
+): Promise<void> {
+  if (rows.length === 0) return;
+  const query: BulkQuery = {
+    ...CompiledQuery.raw(text),
+    columns,
+    rows: rows as readonly StoredRow[],
+    together,
+  };
+  await tx.executeQuery(query);
 }

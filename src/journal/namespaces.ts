@@ -63,6 +63,22 @@ export function lockNamespace(tx: Db, name: string): Promise<NamespaceRow | unde
     .executeTakeFirst();
 }
 
+/**
+ * Takes the lock of a namespace that nobody else can have changed, without
+ * waiting for what it answers.
+ *
+ * @param row the namespace as it is
+ */
+export async function lockKnownNamespace(tx: Db, row: NamespaceRow): Promise<NamespaceRow> {
+  const version = row.version + 1;
+  await tx
+    .updateTable("namespaces")
+    .set({ version })
+    .where("namespace_id", "=", row.namespace_id)
+    .execute();
+  return { ...row, version };
+}
+
 /** Creates a namespace unless it exists. */
 export async function insertNamespace(tx: Db, name: string, timeMs: number): Promise<void> {
   await tx

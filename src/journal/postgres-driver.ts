@@ -16,7 +16,7 @@ import {
 } from "kysely";
 import type pg from "pg";
 import { answersNothing } from "./answers.ts";
-import { isBulk, statementsOf } from "./bulk.ts";
+import { isBulk } from "./bulk.ts";
 import type { PostgresPool } from "./postgres-pool.ts";
 
 /** Runs a statement that changes nothing, again where it fails for a passing reason. */
@@ -144,7 +144,7 @@ class TransactionConnection implements DatabaseConnection {
 
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
     if (isBulk(query)) {
-      for (const one of statementsOf(query)) await this.#execute<R>(one, true);
+      for (const one of query.together()) await this.#execute<R>(one, true);
       return { rows: [] };
     }
     return this.#execute(query, answersNothing(query));

@@ -1,12 +1,12 @@
 /** Queries that append records, and that read one run's in its own order. */
 import type { Insertable, Selectable } from "kysely";
-import { Bulk } from "./bulk.ts";
+import { BulkInsert } from "./bulk.ts";
 import type { Db, RecordsTable } from "./schema.ts";
 
 /** A record to be appended. */
 export type NewRecord = Insertable<RecordsTable>;
 
-const bulk = new Bulk<NewRecord>("records", [
+const inserted = new BulkInsert<NewRecord>("records", [
   "namespace_id",
   "last_seq",
   "event_count",
@@ -20,7 +20,7 @@ const bulk = new Bulk<NewRecord>("records", [
 
 /** Appends records. */
 export function insertRecords(tx: Db, records: readonly NewRecord[]): Promise<void> {
-  return bulk.insert(tx, records);
+  return inserted.run(tx, records);
 }
 
 /** A run's record of events, with the place in the run's own order. */

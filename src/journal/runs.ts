@@ -5,13 +5,12 @@
 import {
   type Expression,
   type ExpressionBuilder,
-  type Insertable,
   type Selectable,
   type SqlBool,
   sql,
 } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
-import { Bulk } from "./bulk.ts";
+import { BulkInsert, BulkUpdate } from "./bulk.ts";
 import { padded, parts } from "./lists.ts";
 import type { Db, RunsTable, Schema } from "./schema.ts";
 
@@ -146,7 +145,7 @@ export async function noteCancel(
   return asked.filter((run) => run.state === RunState.RUNNING).map((run) => run.run_id);
 }
 
-/** What may change of a run. */
+/** What commits change of a run. */
 const mutableColumns = [
   "epoch",
   "state",
@@ -159,32 +158,38 @@ const mutableColumns = [
   "node_key",
 ] as const;
 
-const bulk = new Bulk<Insertable<RunsTable>>(
-  "runs",
-  [
-    "namespace_id",
-    "run_key",
-    "run_id",
-    "parent_key",
-    "root_key",
-    "depth",
-    "conversation_id",
-    "spec",
-    "fork_key",
-    "fork_run_seq",
-    "create_time_ms",
-    "cancel_reason",
-    "cancel_descendants",
-    ...mutableColumns,
-  ],
-  `on conflict (namespace_id, run_key) do update set ${mutableColumns
-    .map((column) => `${column} = excluded.${column}`)
-    .join(", ")}`,
-);
+const keyColumns = ["namespace_id", "run_key"] as const;
 
-/** Writes runs as they are now: new ones are created, others get their mutable columns. */
-export function upsertRuns(tx: Db, runs: readonly Insertable<RunsTable>[]): Promise<void> {
-  return bulk.insert(tx, runs);
+const immutableColumns = [
+  "run_id",
+  "parent_key",
+  "root_key",
+  "depth",
+  "conversation_id",
+  "spec",
+  "fork_key",
+  "fork_run_seq",
+  "create_time_ms",
+  "cancel_reason",
+  "cancel_descendants",
+] as const;
+
+const inserted = new BulkInsert<RunRow>("runs", [
+  ...keyColumns,
+  ...immutableColumns,
+  ...mutableColumns,
+]);
+
+const updated = new BulkUpdate<RunRow>("runs", keyColumns, mutableColumns, immutableColumns);
+
+/** Creates runs. */
+export function insertRuns(tx: Db, runs: readonly RunRow[]): Promise<void> {
+  return inserted.run(tx, runs);
+}
+
+/** Writes what may change of runs, which exist. */
+export function updateRuns(tx: Db, runs: readonly RunRow[]): Promise<void> {
+  return updated.run(tx, runs);
 }
 
 /** Adds a new run to the closure: itself, and its parent's ancestors one edge further. */

@@ -3,7 +3,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import type Database from "better-sqlite3";
 import { SqliteError } from "better-sqlite3";
 import { connect, preparedBy } from "./sqlite-connection.ts";
-import { type Answer, blobMark, type PackedStatement, type Work } from "./sqlite-messages.ts";
+import { type Answer, BlobReader, type PackedStatement, type Work } from "./sqlite-messages.ts";
 import type { SqliteOptions } from "./sqlite-options.ts";
 
 /** Pages that one step gives back: 2 MiB. */
@@ -29,22 +29,14 @@ function run(
   statements: readonly PackedStatement[],
   blobs: ArrayBuffer,
 ): unknown[] {
-  let at = 0;
-  const unpack = (value: unknown) => {
-    if (typeof value !== "object" || value === null) return value;
-    const { [blobMark]: length } = value as { [blobMark]: number };
-    const blob = Buffer.from(blobs, at, length);
-    at += length;
-    return blob;
-  };
+  const reader = new BlobReader(blobs);
   let rows: unknown[] = [];
-  for (const { text, values } of statements) {
-    const statement = prepare(text);
+  for (const statement of statements) {
+    const prepared = prepare(statement.text);
     rows = [];
-    for (const row of values) {
-      const bound = row.map(unpack);
-      if (statement.reader) rows = statement.all(bound);
-      else statement.run(bound);
+    for (const values of reader.rowsOf(statement)) {
+      if (prepared.reader) rows = prepared.all(values);
+      else prepared.run(values);
     }
   }
   return rows;

@@ -20,7 +20,7 @@ import {
 } from "kysely";
 import { answersNothing } from "./answers.ts";
 import { isBulk } from "./bulk.ts";
-import { type Answer, type PackedStatement, pack, type Work } from "./sqlite-messages.ts";
+import { type Answer, pack, type Statement, type Work } from "./sqlite-messages.ts";
 import type { SqliteOptions } from "./sqlite-options.ts";
 
 /** The name of the thread's file where types are stripped, and where they were. */
@@ -81,7 +81,7 @@ export class SqliteWriter {
    *
    * @returns the rows of the last one
    */
-  run(statements: readonly PackedStatement[]): Promise<unknown[]> {
+  run(statements: readonly Statement[]): Promise<unknown[]> {
     const packed = pack(statements, this.#spare);
     if (packed.blobs === this.#spare) this.#spare = undefined;
     return this.#send({ t: "run", ...packed }, [packed.blobs]) as Promise<unknown[]>;
@@ -132,11 +132,15 @@ export function writerDialect(writer: SqliteWriter): Dialect {
   };
 }
 
+function bare(text: string): Statement {
+  return { text, rowCount: 1, width: 0, values: [] };
+}
+
 /** The thread's connection, for one transaction at a time. */
 class WriterConnection implements DatabaseConnection {
   readonly #writer: SqliteWriter;
   /** What nobody waits for yet. */
-  #unsent: PackedStatement[] = [];
+  #unsent: Statement[] = [];
 
   constructor(writer: SqliteWriter) {
     this.#writer = writer;
@@ -144,18 +148,23 @@ class WriterConnection implements DatabaseConnection {
 
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
     const { sql: text, parameters } = query;
-    if (isBulk(query)) this.#unsent.push({ text, values: query.rows });
-    else this.#unsent.push({ text, values: [parameters] });
+    if (isBulk(query)) {
+      const { columns, rows } = query;
+      const values = rows.flatMap((row) => columns.map((column) => row[column]));
+      this.#unsent.push({ text, rowCount: rows.length, width: columns.length, values });
+    } else {
+      this.#unsent.push({ text, rowCount: 1, width: parameters.length, values: parameters });
+    }
     if (isBulk(query) || answersNothing(query)) return { rows: [] };
     return { rows: (await this.#flush()) as R[] };
   }
 
   begin(): void {
-    this.#unsent = [{ text: "begin immediate", values: [[]] }];
+    this.#unsent = [bare("begin immediate")];
   }
 
   async commit(): Promise<void> {
-    this.#unsent.push({ text: "commit", values: [[]] });
+    this.#unsent.push(bare("commit"));
     await this.#flush();
   }
 
@@ -164,7 +173,7 @@ class WriterConnection implements DatabaseConnection {
     this.#unsent = [];
     if (!isBegun) return;
     // Where SQLite has rolled back by itself there is nothing to be rolled back.
-    await this.#writer.run([{ text: "rollback", values: [[]] }]).catch((error: unknown) => {
+    await this.#writer.run([bare("rollback")]).catch((error: unknown) => {
       if (!/no transaction is active/.test(String(error))) throw error;
     });
   }

@@ -1,6 +1,7 @@
 /** The messages of a gRPC request, all that have arrived at once: a stream of many small ones costs no promise for each. */
 import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { nextTurn } from "../turn.ts";
 import { EnvelopeReader } from "./envelopes.ts";
 
 /** Bytes that wait to be taken before the client is made to wait. */
@@ -60,6 +61,9 @@ export async function* messageBatches(
         await new Promise<void>((resolve) => {
           wake = resolve;
         });
+        // Node hands over one frame at a time, each in a turn of its promises:
+        // after one of the event loop all are there that have arrived.
+        await nextTurn();
         continue;
       }
       const taken = chunks;

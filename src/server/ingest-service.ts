@@ -88,11 +88,11 @@ async function* parsed(
 ): AsyncGenerator<readonly IngestRequestBytes[]> {
   for await (const messages of batches) {
     const frames: IngestRequestBytes[] = [];
-    let failure: unknown;
+    let failure: ConnectError | undefined;
     try {
       for (const message of messages) frames.push(parseIngestBytes(message));
     } catch (error) {
-      failure = error;
+      failure = ConnectError.from(error);
     }
     // Those before the one that is none were sent, and are taken.
     if (frames.length > 0) yield frames;
