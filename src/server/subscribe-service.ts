@@ -9,19 +9,14 @@ import {
 import type { SubscriptionFrame } from "../delivery/frames.ts";
 import { subscribe } from "../delivery/subscribe.ts";
 import { RefusedError } from "../journal/refusal.ts";
-import { envelop } from "./envelopes.ts";
 import { toConnectError } from "./errors.ts";
 import type { GrpcStream } from "./grpc-handler.ts";
-import {
-  type GoAwayFrame,
-  goAwayReason,
-  toSubscribeBytes,
-  toSubscribeResponse,
-} from "./messages.ts";
+import { type GoAwayFrame, goAwayReason, toSubscribeResponse } from "./messages.ts";
 import { parseMessage } from "./parse-message.ts";
 import { formatOf, parseSubscription } from "./parse-subscription.ts";
 import { readEventsPage } from "./read-events.ts";
 import { type ServiceContext, unary } from "./service-context.ts";
+import { SharedFrames } from "./shared-frames.ts";
 import { StreamEnding } from "./stream-ending.ts";
 import { watchCall } from "./watch.ts";
 
@@ -47,12 +42,13 @@ async function* stream(
 
 /** Subscribe as bytes, for plain gRPC. */
 export function subscribeGrpc(context: ServiceContext): GrpcStream {
+  const shared = new SharedFrames();
   return {
     method: SubscribeService.method.subscribe,
     async *serve(requests, call) {
       const request = await onlyRequest(requests);
       for await (const frame of frames(context, request, call)) {
-        yield envelop([toSubscribeBytes(frame)]);
+        yield shared.bytesOf(frame);
       }
     },
   };
