@@ -54,12 +54,15 @@ function bars(results: readonly Result[], figure: string, unit: string) {
 }
 
 function lines({ workload, results }: WorkloadResult) {
+  const [first] = workload.figures;
+  const isOfFirstUnit = ({ unit }: { unit: string }) => unit === first.unit;
   return {
     grid: { left: 90, right: 200, top: 60, bottom: 50 },
     legend: { orient: "vertical", right: 10, top: 60 },
     xAxis: { type: "log", name: workload.xAxis, nameLocation: "middle", nameGap: 28 },
     yAxis: { type: "value", min: 0 },
-    series: workload.figures.map(({ name, unit }) => ({
+    // Those that share the axis of the first one.
+    series: workload.figures.filter(isOfFirstUnit).map(({ name, unit }) => ({
       type: "line",
       name: `${name}, ${unit}`,
       data: results

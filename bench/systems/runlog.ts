@@ -162,7 +162,7 @@ export class RunlogClient implements SystemClient {
           onEvent(numberOf(record.value.data));
           left--;
         }
-        if (left === 0) {
+        if (left <= 0) {
           call.cancel();
           resolve();
         }
@@ -200,6 +200,17 @@ export class RunlogClient implements SystemClient {
         await once(call, "close").catch(() => undefined);
       },
     };
+  }
+
+  /** Subscribes from the beginning and takes nothing: a subscriber that does not read. */
+  async attachWithoutReading(scope: RunlogScope): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const call = this.#subscribe(scope, 0n, () => {
+      call.pause();
+      resolve();
+    });
+    call.on("error", reject);
+    await promise;
   }
 
   #subscribe(
@@ -249,7 +260,7 @@ export class RunlogClient implements SystemClient {
 }
 
 /** runlog on its embedded journal. */
-export const runlog: System & { connect(url: string): Promise<RunlogClient> } = {
+export const runlog: Omit<System, "connect"> & { connect(url: string): Promise<RunlogClient> } = {
   name: "runlog",
   durability: "fsync before each acknowledgement, commits are shared",
   async start(directory) {

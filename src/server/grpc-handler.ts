@@ -2,12 +2,23 @@
  * Answers the hot streams where they come as plain gRPC: uncompressed, in
  * Protobuf's binary encoding, over HTTP/2. They are read and written a batch at
  * a time, as bytes. Connect's own handler, which answers everything else, has
- * several promises and copies for each message.
+ * several promises and copies for each message, and takes more memory for each
+ * stream.
  */
+import type {
+  Http2ServerRequest,
+  Http2ServerResponse,
+  IncomingHttpHeaders,
+  ServerHttp2Stream,
+} from "node:http2";
 import type { DescMethodStreaming } from "@bufbuild/protobuf";
-import { Code, ConnectError, createHandlerContext, type HandlerContext } from "@connectrpc/connect";
-import type { UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
+import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
+import { percentEncode } from "./grpc-message.ts";
+import { messageBatches, type RequestBounds } from "./grpc-requests.ts";
+
+/** What a stream knows of its call. */
+export type StreamCall = Pick<HandlerContext, "signal" | "values">;
 
 /** A streaming method as bytes. */
 export interface GrpcStream {
@@ -19,16 +30,16 @@ export interface GrpcStream {
    */
   readonly serve: (
     requests: AsyncIterable<readonly Uint8Array[]>,
-    call: HandlerContext,
+    call: StreamCall,
   ) => AsyncIterable<Uint8Array>;
 }
 
 const contentTypes = /^application\/grpc(\+proto)?$/;
+/** A longer wait than this a timer cannot do: it is as good as none. */
+const longestTimeoutMs = 2 ** 31 - 1;
 
 /** Whether a request is as the head of this file says. */
-export function isPlainGrpc(
-  headers: Readonly<Record<string, string | string[] | undefined>>,
-): boolean {
+export function isPlainGrpc(headers: IncomingHttpHeaders): boolean {
   const { "content-type": type, "grpc-encoding": encoding } = headers;
   return (
     typeof type === "string" &&
@@ -38,43 +49,77 @@ export function isPlainGrpc(
 }
 
 /** Answers a request. Never rejects: what goes wrong is told in the trailers. */
-export function answerGrpc(
-  { method, serve }: GrpcStream,
-  request: UniversalServerRequest,
-  requests: AsyncIterable<readonly Uint8Array[]>,
-): UniversalServerResponse {
-  const timeout = parseTimeout(request.header.get("grpc-timeout"), Number.POSITIVE_INFINITY);
-  const call = createHandlerContext({
-    service: method.parent,
-    method,
-    protocolName: "grpc",
-    requestMethod: request.method,
-    url: request.url,
-    requestSignal: request.signal,
-    requestHeader: request.header,
-    responseHeader: { "content-type": request.header.get("content-type")! },
-    responseTrailer: { "grpc-status": "0" },
-    ...(timeout.timeoutMs !== undefined && { timeoutMs: timeout.timeoutMs }),
-    ...(request.contextValues && { contextValues: request.contextValues }),
-  });
-  return {
-    status: 200,
-    header: call.responseHeader,
-    trailer: call.responseTrailer,
-    body: body(),
-  };
-
-  async function* body(): AsyncGenerator<Uint8Array> {
-    try {
-      if (timeout.error !== undefined) throw timeout.error;
-      yield* serve(requests, call);
-      call.abort();
-    } catch (error) {
-      call.abort(error);
-      setTrailerStatus(call.responseTrailer, ConnectError.from(error, Code.Internal));
-    } finally {
-      // The client has gone where neither was reached.
-      call.abort();
+export async function answerGrpc(
+  { serve }: GrpcStream,
+  { stream, headers }: Http2ServerRequest,
+  response: Http2ServerResponse,
+  values: HandlerContext["values"],
+  bounds: RequestBounds,
+): Promise<void> {
+  const abort = new AbortController();
+  const onClose = () => abort.abort(new ConnectError("the client has gone", Code.Canceled));
+  stream.once("close", onClose);
+  // Its loss is noticed by its closing.
+  stream.on("error", () => undefined);
+  const deadline = startDeadline(headers, abort);
+  let failure: ConnectError | undefined;
+  try {
+    if (deadline.error !== undefined) throw deadline.error;
+    const call: StreamCall = { signal: abort.signal, values };
+    for await (const bytes of serve(messageBatches(stream, bounds), call)) {
+      if (stream.destroyed) return;
+      respond(stream, headers);
+      if (!stream.write(bytes)) await drained(stream);
     }
+  } catch (error) {
+    failure = ConnectError.from(error, Code.Internal);
+  } finally {
+    clearTimeout(deadline.timer);
+    stream.off("close", onClose);
   }
+  if (stream.destroyed) return;
+  respond(stream, headers);
+  // Node's response sends them when the stream wants them.
+  response.addTrailers(trailersOf(failure));
+  stream.end();
+}
+
+function startDeadline(
+  headers: IncomingHttpHeaders,
+  abort: AbortController,
+): { readonly error?: ConnectError; readonly timer?: NodeJS.Timeout } {
+  const asked = headers["grpc-timeout"];
+  if (typeof asked !== "string") return {};
+  const { timeoutMs, error } = parseTimeout(asked, Number.POSITIVE_INFINITY);
+  if (error !== undefined) return { error };
+  if (timeoutMs === undefined || timeoutMs > longestTimeoutMs) return {};
+  const problem = new ConnectError("the operation timed out", Code.DeadlineExceeded);
+  return { timer: setTimeout(() => abort.abort(problem), timeoutMs) };
+}
+
+/** Sends the headers once. */
+function respond(stream: ServerHttp2Stream, { "content-type": type }: IncomingHttpHeaders): void {
+  if (stream.headersSent) return;
+  stream.respond({ ":status": 200, "content-type": type }, { waitForTrailers: true });
+}
+
+/** Waits until the client has taken what was written, or has gone. */
+function drained(stream: ServerHttp2Stream): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      stream.off("drain", done);
+      stream.off("close", done);
+      resolve();
+    };
+    stream.on("drain", done);
+    stream.on("close", done);
+  });
+}
+
+function trailersOf(failure: ConnectError | undefined): Record<string, string> {
+  if (failure === undefined) return { "grpc-status": "0" };
+  const headers = new Headers();
+  setTrailerStatus(headers, failure);
+  const trailers = Object.fromEntries(headers);
+  return { ...trailers, "grpc-message": percentEncode(failure.rawMessage) };
 }

@@ -15,11 +15,15 @@ export function writePlainMessage(response: PortResponse): void {
   const addTrailers = response.addTrailers.bind(response) as (all: OutgoingHttpHeaders) => void;
   response.addTrailers = (trailers: OutgoingHttpHeaders) => {
     const message = trailers[field];
-    addTrailers(typeof message === "string" ? { ...trailers, [field]: encode(message) } : trailers);
+    addTrailers(
+      typeof message === "string"
+        ? { ...trailers, [field]: percentEncode(decodeURIComponent(message)) }
+        : trailers,
+    );
   };
 }
 
-/** @param message as encodeURIComponent wrote it */
-function encode(message: string): string {
-  return decodeURIComponent(message).replace(/[^\x20-\x24\x26-\x7e]+/gu, encodeURIComponent);
+/** Encodes a message as gRPC says. */
+export function percentEncode(message: string): string {
+  return message.replace(/[^\x20-\x24\x26-\x7e]+/gu, encodeURIComponent);
 }

@@ -16,7 +16,7 @@ import {
 import { RefusedError } from "../journal/refusal.ts";
 import { envelop } from "./envelopes.ts";
 import { toConnectError } from "./errors.ts";
-import type { GrpcStream } from "./grpc-handler.ts";
+import type { GrpcStream, StreamCall } from "./grpc-handler.ts";
 import {
   asIngestBytes,
   asWindowBytes,
@@ -103,7 +103,7 @@ async function* parsed(
 async function* ingestFrames(
   context: ServiceContext,
   requests: AsyncIterable<readonly IngestRequestBytes[]>,
-  call: HandlerContext,
+  call: StreamCall,
 ): AsyncGenerator<readonly IngestFrame[]> {
   const { committer, limits, onUnexpected } = context;
   const draining = drainingOf(context, call);

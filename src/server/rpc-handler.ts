@@ -9,7 +9,6 @@ import {
   type ContextValues,
   createConnectRouter,
 } from "@connectrpc/connect";
-import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import {
   compressionBrotli,
   compressionGzip,
@@ -19,7 +18,6 @@ import {
 import { isConnectionLoss } from "./connection-loss.ts";
 import { answerGrpc, type GrpcStream, isPlainGrpc } from "./grpc-handler.ts";
 import { writePlainMessage } from "./grpc-message.ts";
-import { messageBatches } from "./grpc-requests.ts";
 import { withMessageDeadline } from "./message-deadline.ts";
 import type { PortRequest, RequestHandler } from "./port.ts";
 
@@ -68,28 +66,29 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
       return;
     }
     const values = options.contextValues(request);
-    const asked = universalRequestFromNodeRequest(request, response, undefined, values);
-    const answer = (answered: Promise<UniversalServerResponse>) => {
-      writePlainMessage(response);
-      answered
-        .then((told) => universalResponseToNodeResponse(told, response))
-        .catch((error: unknown) => {
-          if (!isConnectionLoss(error)) options.onFailure(path, error);
-        });
-    };
     const stream = streams.get(path);
-    if (stream !== undefined && "stream" in request && isPlainGrpc(request.headers)) {
+    if (
+      stream !== undefined &&
+      "stream" in request &&
+      "stream" in response &&
+      isPlainGrpc(request.headers)
+    ) {
       const { messageTimeoutMs } = options;
-      const requests = messageBatches(request.stream, { maxBytes, messageTimeoutMs });
-      answer(Promise.resolve(answerGrpc(stream, asked, requests)));
+      void answerGrpc(stream, request, response, values, { maxBytes, messageTimeoutMs });
       return;
     }
+    const asked = universalRequestFromNodeRequest(request, response, undefined, values);
     const isEnveloped = !/^application\/(json|proto)\b/.test(
       asked.header.get("content-type") ?? "",
     );
     // Without a body that is already parsed, it is bytes.
     const bytes = asked.body as AsyncIterable<Uint8Array>;
     const body = withMessageDeadline(bytes, isEnveloped, options.messageTimeoutMs);
-    answer(handler({ ...asked, body }));
+    writePlainMessage(response);
+    handler({ ...asked, body })
+      .then((answer) => universalResponseToNodeResponse(answer, response))
+      .catch((error: unknown) => {
+        if (!isConnectionLoss(error)) options.onFailure(path, error);
+      });
   };
 }

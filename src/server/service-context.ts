@@ -26,7 +26,10 @@ export interface ServiceContext {
 export const connectionDraining = createContextKey<Draining | undefined>(undefined);
 
 /** What a call listens to in order to leave in time. */
-export function drainingOf(context: ServiceContext, call: HandlerContext): Draining {
+export function drainingOf(
+  context: ServiceContext,
+  call: Pick<HandlerContext, "values">,
+): Draining {
   return call.values.get(connectionDraining) ?? context.draining;
 }
 

@@ -1,17 +1,17 @@
 /** What ends a subscriber's stream before it ends by itself: its client, or the server's way out. */
-import type { HandlerContext } from "@connectrpc/connect";
 import type { Draining } from "./draining.ts";
+import type { StreamCall } from "./grpc-handler.ts";
 import { drainingOf, type ServiceContext } from "./service-context.ts";
 
 /** One stream's end; close it with the stream. */
 export class StreamEnding {
   readonly #abort = new AbortController();
   readonly #draining: Draining;
-  readonly #call: HandlerContext;
+  readonly #call: StreamCall;
   readonly #onEnd = () => this.#abort.abort();
   readonly #notDraining: () => void;
 
-  constructor(context: ServiceContext, call: HandlerContext) {
+  constructor(context: ServiceContext, call: StreamCall) {
     this.#call = call;
     this.#draining = drainingOf(context, call);
     call.signal.addEventListener("abort", this.#onEnd);

@@ -10,7 +10,7 @@ import type { SubscriptionFrame } from "../delivery/frames.ts";
 import { subscribe } from "../delivery/subscribe.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import { toConnectError } from "./errors.ts";
-import type { GrpcStream } from "./grpc-handler.ts";
+import type { GrpcStream, StreamCall } from "./grpc-handler.ts";
 import { type GoAwayFrame, goAwayReason, toSubscribeResponse } from "./messages.ts";
 import { parseMessage } from "./parse-message.ts";
 import { formatOf, parseSubscription } from "./parse-subscription.ts";
@@ -76,7 +76,7 @@ async function onlyRequest(
 async function* frames(
   context: ServiceContext,
   request: SubscribeRequest,
-  call: HandlerContext,
+  call: StreamCall,
 ): AsyncGenerator<SubscriptionFrame | GoAwayFrame> {
   const ending = new StreamEnding(context, call);
   try {
