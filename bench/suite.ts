@@ -149,6 +149,6 @@ async function runJob(job: Job, timeoutMs: number): Promise<Record<string, numbe
   if (figures !== undefined) return figures;
   if (signal === "SIGKILL") throw new Error(`void: not done after ${timeoutMs / 1_000} s`);
   const lines = Buffer.concat(printed).toString().split("\n");
-  const reason = lines.find((line) => /^\S*Error: |void: /.test(line));
+  const reason = lines.find((line) => /^\S*Error: /.test(line));
   throw new Error(reason ?? `void: the client ended with ${code ?? signal}`);
 }

@@ -32,10 +32,14 @@ export function chartOf(outcome: WorkloadResult): string {
 
 function bars(results: readonly Result[], figure: string, unit: string) {
   const shown = results.filter((one) => one.figures !== undefined).toReversed();
+  const isOneCase = new Set(results.map(({ caseName }) => caseName)).size === 1;
   return {
-    grid: { left: 190, right: 90, top: 50, bottom: 40 },
+    grid: { left: 240, right: 90, top: 50, bottom: 40 },
     xAxis: { type: "value", name: unit, nameLocation: "middle", nameGap: 26 },
-    yAxis: { type: "category", data: shown.map(({ system }) => system) },
+    yAxis: {
+      type: "category",
+      data: shown.map(({ system, caseName }) => (isOneCase ? system : `${system}, ${caseName}`)),
+    },
     series: [
       {
         type: "bar",

@@ -14,6 +14,8 @@ const subjectOf = (stream: string) => `bench.${stream}`;
 /** Messages without an acknowledgement at once; more, and the server refuses some. */
 const maxUnanswered = 5_000;
 const maxMessages = 5_000;
+/** Milliseconds for an acknowledgement: with an fsync for each, a queue of them builds up. */
+const answerTimeoutMs = 120_000;
 
 class JetStreamClient implements SystemClient {
   readonly #connection: NatsConnection;
@@ -21,7 +23,7 @@ class JetStreamClient implements SystemClient {
 
   constructor(connection: NatsConnection) {
     this.#connection = connection;
-    this.#jetstream = jetstream(connection);
+    this.#jetstream = jetstream(connection, { timeout: answerTimeoutMs });
   }
 
   async write(

@@ -86,11 +86,9 @@ export const byPayload = growth(
   "runlog over the size of a payload",
   "bytes of a payload",
   (mode) =>
-    (mode === "quick" ? [64, 64 * KiB] : [64, 256, KiB, 4 * KiB, 16 * KiB, 64 * KiB]).map(
-      (payload) => {
-        const bytes = (mode === "quick" ? 8 : 256) * KiB * KiB;
-        const events = Math.min(mode === "quick" ? 20_000 : 400_000, Math.floor(bytes / payload));
-        return { name: payload.toLocaleString("en"), x: payload, journal: 0, payload, events };
-      },
-    ),
+    (mode === "quick" ? [KiB] : [64, 256, KiB, 4 * KiB, 16 * KiB, 64 * KiB]).map((payload) => {
+      const bytes = (mode === "quick" ? 8 : 256) * KiB * KiB;
+      const events = Math.min(mode === "quick" ? 20_000 : 400_000, Math.floor(bytes / payload));
+      return { name: payload.toLocaleString("en"), x: payload, journal: 0, payload, events };
+    }),
 );

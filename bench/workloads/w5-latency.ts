@@ -27,7 +27,7 @@ export const w5: Workload<Params> = {
   ],
   systems: [runlog, redis, jetstreamSynced, jetstreamDefault, durableStreams],
   rounds: 3,
-  cases: (mode) => [{ name, perSecond: 5_000, seconds: mode === "quick" ? 2 : 10 }],
+  cases: (mode) => [{ name, perSecond: 5_000, seconds: mode === "quick" ? 1 : 10 }],
   async run({ client, directory, params: { perSecond, seconds } }) {
     const payloads = new Payloads(256);
     const warmUp = perSecond;
