@@ -40,15 +40,16 @@ const longestTimeoutMs = 2 ** 31 - 1;
 
 /** Whether a request is as the head of this file says. */
 export function isPlainGrpc(headers: IncomingHttpHeaders): boolean {
-  const { "content-type": type, "grpc-encoding": encoding } = headers;
+  const { ":method": method, "content-type": type, "grpc-encoding": encoding } = headers;
   return (
+    method === "POST" &&
     typeof type === "string" &&
     contentTypes.test(type) &&
     (encoding === undefined || encoding === "identity")
   );
 }
 
-/** Answers a request. Never rejects: what goes wrong is told in the trailers. */
+/** Answers a request. What goes wrong is told in the trailers; rejects where they cannot be sent. */
 export async function answerGrpc(
   { serve }: GrpcStream,
   { stream, headers }: Http2ServerRequest,

@@ -74,7 +74,9 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
       isPlainGrpc(request.headers)
     ) {
       const { messageTimeoutMs } = options;
-      void answerGrpc(stream, request, response, values, { maxBytes, messageTimeoutMs });
+      answerGrpc(stream, request, response, values, { maxBytes, messageTimeoutMs }).catch(
+        (error: unknown) => options.onFailure(path, error),
+      );
       return;
     }
     const asked = universalRequestFromNodeRequest(request, response, undefined, values);

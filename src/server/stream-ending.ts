@@ -1,4 +1,5 @@
 /** What ends a subscriber's stream before it ends by itself: its client, or the server's way out. */
+import { Code, ConnectError } from "@connectrpc/connect";
 import type { Draining } from "./draining.ts";
 import type { StreamCall } from "./grpc-handler.ts";
 import { drainingOf, type ServiceContext } from "./service-context.ts";
@@ -26,6 +27,17 @@ export class StreamEnding {
   /** Whether the server ended the stream. */
   get isDraining(): boolean {
     return this.#draining.started && this.#abort.signal.aborted;
+  }
+
+  /**
+   * Called where a stream's frames have come to an end: an OK would say that they
+   * ended by themselves.
+   *
+   * @throws ConnectError where its client has gone, or its deadline has passed
+   */
+  throwIfAborted(): void {
+    const { signal } = this.#call;
+    if (signal.aborted) throw ConnectError.from(signal.reason, Code.Canceled);
   }
 
   /** Leaves those who are told. */

@@ -87,6 +87,7 @@ async function* frames(
       // An OK here would say that the subscription ended as asked.
       throw new RefusedError({ reason: "draining" });
     }
+    ending.throwIfAborted();
   } catch (error) {
     throw toConnectError(error, context.onUnexpected);
   } finally {

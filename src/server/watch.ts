@@ -34,10 +34,11 @@ export async function* watchCall(
   try {
     for await (const frame of watch.run(ending.signal)) yield toWatchResponse(frame, format);
     if (ending.isDraining) {
-      const goAway = { frame: { case: "goAway", value: { reason: goAwayReason } } } as const;
-      yield create(WatchResponseSchema, { frame: { case: "response", value: goAway } });
+      const value = toSubscribeResponse({ t: "go_away", reason: goAwayReason }, format);
+      yield create(WatchResponseSchema, { frame: { case: "response", value } });
       throw new RefusedError({ reason: "draining" });
     }
+    ending.throwIfAborted();
   } catch (error) {
     throw toConnectError(error, context.onUnexpected);
   } finally {
