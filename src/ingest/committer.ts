@@ -292,19 +292,22 @@ export class Committer {
 
   #settle(namespace: string, group: readonly Waiting[], committed: Committed): void {
     const { onCommitted, wakeUps } = this.#options;
-    const { records, deletionCount, hasTaken } = committed;
-    if (committed.namespace !== undefined) this.#cache.keep(committed.namespace, committed.runs);
-    if (records.length > 0) onCommitted(namespace, records, deletionCount);
-    if (records.length > 0 || hasTaken) wakeUps?.tell(namespace);
+    const { outcomes, left } = committed;
+    if (left !== undefined) {
+      const { records, hasTaken } = left;
+      this.#cache.keep(left.namespace, left.runs);
+      if (records.length > 0) onCommitted(namespace, records, left.namespace.deletion_count);
+      if (records.length > 0 || hasTaken) wakeUps?.tell(namespace);
+    }
     for (let index = 0; index < group.length; index++) {
       const { operation, asker } = group[index]!;
-      const outcome = committed.outcomes[index]!;
-      this.#apply(operation, outcome, committed.holderCounts);
+      const outcome = outcomes[index]!;
+      this.#apply(operation, outcome, left?.namespace);
       asker.onOutcome(outcome);
     }
   }
 
-  #apply(operation: Operation, outcome: Outcome, counts: HolderCounts): void {
+  #apply(operation: Operation, outcome: Outcome, counts: HolderCounts | undefined): void {
     const { namespace, runId } = operation;
     switch (operation.kind) {
       case "create":
@@ -323,7 +326,7 @@ export class Committer {
     producer: Producer,
     { namespace, kind }: Operation,
     outcome: Outcome,
-    counts: HolderCounts,
+    counts: HolderCounts | undefined,
   ): void {
     switch (outcome.t) {
       case "opened":
@@ -331,7 +334,7 @@ export class Committer {
         producer.leaseMs = outcome.leaseMs;
         if (kind === "open") this.#holders.take(namespace, producer, outcome.epoch);
         else this.#holders.keep(namespace, producer);
-        this.#options.onOpened?.(namespace, counts);
+        if (counts !== undefined) this.#options.onOpened?.(namespace, counts);
         return;
       case "ended":
         // Still held: an equal FinishRun is answered again.

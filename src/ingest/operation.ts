@@ -168,3 +168,8 @@ export type Outcome =
   | { readonly t: "refused"; readonly refusal: Refusal }
   /** The producer had been rejected before, or there was nothing to do any more. */
   | { readonly t: "discarded" };
+
+/** What a run is to be created with, where an operation may create one. */
+export function specOf(operation: Operation): RunSpec | undefined {
+  return operation.kind === "create" || operation.kind === "open" ? operation.spec : undefined;
+}

@@ -29,7 +29,8 @@ export class RecordLog {
   readonly rows: NewRecord[] = [];
   /** As what subscribers are matched with. */
   readonly records: CommittedRecord[] = [];
-  readonly #timeMs: number;
+  /** record_time of the whole group. */
+  readonly timeMs: number;
   readonly #open = new Map<Draft, OpenRecord>();
   #lastSeq: number;
 
@@ -39,7 +40,7 @@ export class RecordLog {
    */
   constructor(lastSeq: number, timeMs: number) {
     this.#lastSeq = lastSeq;
-    this.#timeMs = timeMs;
+    this.timeMs = timeMs;
   }
 
   /** The newest seq that was given out. */
@@ -94,7 +95,7 @@ export class RecordLog {
   }
 
   #headOf(draft: Draft) {
-    return { firstSeq: this.#lastSeq + 1, runId: draft.row.run_id, timeMs: this.#timeMs };
+    return { firstSeq: this.#lastSeq + 1, runId: draft.row.run_id, timeMs: this.timeMs };
   }
 
   #seal(record: OpenRecord): void {

@@ -1,0 +1,309 @@
+/**
+ * A group of operations on one namespace, decided one after the other on drafts
+ * of the runs that they concern. It writes nothing.
+ */
+import { create, equals, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { RunFinishedSchema, RunResumedSchema } from "../../gen/runlog/v1/event_pb.js";
+import {
+  type RunResult,
+  RunResultSchema,
+  type RunSpec,
+  RunState,
+} from "../../gen/runlog/v1/run_pb.js";
+import type { NamespaceRow } from "../journal/namespaces.ts";
+import type { Refusal } from "../journal/refusal.ts";
+import type { Db } from "../journal/schema.ts";
+import { firstConflict } from "./conflict.ts";
+import { decideAppend, decideCheck, decideFinish, decideLose, decideOpen } from "./decide.ts";
+import { type Draft, hasSpec, isForkedAt, leaseMsOf, opened, standing, viewOf } from "./draft.ts";
+import type {
+  AppendOperation,
+  CreateOperation,
+  FinishOperation,
+  Fork,
+  LoseOperation,
+  OpenOperation,
+  Operation,
+  Outcome,
+  Producer,
+} from "./operation.ts";
+import type { Drafts } from "./read-drafts.ts";
+import { RecordLog } from "./record-log.ts";
+import { decideStart, draftOfNew, runStartedBytes } from "./start-run.ts";
+
+/** What a group is decided by, besides its runs. */
+export interface GroupSettings {
+  /** The server's clock; record_time is this or the newest record's, whichever is later. */
+  readonly nowMs: number;
+  /** Milliseconds; the lease of a run whose spec has none. */
+  readonly defaultLeaseMs: number;
+  /** This process among those that serve the journal. */
+  readonly nodeKey: number;
+}
+
+/** How a group changes what a namespace counts. */
+export interface GroupCounts {
+  readonly runs: number;
+  readonly running: number;
+  readonly eventBytes: number;
+  /** Runs that were opened and that another node had until now. */
+  readonly taken: number;
+}
+
+/** See the head of this file. */
+export class Group {
+  /** The runs that were read or made, by their ids, as they are to be written. */
+  readonly drafts: Map<string, Draft>;
+  /** The records that came of it. */
+  readonly log: RecordLog;
+  /** For a run that has to be told apart from its own past: the database, to read. */
+  readonly #tx: Db;
+  readonly #namespaceId: number;
+  readonly #idsInDeletion: ReadonlySet<string>;
+  readonly #defaultLeaseMs: number;
+  readonly #nodeKey: number;
+  readonly #outcomes: Outcome[] = [];
+  readonly #counts = { runs: 0, running: 0, eventBytes: 0, taken: 0 };
+  /** What this try has decided about producers; they themselves change after the commit. */
+  readonly #epochs = new Map<Producer, number>();
+  readonly #rejected = new Set<Producer>();
+
+  constructor(
+    tx: Db,
+    namespace: NamespaceRow,
+    { runs, idsInDeletion }: Drafts,
+    { nowMs, defaultLeaseMs, nodeKey }: GroupSettings,
+  ) {
+    this.#tx = tx;
+    this.#namespaceId = namespace.namespace_id;
+    this.drafts = runs;
+    this.#idsInDeletion = idsInDeletion;
+    this.#defaultLeaseMs = defaultLeaseMs;
+    this.#nodeKey = nodeKey;
+    this.log = new RecordLog(namespace.last_seq, Math.max(nowMs, namespace.last_time_ms));
+  }
+
+  /** How the group changes what the namespace counts. */
+  get counts(): GroupCounts {
+    return this.#counts;
+  }
+
+  /** Decides operations; their outcomes hold once what came of them is durable. */
+  async decide(operations: readonly Operation[]): Promise<readonly Outcome[]> {
+    for (const [index, operation] of operations.entries()) await this.#decide(index, operation);
+    // An append has its outcome once its record is whole.
+    this.log.sealAll();
+    return this.#outcomes;
+  }
+
+  async #decide(index: number, operation: Operation): Promise<void> {
+    if (operation.kind === "create") {
+      this.#outcomes[index] = this.#create(operation);
+      return;
+    }
+    if (operation.kind === "lose") {
+      this.#outcomes[index] = this.#lose(operation);
+      return;
+    }
+    const { producer, runId } = operation;
+    if (operation.kind === "open") {
+      this.#settle(index, producer, this.#openRun(operation));
+      return;
+    }
+    if (producer.rejected || this.#rejected.has(producer)) {
+      this.#outcomes[index] = { t: "discarded" };
+      return;
+    }
+    if (operation.kind === "refuse") {
+      this.#settle(index, producer, { t: "refused", refusal: operation.refusal });
+      return;
+    }
+    const draft = this.drafts.get(runId);
+    const epoch = this.#epochs.get(producer) ?? producer.epoch;
+    if (draft === undefined || epoch === undefined) {
+      const reason = draft === undefined ? "run_not_found" : "run_not_open";
+      this.#settle(index, producer, { t: "refused", refusal: { reason, runId } });
+      return;
+    }
+    switch (operation.kind) {
+      case "append":
+        await this.#append(index, operation, draft, epoch);
+        return;
+      case "check":
+        this.log.seal(draft);
+        this.#settle(index, producer, this.#check(draft, epoch));
+        return;
+      case "finish":
+        this.#settle(index, producer, this.#finish(operation, draft, epoch));
+    }
+  }
+
+  #settle(index: number, producer: Producer, outcome: Outcome): void {
+    this.#outcomes[index] = outcome;
+    if (outcome.t === "refused") this.#rejected.add(producer);
+    if (outcome.t === "opened") this.#epochs.set(producer, outcome.epoch);
+  }
+
+  #check(draft: Draft, epoch: number): Outcome {
+    const refused = decideCheck(standing(draft), epoch);
+    if (refused !== undefined) return refused;
+    this.#lookAfter(draft);
+    return this.#opened(draft);
+  }
+
+  /** The producer is here, so this node is the one that notices when it goes. */
+  #lookAfter(draft: Draft): void {
+    if (draft.row.node_key === this.#nodeKey) return;
+    draft.row.node_key = this.#nodeKey;
+    draft.changed = true;
+  }
+
+  #opened(draft: Draft): Outcome {
+    return opened(draft, this.#defaultLeaseMs);
+  }
+
+  #create({ runId, spec, fork }: CreateOperation): Outcome {
+    const draft = this.drafts.get(runId);
+    if (draft !== undefined) {
+      if (!hasSpec(draft, spec) || !isForkedAt(draft, fork)) {
+        return { t: "refused", refusal: { reason: "run_exists", runId } };
+      }
+      // It may be ours by a try of this transaction of which we were not told.
+      const { epoch, node_key: nodeKey } = draft.row;
+      const isWaiting = epoch === 0 && nodeKey === this.#nodeKey;
+      const leaseMs = isWaiting ? leaseMsOf(spec, this.#defaultLeaseMs) : undefined;
+      return { t: "created", run: viewOf(draft), leaseMs };
+    }
+    const started = this.#startRun("spec", runId, spec, fork);
+    if ("refusal" in started) return started;
+    const leaseMs = leaseMsOf(spec, this.#defaultLeaseMs);
+    return { t: "created", run: viewOf(started), leaseMs };
+  }
+
+  #openRun({ runId, spec }: OpenOperation): Outcome {
+    let draft = this.drafts.get(runId);
+    const decision = decideOpen(runId, draft && standing(draft), relationOf(spec, draft));
+    if (decision.t === "refused") return decision;
+    if (decision.t === "create") {
+      const started = this.#startRun("open.create", runId, spec!, undefined);
+      if ("refusal" in started) return started;
+      draft = started;
+    }
+    // Its last event has a seq before it is told.
+    this.log.seal(draft!);
+    draft!.row.epoch++;
+    draft!.changed = true;
+    if (draft!.row.node_key !== this.#nodeKey) this.#counts.taken++;
+    this.#lookAfter(draft!);
+    if (decision.t === "take" && decision.resumed) this.#resumeRun(draft!);
+    return this.#opened(draft!);
+  }
+
+  #resumeRun(draft: Draft): void {
+    this.#counts.running++;
+    draft.row.state = RunState.RUNNING;
+    draft.row.result = null;
+    draft.row.end_time_ms = null;
+    const resumed = create(RunResumedSchema, { lastRunSeq: BigInt(draft.row.last_run_seq) });
+    this.log.addFact(draft, "run_resumed", toBinary(RunResumedSchema, resumed));
+  }
+
+  #startRun(
+    field: string,
+    runId: string,
+    spec: RunSpec,
+    fork: Fork | undefined,
+  ): Draft | { readonly t: "refused"; readonly refusal: Refusal } {
+    const parent = this.drafts.get(spec.parentRunId);
+    const source = fork && this.drafts.get(fork.sourceRunId);
+    const newRun = { runId, spec, parent, fork, source };
+    const refusal: Refusal | undefined = this.#idsInDeletion.has(runId)
+      ? { reason: "run_in_deletion", runId }
+      : decideStart(field, newRun);
+    if (refusal !== undefined) return { t: "refused", refusal };
+    // The run's key is the seq of its first record, so nothing may come in between.
+    this.log.sealAll();
+    const draft = draftOfNew(newRun, {
+      namespaceId: this.#namespaceId,
+      runKey: this.log.lastSeq + 1,
+      timeMs: this.log.timeMs,
+      nodeKey: this.#nodeKey,
+    });
+    this.drafts.set(runId, draft);
+    this.#counts.runs++;
+    this.#counts.running++;
+    this.log.addFact(draft, "run_started", runStartedBytes(draft));
+    return draft;
+  }
+
+  async #append(
+    index: number,
+    { producer, firstRunSeq, events }: AppendOperation,
+    draft: Draft,
+    epoch: number,
+  ): Promise<void> {
+    const decision = decideAppend(standing(draft), epoch, firstRunSeq, events.length);
+    if (decision.t === "refused") {
+      this.#settle(index, producer, decision);
+      return;
+    }
+    this.#lookAfter(draft);
+    const skip = decision.t === "duplicate" ? events.length : decision.skip;
+    const runSeq = await firstConflict(this.#tx, draft, firstRunSeq, events.slice(0, skip));
+    if (runSeq !== undefined) {
+      const expectedRunSeq = draft.row.last_run_seq + 1;
+      const refusal: Refusal = { reason: "conflict", runSeq, expectedRunSeq };
+      this.#settle(index, producer, { t: "refused", refusal });
+      return;
+    }
+    for (let i = skip; i < events.length; i++) {
+      const event = events[i]!;
+      this.#counts.eventBytes += event.bytes.length;
+      this.log.addEvent(draft, event);
+    }
+    this.log.whenPlaced(draft, (placedRunSeq, seq) => {
+      this.#outcomes[index] = { t: "durable", runSeq: placedRunSeq, seq };
+    });
+  }
+
+  #finish(operation: FinishOperation, draft: Draft, epoch: number): Outcome {
+    const { row } = draft;
+    const { result, lastRunSeq = row.last_run_seq } = operation;
+    const isSame =
+      row.result !== null &&
+      equals(RunResultSchema, fromBinary(RunResultSchema, row.result), result);
+    const decision = decideFinish(standing(draft), epoch, lastRunSeq, isSame);
+    if (decision.t === "refused") return decision;
+    if (decision.t === "finish") this.#endRun(draft, result);
+    return { t: "ended", run: viewOf(draft) };
+  }
+
+  #lose({ runId, epoch }: LoseOperation): Outcome {
+    const draft = this.drafts.get(runId);
+    if (draft === undefined || !decideLose(standing(draft), epoch, this.#nodeKey)) {
+      return { t: "discarded" };
+    }
+    this.#endRun(draft, create(RunResultSchema, { state: RunState.LOST }));
+    return { t: "ended", run: viewOf(draft) };
+  }
+
+  #endRun(draft: Draft, result: RunResult): void {
+    const { row } = draft;
+    this.#counts.running--;
+    row.state = result.state;
+    row.result = toBinary(RunResultSchema, result);
+    row.end_time_ms = this.log.timeMs;
+    draft.changed = true;
+    const lastRunSeq = BigInt(row.last_run_seq);
+    const finished = create(RunFinishedSchema, { result, lastRunSeq });
+    this.log.addFact(draft, "run_finished", toBinary(RunFinishedSchema, finished));
+  }
+}
+
+function relationOf(
+  spec: RunSpec | undefined,
+  draft: Draft | undefined,
+): "absent" | "equal" | "different" {
+  if (spec === undefined) return "absent";
+  return draft !== undefined && hasSpec(draft, spec) ? "equal" : "different";
+}

@@ -1,0 +1,87 @@
+/** Reads what a group of operations concerns: from what the last commit left, or from the journal. */
+import type { NamespaceRow } from "../journal/namespaces.ts";
+import { findIdsInDeletion, findRuns, findRunsByKey } from "../journal/runs.ts";
+import type { Db } from "../journal/schema.ts";
+import { type Draft, draftOf } from "./draft.ts";
+import { type Operation, specOf } from "./operation.ts";
+import type { RunCache } from "./run-cache.ts";
+
+/** The lineage of runs by their keys: immutable, so it may be kept between commits. */
+export interface Lineages {
+  get(tx: Db, namespaceId: number, runKey: number): Promise<readonly string[]>;
+}
+
+/** What is known without being read. */
+export interface KnownBefore {
+  readonly lineages: Lineages;
+  readonly cache: Pick<RunCache, "run">;
+}
+
+/** What a group works on. */
+export interface Drafts {
+  /** The runs that exist, by their ids. */
+  readonly runs: Map<string, Draft>;
+  /** Ids that are not free yet, although their runs are not there any more. */
+  readonly idsInDeletion: ReadonlySet<string>;
+}
+
+/** Reads the runs that operations on a namespace concern; `tx` holds its lock. */
+export async function readDrafts(
+  tx: Db,
+  namespace: NamespaceRow,
+  operations: readonly Operation[],
+  { lineages, cache }: KnownBefore,
+): Promise<Drafts> {
+  const runs = new Map<string, Draft>();
+  const unknown: string[] = [];
+  for (const runId of concernedBy(operations)) {
+    const known = cache.run(namespace, runId);
+    if (known === undefined) unknown.push(runId);
+    else runs.set(runId, draftOf(known.row, known.lineage, known.forkRunId));
+  }
+  if (unknown.length > 0) {
+    for (const draft of await read(tx, namespace.namespace_id, unknown, lineages)) {
+      runs.set(draft.row.run_id, draft);
+    }
+  }
+  if (namespace.deletion_count === 0) return { runs, idsInDeletion: new Set() };
+  const absent = operations
+    .filter((operation) => specOf(operation) !== undefined && !runs.has(operation.runId))
+    .map(({ runId }) => runId);
+  const idsInDeletion = await findIdsInDeletion(tx, namespace.namespace_id, absent);
+  return { runs, idsInDeletion };
+}
+
+function concernedBy(operations: readonly Operation[]): Set<string> {
+  const wanted = new Set<string>();
+  for (const operation of operations) {
+    wanted.add(operation.runId);
+    const parentRunId = specOf(operation)?.parentRunId ?? "";
+    if (parentRunId !== "") wanted.add(parentRunId);
+    if (operation.kind === "create" && operation.fork !== undefined) {
+      wanted.add(operation.fork.sourceRunId);
+    }
+  }
+  return wanted;
+}
+
+async function read(
+  tx: Db,
+  namespaceId: number,
+  runIds: readonly string[],
+  lineages: Lineages,
+): Promise<Draft[]> {
+  const rows = await findRuns(tx, namespaceId, runIds);
+  const forkKeys = rows.flatMap(({ fork_key: key }) => (key === null ? [] : [key]));
+  const sources = new Map<number, string>();
+  for (const source of await findRunsByKey(tx, namespaceId, forkKeys)) {
+    sources.set(source.run_key, source.run_id);
+  }
+  const drafts: Draft[] = [];
+  for (const row of rows) {
+    const lineage = await lineages.get(tx, namespaceId, row.run_key);
+    const forkRunId = row.fork_key === null ? null : (sources.get(row.fork_key) ?? null);
+    drafts.push(draftOf(row, lineage, forkRunId));
+  }
+  return drafts;
+}
