@@ -149,9 +149,3 @@ export async function replay(
   if (Number(runSeq) !== events) throw new Error(`${runSeq} events instead of ${events}`);
   return ms;
 }
-
-/** The value below which a share of all lies; 0.5 is the median. */
-export function quantile(values: readonly number[], share: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
-}

@@ -9,8 +9,9 @@
 import { cpus, totalmem } from "node:os";
 import { PostgresServer } from "../dev/postgres-server.ts";
 import { BareClient, type BareCommit } from "./bare-postgres.ts";
-import { type BenchRun, clientOf, ingest, payloadBytes, quantile, replay } from "./load.ts";
-import { startServer } from "./server-process.ts";
+import { type BenchRun, clientOf, ingest, payloadBytes, replay } from "./load.ts";
+import { quantile } from "./stats.ts";
+import { startRunlog } from "./systems/runlog.ts";
 
 const producers = 6;
 const perFrame = 100;
@@ -44,7 +45,7 @@ let databases = 0;
 async function runlog(nodes: number, namespaces: number): Promise<[fast: Round, single: Round]> {
   const database = `bench_${++databases}`;
   const url = await postgres.createDatabase(database);
-  const servers = await Promise.all(Array.from({ length: nodes }, () => startServer(url)));
+  const servers = await Promise.all(Array.from({ length: nodes }, () => startRunlog(url)));
   const clients = servers.map((server) => clientOf(server.url));
   const clientAt = (index: number) => clients[index % nodes]!;
   const each = <T>(work: (index: number) => Promise<T>): Promise<T[]> =>
@@ -101,7 +102,7 @@ async function shapeOf(database: string, runs: string): Promise<Shape> {
 async function bare(nodes: number, namespaces: number, shape: Shape): Promise<Figures> {
   const url = await postgres.createDatabase(`bench_${++databases}`);
   // The tables, as runlog makes them.
-  await (await startServer(url)).stop();
+  await (await startRunlog(url)).stop();
   const lanes = Math.min(producers, nodes * namespaces);
   const clients = await Promise.all(
     Array.from({ length: lanes }, (_, lane) =>

@@ -3,7 +3,13 @@ import { fileURLToPath } from "node:url";
 import { DurableStream, IdempotentProducer, stream as readStream } from "@durable-streams/client";
 import type { Payloads } from "../payloads.ts";
 import { end, startNode } from "./processes.ts";
-import type { Following, OnEvent, System, SystemClient } from "./system.ts";
+import {
+  type Following,
+  type OnEvent,
+  type System,
+  type SystemClient,
+  writeEachBy,
+} from "./system.ts";
 
 const serverFile = fileURLToPath(new URL("./durable-streams-server.ts", import.meta.url));
 const contentType = "application/json";
@@ -53,13 +59,8 @@ class DurableStreamsClient implements SystemClient {
     await Promise.race([writing, failed]);
   }
 
-  async writeEach(streams: readonly string[], payloads: Payloads, eventsEach: number) {
-    await Promise.all(
-      streams.map(async (stream) => {
-        const handle = await this.#handle(stream);
-        for (let n = 1; n <= eventsEach; n++) await handle.append(payloads.textOf(n));
-      }),
-    );
+  writeEach(streams: readonly string[], payloads: Payloads, eventsEach: number): Promise<void> {
+    return writeEachBy((...one) => this.writeOne(...one), streams, payloads, eventsEach);
   }
 
   async read(stream: string, count: number, onEvent: OnEvent): Promise<void> {

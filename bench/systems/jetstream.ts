@@ -5,7 +5,13 @@ import { DeliverPolicy, jetstream, jetstreamManager, StorageType } from "@nats-i
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { numberOf, type Payloads } from "../payloads.ts";
 import { end, findProgram, freePort, startListening } from "./processes.ts";
-import type { Following, OnEvent, System, SystemClient } from "./system.ts";
+import {
+  type Following,
+  type OnEvent,
+  type System,
+  type SystemClient,
+  writeEachBy,
+} from "./system.ts";
 
 const program = "nats-server";
 const install = "go install github.com/nats-io/nats-server/v2@latest";
@@ -46,12 +52,8 @@ class JetStreamClient implements SystemClient {
     await Promise.all(underWay);
   }
 
-  async writeEach(streams: readonly string[], payloads: Payloads, eventsEach: number) {
-    await Promise.all(
-      streams.map(async (stream) => {
-        for (let n = 1; n <= eventsEach; n++) await this.writeOne(stream, payloads.of(n));
-      }),
-    );
+  writeEach(streams: readonly string[], payloads: Payloads, eventsEach: number): Promise<void> {
+    return writeEachBy((...one) => this.writeOne(...one), streams, payloads, eventsEach);
   }
 
   async read(stream: string, count: number, onEvent: OnEvent): Promise<void> {

@@ -2,7 +2,13 @@
 import { createClient, RESP_TYPES } from "redis";
 import { numberOf, type Payloads } from "../payloads.ts";
 import { end, findProgram, freePort, startListening } from "./processes.ts";
-import type { Following, OnEvent, System, SystemClient } from "./system.ts";
+import {
+  type Following,
+  type OnEvent,
+  type System,
+  type SystemClient,
+  writeEachBy,
+} from "./system.ts";
 
 const program = "redis-server";
 /** Entries of one XREAD. */
@@ -55,12 +61,8 @@ class RedisClient implements SystemClient {
     await Promise.all(underWay);
   }
 
-  async writeEach(streams: readonly string[], payloads: Payloads, eventsEach: number) {
-    await Promise.all(
-      streams.map(async (stream) => {
-        for (let n = 1; n <= eventsEach; n++) await this.writeOne(stream, payloads.of(n));
-      }),
-    );
+  writeEach(streams: readonly string[], payloads: Payloads, eventsEach: number): Promise<void> {
+    return writeEachBy((...one) => this.writeOne(...one), streams, payloads, eventsEach);
   }
 
   async read(stream: string, count: number, onEvent: OnEvent): Promise<void> {

@@ -16,9 +16,16 @@ import {
 } from "../../gen/runlog/v1/subscribe_pb.js";
 import { numberOf, type Payloads } from "../payloads.ts";
 import { end, startNode } from "./processes.ts";
-import type { Following, OnEvent, System, SystemClient } from "./system.ts";
+import type { Following, OnEvent, System, SystemClient, SystemServer } from "./system.ts";
 
 const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+
+/** Starts a server on a journal, by its URL. */
+export async function startRunlog(journal: string): Promise<SystemServer> {
+  const args = ["serve", "--listen", "127.0.0.1:0", "--journal", journal];
+  const { child, url } = await startNode(main, args);
+  return { url, pid: child.pid, stop: () => end(child) };
+}
 
 /** What is read of a journal: a run, a family or several runs. */
 export type RunlogScope = NonNullable<
@@ -263,11 +270,9 @@ export class RunlogClient implements SystemClient {
 export const runlog: Omit<System, "connect"> & { connect(url: string): Promise<RunlogClient> } = {
   name: "runlog",
   durability: "fsync before each acknowledgement, commits are shared",
-  async start(directory) {
+  start(directory) {
     const journal = `sqlite:${join(directory, "runlog.db")}`;
-    const args = ["serve", "--listen", "127.0.0.1:0", "--journal", journal];
-    const { child, url } = await startNode(main, args);
-    return { url, pid: child.pid, stop: () => end(child) };
+    return startRunlog(journal);
   },
   connect: (url) => Promise.resolve(new RunlogClient(url)),
 };

@@ -42,6 +42,20 @@ export interface SystemClient {
   close(): Promise<void>;
 }
 
+/** SystemClient.writeEach, where each event is a call of its own. */
+export async function writeEachBy(
+  writeOne: SystemClient["writeOne"],
+  streams: readonly string[],
+  payloads: Payloads,
+  eventsEach: number,
+): Promise<void> {
+  await Promise.all(
+    streams.map(async (stream) => {
+      for (let n = 1; n <= eventsEach; n++) await writeOne(stream, payloads.of(n));
+    }),
+  );
+}
+
 /** Something to be measured. A bare loop has only the calls that it is the limit of. */
 export interface System {
   readonly name: string;
