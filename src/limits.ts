@@ -153,7 +153,7 @@ export const limitSpecs = {
   },
   maxCommitBytes: {
     unit: "bytes",
-    default: 16 * MiB,
+    default: 4 * MiB,
     what: "events in one transaction",
     why: "Bounds its memory and its duration.",
   },
