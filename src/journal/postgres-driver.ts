@@ -3,6 +3,7 @@
  * their own, with the time they may take, and reads that are tried again while
  * the server is away.
  */
+import type { Writable } from "node:stream";
 import {
   AbortedTransactionError,
   type CompiledQuery,
@@ -69,19 +70,8 @@ class ReadDriver implements Driver {
 
   constructor(pool: PostgresPool, retrying: Retrying) {
     this.#pool = pool;
-    const read = async <R>(query: CompiledQuery): Promise<QueryResult<R>> => {
-      const client = await pool.connect();
-      try {
-        const result = await pool.query<R>(client, query);
-        client.release();
-        return result;
-      } catch (error) {
-        client.release(true);
-        throw error;
-      }
-    };
     this.#connection = {
-      executeQuery: (query) => retrying(() => read(query)),
+      executeQuery: <R>(query: CompiledQuery) => retrying(() => pool.run<R>(query)),
       streamQuery: () => {
         throw new Error(noStreams);
       },
@@ -118,9 +108,9 @@ class ReadDriver implements Driver {
 }
 
 /**
- * A connection in a transaction. Statements that answer nothing are sent one
- * behind the other, without a round trip for each; what becomes of them is told
- * by the next one that answers, or by the commit.
+ * A connection in a transaction. Statements that answer nothing go out together
+ * with the next one that does, or with the commit, and that tells what became of
+ * them: one round trip and one packet for all of them.
  */
 class TransactionConnection implements DatabaseConnection {
   readonly #pool: PostgresPool;
@@ -129,15 +119,22 @@ class TransactionConnection implements DatabaseConnection {
   #beginning: Promise<unknown> | undefined;
   /** Why the transaction cannot go on; what it is asked after that fails because of it. */
   #failure: Error | undefined;
+  /** Resolves once the last statement that was not waited for has been answered, and those before it. */
+  #last: Promise<void> = Promise.resolve();
   #isBroken = false;
+  readonly #stream: Writable;
+  #isHeld = false;
 
   constructor(pool: PostgresPool, client: pg.PoolClient) {
     this.#pool = pool;
     this.#client = client;
+    // pg has no other way to its socket.
+    this.#stream = (client as unknown as { connection: { stream: Writable } }).connection.stream;
   }
 
-  /** Sends BEGIN; the answer is looked at with that to the first statement. */
+  /** Begins; the answer is looked at with that to the first statement. */
   begin(text: string): void {
+    this.#hold();
     this.#beginning = this.#client.query(text);
     this.#beginning.catch(() => undefined);
   }
@@ -151,20 +148,22 @@ class TransactionConnection implements DatabaseConnection {
   }
 
   async #execute<R>(query: CompiledQuery, isDeferred: boolean): Promise<QueryResult<R>> {
+    this.#hold();
     const answer = this.#pool.query<R>(this.#client, query);
     if (this.#beginning === undefined && isDeferred) {
       // Not waited for: where it fails, the server refuses whatever follows it.
-      answer.catch((error: unknown) => {
-        this.#failure ??= error as Error;
-      });
+      this.#last = answer.then(
+        () => undefined,
+        (error: unknown) => {
+          this.#failure ??= error as Error;
+        },
+      );
       return { rows: [] };
     }
+    this.#send();
     try {
-      if (this.#beginning !== undefined) {
-        answer.catch(() => undefined);
-        await this.#beginning;
-        this.#beginning = undefined;
-      }
+      answer.catch(() => undefined);
+      await this.#begun();
       return await answer;
     } catch (error) {
       this.#failure ??= error as Error;
@@ -173,13 +172,19 @@ class TransactionConnection implements DatabaseConnection {
   }
 
   async commit(): Promise<void> {
-    await this.#beginning;
-    const { command } = await this.#client.query("commit");
+    await this.#begun();
+    this.#hold();
+    const committed = this.#client.query("commit");
+    this.#send();
+    const { command } = await committed;
+    if (command !== "ROLLBACK") return;
     // PostgreSQL answers so where a statement before it failed.
-    if (command === "ROLLBACK") throw this.#failure ?? new AbortedTransactionError();
+    await this.#last;
+    throw this.#failure ?? new AbortedTransactionError();
   }
 
   async rollback(): Promise<void> {
+    this.#send();
     try {
       await this.#client.query("rollback");
     } catch {
@@ -190,6 +195,26 @@ class TransactionConnection implements DatabaseConnection {
 
   release(): void {
     this.#client.release(this.#isBroken);
+  }
+
+  /** Waits for the answer to BEGIN; a statement that ran without it would be a transaction of its own. */
+  async #begun(): Promise<void> {
+    if (this.#beginning === undefined) return;
+    this.#send();
+    await this.#beginning;
+    this.#beginning = undefined;
+  }
+
+  #hold(): void {
+    if (this.#isHeld) return;
+    this.#stream.cork();
+    this.#isHeld = true;
+  }
+
+  #send(): void {
+    if (!this.#isHeld) return;
+    this.#stream.uncork();
+    this.#isHeld = false;
   }
 
   streamQuery(): AsyncIterableIterator<QueryResult<never>> {

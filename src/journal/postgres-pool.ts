@@ -81,6 +81,19 @@ export class PostgresPool {
     }
   }
 
+  /** Runs a statement on whichever connection is free; one on which it fails is not used again. */
+  async run<R>(query: CompiledQuery): Promise<QueryResult<R>> {
+    const client = await this.connect();
+    try {
+      const result = await this.query<R>(client, query);
+      client.release();
+      return result;
+    } catch (error) {
+      client.release(true);
+      throw error;
+    }
+  }
+
   /** Closes all connections once they are back. */
   async close(): Promise<void> {
     if (!this.#pool.ending) await this.#pool.end();
