@@ -8,21 +8,29 @@
  * event: what the first try left durable is a duplicate to the second.
  */
 import type { CommittedRecord } from "../journal/committed-record.ts";
+import type { Journal } from "../journal/journal.ts";
 import {
   insertNamespace,
   lockKnownNamespace,
   lockNamespace,
   type NamespaceRow,
+  type NamespaceTotals,
   updateNamespace,
 } from "../journal/namespaces.ts";
 import { insertRecords } from "../journal/records.ts";
 import type { Refusal } from "../journal/refusal.ts";
-import { insertAncestors, insertLabels, insertRuns, updateRuns } from "../journal/runs.ts";
+import {
+  insertAncestors,
+  insertLabels,
+  insertRuns,
+  type RunRow,
+  updateRuns,
+} from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
 import type { Draft } from "./draft.ts";
 import { Group, type GroupSettings } from "./group.ts";
 import { type Operation, type Outcome, specOf } from "./operation.ts";
-import { type KnownBefore, readDrafts } from "./read-drafts.ts";
+import { type KnownBefore, knownDrafts, readDrafts } from "./read-drafts.ts";
 import type { KnownRun } from "./run-cache.ts";
 
 /** What a commit left behind, for those who act on it once it is durable. */
@@ -45,7 +53,10 @@ export interface Left {
 }
 
 /** What a group is committed with. */
-export interface CommitSettings extends GroupSettings, KnownBefore {
+export interface KnownSettings extends GroupSettings, KnownBefore {}
+
+/** What a group is committed with inside a transaction. */
+export interface CommitSettings extends KnownSettings {
   /** The namespace as it is, where no other process can have changed it. */
   readonly known: NamespaceRow | undefined;
 }
@@ -63,6 +74,31 @@ export async function commitGroup(
   const group = new Group(tx, locked, drafts, settings);
   const outcomes = await group.decide(operations);
   return { outcomes, left: await write(tx, locked, group) };
+}
+
+/**
+ * Commits a group in one go where nothing has to be read for it and nobody else
+ * has changed the namespace; undefined where that is not so, and nothing is
+ * written then.
+ *
+ * @param known the namespace as the last commit left it
+ * @throws RefusedError journal_unavailable where the database failed
+ */
+export async function commitKnown(
+  { append, db }: Journal,
+  known: NamespaceRow | undefined,
+  operations: readonly Operation[],
+  settings: KnownSettings,
+): Promise<Committed | undefined> {
+  if (append === undefined || known === undefined) return undefined;
+  const locked = { ...known, version: known.version + 1 };
+  const drafts = knownDrafts(locked, operations, settings.cache);
+  if (drafts === undefined) return undefined;
+  const group = new Group(db, locked, drafts, settings);
+  const outcomes = await group.decide(operations);
+  const { changed: runs, records, change, left } = changesOf(locked, group);
+  const isWritten = await append({ namespace: known, change, runs, records });
+  return isWritten ? { outcomes, left } : undefined;
 }
 
 async function lockOrCreate(
@@ -86,37 +122,45 @@ function refusedWithout(operation: Operation): Outcome {
   return { t: "refused", refusal };
 }
 
-async function write(tx: Db, locked: NamespaceRow, { drafts, log, counts }: Group): Promise<Left> {
-  const { namespace_id: namespaceId } = locked;
-  const created: Draft["row"][] = [];
-  const changed: Draft["row"][] = [];
+/** What a group has decided is to be written. */
+function changesOf(locked: NamespaceRow, { drafts, log, counts }: Group) {
+  const created: Draft[] = [];
+  const changed: RunRow[] = [];
   const runs: KnownRun[] = [];
   for (const draft of drafts.values()) {
-    const { row, lineage, forkRunId } = draft;
+    const { row, lineage, forkRunId, newSpec } = draft;
     // Without the events that were added.
     runs.push({ row, lineage, forkRunId });
-    if (draft.changed) (draft.newSpec === undefined ? changed : created).push(row);
+    if (newSpec !== undefined) created.push(draft);
+    else if (draft.changed) changed.push(row);
   }
-  await insertRuns(tx, created);
-  await updateRuns(tx, changed);
-  for (const { row, newSpec } of drafts.values()) {
-    if (newSpec === undefined) continue;
-    await insertAncestors(tx, namespaceId, row.run_key, row.parent_key);
-    await insertLabels(tx, namespaceId, row.run_key, newSpec.labels);
-  }
-  await insertRecords(tx, log.rows);
-  const hasTaken = counts.taken > 0;
-  if (log.rows.length === 0 && !hasTaken) {
-    return { namespace: locked, runs, records: [], hasTaken };
-  }
-  const change = {
+  const { rows: records } = log;
+  const change: NamespaceTotals = {
     last_seq: log.lastSeq,
-    last_time_ms: log.rows.length > 0 ? log.timeMs : locked.last_time_ms,
+    last_time_ms: records.length > 0 ? log.timeMs : locked.last_time_ms,
     run_count: locked.run_count + counts.runs,
     running_count: locked.running_count + counts.running,
     event_bytes: locked.event_bytes + counts.eventBytes,
     taken_count: locked.taken_count + counts.taken,
   };
-  await updateNamespace(tx, namespaceId, change);
-  return { namespace: { ...locked, ...change }, runs, records: log.records, hasTaken };
+  const namespace = { ...locked, ...change };
+  const left: Left = { namespace, runs, records: log.records, hasTaken: counts.taken > 0 };
+  return { created, changed, records, change, left };
+}
+
+async function write(tx: Db, locked: NamespaceRow, group: Group): Promise<Left> {
+  const { namespace_id: namespaceId } = locked;
+  const { created, changed, records, change, left } = changesOf(locked, group);
+  await insertRuns(
+    tx,
+    created.map(({ row }) => row),
+  );
+  await updateRuns(tx, changed);
+  for (const { row, newSpec } of created) {
+    await insertAncestors(tx, namespaceId, row.run_key, row.parent_key);
+    await insertLabels(tx, namespaceId, row.run_key, newSpec!.labels);
+  }
+  await insertRecords(tx, records);
+  if (records.length > 0 || left.hasTaken) await updateNamespace(tx, namespaceId, change);
+  return left;
 }

@@ -15,7 +15,7 @@ import type { Db } from "../journal/schema.ts";
 import type { WakeUps } from "../journal/wake-ups.ts";
 import type { Limits } from "../limits.ts";
 import { nextTurn } from "../turn.ts";
-import { type Committed, commitGroup } from "./commit.ts";
+import { type Committed, commitGroup, commitKnown } from "./commit.ts";
 import { Holders } from "./holders.ts";
 import type { Leases, UnheldRun } from "./leases.ts";
 import type { Operation, Outcome, Producer } from "./operation.ts";
@@ -275,19 +275,21 @@ export class Committer {
     return group;
   }
 
-  #write(namespace: string, group: readonly Waiting[]): Promise<Committed> {
+  async #write(namespace: string, group: readonly Waiting[]): Promise<Committed> {
     const { journal, now, limits, node } = this.#options;
     const operations = group.map((waiting) => waiting.operation);
-    return journal.write((tx) =>
-      commitGroup(tx, namespace, operations, {
-        lineages: this.#lineages,
-        cache: this.#cache,
-        known: journal.wakeUps === undefined ? this.#cache.namespace(namespace) : undefined,
-        nowMs: now(),
-        defaultLeaseMs: limits.defaultLeaseMs,
-        nodeKey: node.nodeKey,
-      }),
-    );
+    const settings = {
+      lineages: this.#lineages,
+      cache: this.#cache,
+      nowMs: now(),
+      defaultLeaseMs: limits.defaultLeaseMs,
+      nodeKey: node.nodeKey,
+    };
+    const last = this.#cache.namespace(namespace);
+    const atOnce = await commitKnown(journal, last, operations, settings);
+    if (atOnce !== undefined) return atOnce;
+    const known = journal.wakeUps === undefined ? last : undefined;
+    return journal.write((tx) => commitGroup(tx, namespace, operations, { ...settings, known }));
   }
 
   #settle(namespace: string, group: readonly Waiting[], committed: Committed): void {

@@ -25,6 +25,29 @@ export interface Drafts {
   readonly idsInDeletion: ReadonlySet<string>;
 }
 
+/**
+ * The runs that operations on a namespace concern, where nothing has to be read
+ * to decide them: all are known, and nothing is sent again.
+ */
+export function knownDrafts(
+  namespace: NamespaceRow,
+  operations: readonly Operation[],
+  cache: KnownBefore["cache"],
+): Drafts | undefined {
+  const runs = new Map<string, Draft>();
+  for (const runId of concernedBy(operations)) {
+    const known = cache.run(namespace, runId);
+    if (known === undefined) return undefined;
+    runs.set(runId, draftOf(known.row, known.lineage, known.forkRunId));
+  }
+  for (const operation of operations) {
+    if (operation.kind !== "append") continue;
+    const { durableRunSeq = 0 } = runs.get(operation.runId) ?? {};
+    if (operation.firstRunSeq <= durableRunSeq) return undefined;
+  }
+  return { runs, idsInDeletion: new Set() };
+}
+
 /** Reads the runs that operations on a namespace concern; `tx` holds its lock. */
 export async function readDrafts(
   tx: Db,

@@ -18,6 +18,8 @@ export interface KnownRun {
 
 interface KnownNamespace {
   row: NamespaceRow;
+  /** Whether somebody else had changed it before the last commit: that will be so again. */
+  isShared: boolean;
   readonly runs: Map<string, KnownRun>;
 }
 
@@ -29,9 +31,10 @@ const maxNamespaces = 64;
 export class RunCache {
   readonly #namespaces = new Map<string, KnownNamespace>();
 
-  /** A namespace as the last commit left it. */
+  /** A namespace as the last commit left it; undefined where it has probably changed since. */
   namespace(name: string): NamespaceRow | undefined {
-    return this.#namespaces.get(name)?.row;
+    const known = this.#namespaces.get(name);
+    return known === undefined || known.isShared ? undefined : known.row;
   }
 
   /** @param locked the run's namespace, as this transaction's own lock has left it */
@@ -44,9 +47,10 @@ export class RunCache {
   keep(row: NamespaceRow, runs: Iterable<KnownRun>): void {
     let known = this.#namespaces.get(row.name);
     if (known === undefined) {
-      known = { row, runs: new Map() };
-    } else if (known.row.version !== row.version - 1) {
-      known.runs.clear();
+      known = { row, isShared: false, runs: new Map() };
+    } else {
+      known.isShared = known.row.version !== row.version - 1;
+      if (known.isShared) known.runs.clear();
     }
     known.row = row;
     for (const run of runs) {

@@ -3,8 +3,21 @@
  * `write`, one transaction at a time per connection; what has been written is
  * read through `db`, which sees committed data only.
  */
+import type { NamespaceRow, NamespaceTotals } from "./namespaces.ts";
+import type { NewRecord } from "./records.ts";
+import type { RunRow } from "./runs.ts";
 import type { Db } from "./schema.ts";
 import type { WakeUps } from "./wake-ups.ts";
+
+/** What a commit writes that has read nothing. */
+export interface Append {
+  /** As the commit before has left it. */
+  readonly namespace: NamespaceRow;
+  readonly change: NamespaceTotals;
+  /** Runs that exist, as they are from now on. */
+  readonly runs: readonly RunRow[];
+  readonly records: readonly NewRecord[];
+}
 
 /** What differs between databases is behind this; see sqlite.ts. */
 export interface Journal {
@@ -23,6 +36,15 @@ export interface Journal {
    * @throws RefusedError journal_unavailable where the database does not take it
    */
   write<T>(work: (tx: Db) => Promise<T>): Promise<T>;
+  /**
+   * Writes in one go, if the namespace still is as it was; undefined where
+   * `write` costs no more.
+   *
+   * @returns whether it has, after the commit is durable; if not, `write` tells why
+   * @throws RefusedError journal_unavailable where the database does not take it;
+   *   whether it was written is unknown
+   */
+  readonly append?: (append: Append) => Promise<boolean>;
   /**
    * Gives some of the space that deletions have freed back to the file system;
    * returns whether there is more.

@@ -89,21 +89,16 @@ export async function insertNamespace(tx: Db, name: string, timeMs: number): Pro
     .execute();
 }
 
-/** What a commit changes of the namespace that it has locked. */
+/** What commits of producers change of a namespace. */
+export type NamespaceTotals = Pick<
+  NamespaceRow,
+  "last_seq" | "last_time_ms" | "run_count" | "running_count" | "event_bytes" | "taken_count"
+>;
+
+/** What a transaction changes of the namespace that it has locked. */
 export type NamespaceChange = Partial<
-  Pick<
-    NamespaceRow,
-    | "last_seq"
-    | "last_time_ms"
-    | "trimmed_seq"
-    | "deletion_count"
-    | "run_count"
-    | "running_count"
-    | "event_bytes"
-    | "retention_ms"
-    | "cancel_count"
-    | "taken_count"
-  >
+  NamespaceTotals &
+    Pick<NamespaceRow, "trimmed_seq" | "deletion_count" | "retention_ms" | "cancel_count">
 >;
 
 /** Writes what has changed of a namespace. */

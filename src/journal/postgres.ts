@@ -13,8 +13,9 @@ import { randomUUID } from "node:crypto";
 import { Kysely, sql } from "kysely";
 import pRetry from "p-retry";
 import type { Logger } from "pino";
-import type { Journal } from "./journal.ts";
+import type { Append, Journal } from "./journal.ts";
 import { migrate, refuseForeign } from "./migrations.ts";
+import { appendStatement } from "./postgres-append.ts";
 import { readDialect, transactionDialect } from "./postgres-driver.ts";
 import { isPassing, isRolledBack, isUnpreparable, sqlStateOf } from "./postgres-errors.ts";
 import { PostgresHosts } from "./postgres-hosts.ts";
@@ -85,6 +86,7 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
       db,
       wakeUps,
       write: (work) => write(writer, work),
+      append: (what) => append(writes, what),
       // The server's own vacuum does it.
       reclaimSpace: () => Promise.resolve(false),
       close,
@@ -156,12 +158,26 @@ async function write<T>(db: Kysely<Schema>, work: (tx: Db) => Promise<T>): Promi
       return await db.transaction().execute(work);
     } catch (error) {
       if (tries < maxTries && (isRolledBack(error) || isUnpreparable(error))) continue;
-      if (isPassing(error)) {
-        throw new RefusedError({ reason: "journal_unavailable" }, { cause: error });
-      }
-      throw error;
+      throw unavailableIfPassing(error);
     }
   }
+}
+
+async function append(pool: PostgresPool, what: Append): Promise<boolean> {
+  const statement = appendStatement(what);
+  if (statement === undefined) return false;
+  try {
+    const { rows } = await pool.run(statement);
+    return rows.length > 0;
+  } catch (error) {
+    if (isRolledBack(error) || isUnpreparable(error)) return false;
+    throw unavailableIfPassing(error);
+  }
+}
+
+function unavailableIfPassing(error: unknown): unknown {
+  if (!isPassing(error)) return error;
+  return new RefusedError({ reason: "journal_unavailable" }, { cause: error });
 }
 
 async function readAgain<T>(

@@ -6,7 +6,8 @@ import type { Db, RecordsTable } from "./schema.ts";
 /** A record to be appended. */
 export type NewRecord = Insertable<RecordsTable>;
 
-const inserted = new BulkInsert<NewRecord>("records", [
+/** All that is stored of a record. */
+export const recordColumns = [
   "namespace_id",
   "last_seq",
   "event_count",
@@ -16,7 +17,9 @@ const inserted = new BulkInsert<NewRecord>("records", [
   "types",
   "size",
   "data",
-]);
+] as const;
+
+const inserted = new BulkInsert<NewRecord>("records", recordColumns);
 
 /** Appends records. */
 export function insertRecords(tx: Db, records: readonly NewRecord[]): Promise<void> {

@@ -146,7 +146,7 @@ export async function noteCancel(
 }
 
 /** What commits change of a run. */
-const mutableColumns = [
+export const changingRunColumns = [
   "epoch",
   "state",
   "last_run_seq",
@@ -174,13 +174,12 @@ const immutableColumns = [
   "cancel_descendants",
 ] as const;
 
-const inserted = new BulkInsert<RunRow>("runs", [
-  ...keyColumns,
-  ...immutableColumns,
-  ...mutableColumns,
-]);
+/** All that is stored of a run. */
+export const runColumns = [...keyColumns, ...immutableColumns, ...changingRunColumns] as const;
 
-const updated = new BulkUpdate<RunRow>("runs", keyColumns, mutableColumns, immutableColumns);
+const inserted = new BulkInsert<RunRow>("runs", runColumns);
+
+const updated = new BulkUpdate<RunRow>("runs", keyColumns, changingRunColumns, immutableColumns);
 
 /** Creates runs. */
 export function insertRuns(tx: Db, runs: readonly RunRow[]): Promise<void> {

@@ -24,17 +24,20 @@ export function counted(journal: Journal): Journal {
       return Promise.resolve(result);
     },
   };
+  const asking = async <T>(answer: () => Promise<T>): Promise<T> => {
+    count.asked++;
+    try {
+      return await answer();
+    } finally {
+      count.asked--;
+    }
+  };
+  const { append } = journal;
   return {
     ...journal,
     db: journal.db.withPlugin(plugin),
-    async write(work) {
-      count.asked++;
-      try {
-        return await journal.write(work);
-      } finally {
-        count.asked--;
-      }
-    },
+    write: (work) => asking(() => journal.write(work)),
+    ...(append && { append: (what) => asking(() => append(what)) }),
     close() {
       // Who is left reading is answered by an error, which is not counted.
       journals.delete(count);
