@@ -1,5 +1,6 @@
 /** The client: a reliable producer, a resuming consumer, typed errors. Browser-safe. */
 export { type BackoffOptions, defaultBackoff } from "./backoff.ts";
+export { decodeSubscribeResponse } from "./decode.ts";
 export {
   errorDetailOf,
   ForeignEventsError,

@@ -12,6 +12,7 @@ import type {
 } from "node:http2";
 import type { Transport } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { withFastSubscribe } from "./fast-subscribe.ts";
 
 /** Milliseconds between PINGs while nothing arrives. gRPC servers take 10 s and more. */
 const pingIntervalMs = 20_000;
@@ -102,7 +103,7 @@ function connectToNode(url: string): Node {
     },
   });
   return {
-    transport,
+    transport: withFastSubscribe(transport),
     canConnect: async () => (await sessions.connect()) !== "error",
     close: () => sessions.abort(),
   };
