@@ -12,8 +12,8 @@ import {
 import {
   SubscribeRequestSchema,
   type SubscribeResponse,
-  SubscribeResponseSchema,
 } from "../../gen/runlog/v1/subscribe_pb.js";
+import { decodeSubscribeResponse } from "../../src/client/index.ts";
 import { numberOf, type Payloads } from "../payloads.ts";
 import { end, startNode } from "./processes.ts";
 import type { Following, OnEvent, System, SystemClient, SystemServer } from "./system.ts";
@@ -230,7 +230,7 @@ export class RunlogClient implements SystemClient {
       "/runlog.v1.SubscribeService/Subscribe",
       (request: MessageInitShape<typeof SubscribeRequestSchema>) =>
         Buffer.from(toBinary(SubscribeRequestSchema, create(SubscribeRequestSchema, request))),
-      (bytes) => fromBinary(SubscribeResponseSchema, bytes),
+      decodeSubscribeResponse,
       {
         filter: { scope },
         start:
