@@ -71,26 +71,40 @@ export class EnvelopeReader {
 /** A message in parts, one behind the other. */
 export type MessageParts = readonly Uint8Array[];
 
-/** Puts messages into envelopes, all of them into one piece of memory. */
-export function envelop(messages: readonly MessageParts[]): Uint8Array {
-  let total = 0;
-  for (const parts of messages) total += headerBytes + sizeOf(parts);
-  const bytes = Buffer.allocUnsafe(total);
-  let at = 0;
+/** Bytes of a part from which on copying it costs more than sending it as a piece of its own. */
+const pieceBytes = 4 * 1024;
+
+/**
+ * Puts messages into envelopes. What comes of it is sent one behind the other:
+ * one piece of memory, apart from large parts, which are not copied.
+ */
+export function envelop(messages: readonly MessageParts[]): readonly Uint8Array[] {
+  const pieces: Uint8Array[] = [];
+  let gathered: Uint8Array[] = [];
+  const gather = () => {
+    if (gathered.length > 0) pieces.push(Buffer.concat(gathered));
+    gathered = [];
+  };
   for (const parts of messages) {
-    bytes[at] = 0;
-    bytes.writeUInt32BE(sizeOf(parts), at + 1);
-    at += headerBytes;
+    gathered.push(headerOf(parts));
     for (const part of parts) {
-      bytes.set(part, at);
-      at += part.length;
+      if (part.length < pieceBytes) {
+        gathered.push(part);
+        continue;
+      }
+      gather();
+      pieces.push(part);
     }
   }
-  return bytes;
+  gather();
+  return pieces;
 }
 
-function sizeOf(parts: MessageParts): number {
+function headerOf(parts: MessageParts): Uint8Array {
   let size = 0;
   for (const part of parts) size += part.length;
-  return size;
+  const header = Buffer.allocUnsafe(headerBytes);
+  header[0] = 0;
+  header.writeUInt32BE(size, 1);
+  return header;
 }

@@ -25,13 +25,13 @@ export interface GrpcStream {
   readonly method: DescMethodStreaming;
   /**
    * @param requests messages, all that have arrived at once
-   * @returns messages in their envelopes, as many at once as there are
+   * @returns messages in their envelopes, as many at once as there are, in pieces
    * @throws ConnectError
    */
   readonly serve: (
     requests: AsyncIterable<readonly Uint8Array[]>,
     call: StreamCall,
-  ) => AsyncIterable<Uint8Array>;
+  ) => AsyncIterable<readonly Uint8Array[]>;
 }
 
 const contentTypes = /^application\/grpc(\+proto)?$/;
@@ -67,10 +67,10 @@ export async function answerGrpc(
   try {
     if (deadline.error !== undefined) throw deadline.error;
     const call: StreamCall = { signal: abort.signal, values };
-    for await (const bytes of serve(messageBatches(stream, bounds), call)) {
+    for await (const pieces of serve(messageBatches(stream, bounds), call)) {
       if (stream.destroyed) return;
       respond(stream, headers);
-      if (!stream.write(bytes)) await drained(stream);
+      if (!writeAll(stream, pieces)) await drained(stream);
     }
   } catch (error) {
     failure = ConnectError.from(error, Code.Internal);
@@ -102,6 +102,15 @@ function startDeadline(
 function respond(stream: ServerHttp2Stream, { "content-type": type }: IncomingHttpHeaders): void {
   if (stream.headersSent) return;
   stream.respond({ ":status": 200, "content-type": type }, { waitForTrailers: true });
+}
+
+/** Writes pieces in one go; whether more can be written now. */
+function writeAll(stream: ServerHttp2Stream, pieces: readonly Uint8Array[]): boolean {
+  stream.cork();
+  let takesMore = true;
+  for (const piece of pieces) takesMore = stream.write(piece);
+  stream.uncork();
+  return takesMore;
 }
 
 /** Waits until the client has taken what was written, or has gone. */

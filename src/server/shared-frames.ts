@@ -14,7 +14,7 @@ const maxBytes = 64 * 1024;
 
 interface Shared {
   readonly parts: readonly Uint8Array[];
-  readonly bytes: Uint8Array;
+  readonly pieces: readonly Uint8Array[];
 }
 
 /** See the head of this file. */
@@ -28,21 +28,21 @@ export class SharedFrames {
     return { encoded: this.#encoded, reused: this.#reused };
   }
 
-  /** A frame in its envelope. */
-  bytesOf(frame: SubscriptionFrame | GoAwayFrame): Uint8Array {
+  /** A frame in its envelope, in pieces. */
+  piecesOf(frame: SubscriptionFrame | GoAwayFrame): readonly Uint8Array[] {
     if (frame.t !== "events") return envelop([toSubscribeBytes(frame)]);
     const { parts } = frame;
     const known = this.#recent.find((one) => isSame(one.parts, parts));
     if (known !== undefined) {
       this.#reused++;
-      return known.bytes;
+      return known.pieces;
     }
     this.#encoded++;
-    const bytes = envelop([toSubscribeBytes(frame)]);
-    if (bytes.length > maxBytes) return bytes;
-    this.#recent.unshift({ parts, bytes });
+    const pieces = envelop([toSubscribeBytes(frame)]);
+    if (parts.reduce((sum, part) => sum + part.length, 0) > maxBytes) return pieces;
+    this.#recent.unshift({ parts, pieces });
     if (this.#recent.length > maxFrames) this.#recent.pop();
-    return bytes;
+    return pieces;
   }
 }
 

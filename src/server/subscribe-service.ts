@@ -48,7 +48,7 @@ export function subscribeGrpc(context: ServiceContext): GrpcStream {
     async *serve(requests, call) {
       const request = await onlyRequest(requests);
       for await (const frame of frames(context, request, call)) {
-        yield shared.bytesOf(frame);
+        yield shared.piecesOf(frame);
       }
     },
   };

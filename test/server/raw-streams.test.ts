@@ -17,7 +17,7 @@ function enveloped<Desc extends DescMessage>(
   schema: Desc,
   message: MessageInitShape<Desc>,
 ): Uint8Array {
-  return envelop([[toBinary(schema, create(schema, message))]]);
+  return Buffer.concat(envelop([[toBinary(schema, create(schema, message))]]));
 }
 
 const calls = {

@@ -25,12 +25,12 @@ class Subscriber {
     this.#shared = shared;
   }
 
-  /** Reads up to the next frame of a kind; its envelope. */
-  async readTo(kind: SubscriptionFrame["t"]): Promise<Uint8Array> {
+  /** Reads up to the next frame of a kind; its envelope, in pieces. */
+  async readTo(kind: SubscriptionFrame["t"]): Promise<readonly Uint8Array[]> {
     for (;;) {
       const { value, done } = await this.#frames.next();
       if (done === true) throw new Error("the subscription has ended");
-      if (value.t === kind) return this.#shared.bytesOf(value);
+      if (value.t === kind) return this.#shared.piecesOf(value);
     }
   }
 }
