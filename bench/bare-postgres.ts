@@ -5,6 +5,11 @@
  */
 import { randomBytes } from "node:crypto";
 import pg from "pg";
+import type { Append } from "../src/journal/journal.ts";
+import type { NamespaceRow } from "../src/journal/namespaces.ts";
+import { appendStatement } from "../src/journal/postgres-append.ts";
+import { recordColumns } from "../src/journal/records.ts";
+import { changingRunColumns, runColumns } from "../src/journal/runs.ts";
 
 /** Commits that are alike. */
 export interface BareCommit {
@@ -16,32 +21,35 @@ export interface BareCommit {
   readonly eventsPerRecord: number;
   /** Bytes of each record. */
   readonly recordBytes: number;
+  /** Whether other clients write to the namespace. */
+  readonly isShared: boolean;
 }
 
 const begin =
   "begin; set local lock_timeout = 5000; set local statement_timeout = 30000; set local idle_in_transaction_session_timeout = 5000";
-const runColumns = [
-  ...["namespace_id", "run_key", "run_id", "parent_key", "root_key", "depth", "conversation_id"],
-  ...["spec", "fork_key", "fork_run_seq", "create_time_ms", "epoch", "state", "last_run_seq"],
-  ...["last_event_seq", "last_seq", "event_bytes", "result", "end_time_ms", "cancel_reason"],
-  ...["cancel_descendants", "node_key"],
-];
-const mutable = ["epoch", "state", "last_run_seq", "last_event_seq", "last_seq", "event_bytes"];
-const upsertRun = `insert into runs (${runColumns.join(", ")})
-  values (${runColumns.map((_, i) => `$${i + 1}`).join(", ")})
-  on conflict (namespace_id, run_key) do update
-  set ${mutable.map((name) => `${name} = excluded.${name}`).join(", ")}`;
 
-function insertRecords(rows: number): string {
+/** Inserts rows of a table, or all of them again. */
+function insert(table: string, columns: readonly string[], rows: number, end = ""): string {
   const row = (at: number) =>
-    `(${Array.from({ length: 9 }, (_, i) => `$${at * 9 + i + 1}`).join(", ")})`;
-  return `insert into records values ${Array.from({ length: rows }, (_, at) => row(at)).join(", ")}`;
+    `(${columns.map((_, i) => `$${at * columns.length + i + 1}`).join(", ")})`;
+  const all = Array.from({ length: rows }, (_, at) => row(at)).join(", ");
+  return `insert into ${table} (${columns.join(", ")}) values ${all}${end}`;
 }
+
+const excluded = changingRunColumns.map((name) => `${name} = excluded.${name}`).join(", ");
+const upsertRun = insert(
+  "runs",
+  runColumns,
+  1,
+  ` on conflict (namespace_id, run_key) do update set ${excluded}`,
+);
 
 /** A client that has its namespace and its run. */
 export class BareClient {
   readonly #client: pg.Client;
   readonly #commit: BareCommit;
+  #known: NamespaceRow | undefined;
+  #runKey: number | undefined;
 
   private constructor(client: pg.Client, commit: BareCommit) {
     this.#client = client;
@@ -65,39 +73,89 @@ export class BareClient {
 
   /** Runs one commit; resolves once it is durable. */
   async commit(): Promise<void> {
-    const { namespace, runId, records, eventsPerRecord, recordBytes } = this.#commit;
+    if (this.#commit.isShared) await this.#transaction();
+    else await this.#append();
+  }
+
+  /** As a node does whose namespace others write to as well. */
+  async #transaction(): Promise<void> {
     const client = this.#client;
     const begun = client.query(begin);
-    const { rows } = await client.query<{ namespace_id: number; last_seq: number }>({
+    const { rows } = await client.query<NamespaceRow>({
       name: "lock",
-      text: "update namespaces set last_seq = last_seq where name = $1 returning *",
-      values: [namespace],
+      text: "update namespaces set version = version + 1 where name = $1 returning *",
+      values: [this.#commit.namespace],
     });
     await begun;
-    const { namespace_id: id, last_seq: lastSeq } = rows[0]!;
+    const namespace = rows[0]!;
     const found = await client.query<{ run_key: number }>({
       name: "find",
       text: "select * from runs where namespace_id = $1 and run_id in ($2) and not exists (select 1 from deletions d where d.namespace_id = runs.namespace_id and d.root_key = runs.root_key)",
-      values: [id, runId],
+      values: [namespace.namespace_id, this.#commit.runId],
     });
-    const runKey = found.rows[0]?.run_key ?? lastSeq + 1;
-    const endSeq = lastSeq + records * eventsPerRecord;
-    const run = [
-      ...[id, runKey, runId, null, runKey, 0, "", Buffer.alloc(0), null, null, 0, 1, 1, endSeq],
-      ...[endSeq, endSeq, 0, null, null, null, 0, 0],
-    ];
-    const values: unknown[] = [];
+    const { runs, records, change } = this.#changesOf(namespace, found.rows[0]?.run_key);
+    const values = [change.last_seq, change.last_time_ms, 1, 1, 0, namespace.namespace_id];
+    await Promise.all([
+      client.query({ name: "run", text: upsertRun, values: valuesOf(runs, runColumns) }),
+      client.query({
+        name: `records-${records.length}`,
+        text: insert("records", recordColumns, records.length),
+        values: valuesOf(records, recordColumns),
+      }),
+      client.query({
+        name: "update",
+        text: "update namespaces set last_seq = $1, last_time_ms = $2, run_count = $3, running_count = $4, event_bytes = $5 where namespace_id = $6",
+        values,
+      }),
+      client.query("commit"),
+    ]);
+  }
+
+  /** As a node does that is alone with its namespace. */
+  async #append(): Promise<void> {
+    const known = this.#known ?? (await this.#read());
+    const append = { namespace: known, ...this.#changesOf(known, this.#runKey) };
+    const statement = appendStatement(append);
+    if (statement === undefined) throw new Error("too many records for one statement");
+    const { sql: text, parameters } = statement;
+    const name = `append-${append.records.length}`;
+    const { rowCount } = await this.#client.query({ name, text, values: parameters as unknown[] });
+    if (rowCount !== 1) throw new Error("somebody else has changed the namespace");
+    this.#runKey = append.runs[0]!.run_key;
+    this.#known = { ...known, ...append.change, version: known.version + 1 };
+  }
+
+  async #read(): Promise<NamespaceRow> {
+    const text = "select * from namespaces where name = $1";
+    const { rows } = await this.#client.query<NamespaceRow>(text, [this.#commit.namespace]);
+    return rows[0]!;
+  }
+
+  #changesOf(namespace: NamespaceRow, knownKey: number | undefined): Omit<Append, "namespace"> {
+    const { runId, records: count, eventsPerRecord, recordBytes } = this.#commit;
+    const { namespace_id, last_seq: lastSeq } = namespace;
+    const runKey = knownKey ?? lastSeq + 1;
+    const endSeq = lastSeq + count * eventsPerRecord;
     const data = randomBytes(recordBytes);
-    for (let i = 1; i <= records; i++) {
-      const seq = lastSeq + i * eventsPerRecord;
-      values.push(id, seq, eventsPerRecord, runKey, runKey, seq, "token", recordBytes, data);
-    }
-    const update =
-      "update namespaces set last_seq = $1, last_time_ms = $2, run_count = $3, running_count = $4, event_bytes = $5 where namespace_id = $6";
-    await client.query({ name: "upsert", text: upsertRun, values: run });
-    await client.query({ name: `records-${records}`, text: insertRecords(records), values });
-    await client.query({ name: "update", text: update, values: [endSeq, 0, 1, 1, 0, id] });
-    await client.query("commit");
+    const run = {
+      ...{ namespace_id, run_key: runKey, run_id: runId, parent_key: null, root_key: runKey },
+      ...{ depth: 0, conversation_id: "", spec: Buffer.alloc(0), fork_key: null },
+      ...{ fork_run_seq: null, create_time_ms: 0, epoch: 1, state: 1, last_run_seq: endSeq },
+      ...{ last_event_seq: endSeq, last_seq: endSeq, event_bytes: 0, result: null },
+      ...{ end_time_ms: null, cancel_reason: null, cancel_descendants: 0, node_key: 0 },
+    };
+    const records = Array.from({ length: count }, (_, index) => {
+      const seq = lastSeq + (index + 1) * eventsPerRecord;
+      return {
+        ...{ namespace_id, last_seq: seq, event_count: eventsPerRecord, run_key: runKey },
+        ...{ root_key: runKey, first_run_seq: seq, types: "token", size: recordBytes, data },
+      };
+    });
+    const change = {
+      ...{ last_seq: endSeq, last_time_ms: 0, run_count: 1, running_count: 1 },
+      ...{ event_bytes: 0, taken_count: 0 },
+    };
+    return { runs: [run], records, change };
   }
 
   /** Reads the run's records, a page at a time; resolves with the events in them. */
@@ -137,4 +195,11 @@ export class BareClient {
   close(): Promise<void> {
     return this.#client.end();
   }
+}
+
+function valuesOf<Row extends object>(
+  rows: readonly Row[],
+  columns: readonly (keyof Row)[],
+): unknown[] {
+  return rows.flatMap((row) => columns.map((column) => row[column]));
 }

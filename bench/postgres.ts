@@ -20,7 +20,7 @@ const rounds = 3;
 /** Appends of each producer where one at a time is under way. */
 const singleAppends = 300;
 
-type Shape = Omit<BareCommit, "namespace" | "runId">;
+type Shape = Omit<BareCommit, "namespace" | "runId" | "isShared">;
 
 /** What one round gave. */
 interface Figures {
@@ -38,14 +38,31 @@ interface Round {
   readonly shape: Shape;
 }
 
-const postgres = await PostgresServer.start({ settings: { max_connections: "200" } });
+/** As deploy/ starts it on PostgreSQL. */
+const nodeOptions = ["--max-semi-space-size=16"];
+/** Segments of the log that are there before the first round. */
+const logSegments = 100;
+const settings = { max_connections: "200", min_wal_size: "2GB", max_wal_size: "8GB" };
+const postgres = await PostgresServer.start({ settings });
+await fillLog();
 let databases = 0;
+
+/** A new server makes its log while it writes; one that has run for a while uses its files again. */
+async function fillLog(): Promise<void> {
+  for (let i = 0; i < logSegments; i++) {
+    await postgres.query("select pg_logical_emit_message(false, 'runlog', 'bench')");
+    await postgres.query("select pg_switch_wal()");
+  }
+  await postgres.query("checkpoint");
+}
 
 /** Producers that send as fast as they can, and then one Append at a time. */
 async function runlog(nodes: number, namespaces: number): Promise<[fast: Round, single: Round]> {
   const database = `bench_${++databases}`;
   const url = await postgres.createDatabase(database);
-  const servers = await Promise.all(Array.from({ length: nodes }, () => startRunlog(url)));
+  const servers = await Promise.all(
+    Array.from({ length: nodes }, () => startRunlog(url, nodeOptions)),
+  );
   const clients = servers.map((server) => clientOf(server.url));
   const clientAt = (index: number) => clients[index % nodes]!;
   const each = <T>(work: (index: number) => Promise<T>): Promise<T[]> =>
@@ -110,6 +127,7 @@ async function bare(nodes: number, namespaces: number, shape: Shape): Promise<Fi
         ...shape,
         namespace: `ns-${lane % namespaces}`,
         runId: `run-${lane}`,
+        isShared: lanes > namespaces,
       }),
     ),
   );

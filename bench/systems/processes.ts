@@ -60,8 +60,9 @@ const listening = /\S*127\.0\.0\.1:\d+$/;
 export async function startNode(
   file: string,
   args: readonly string[],
+  nodeOptions: readonly string[] = [],
 ): Promise<{ readonly child: ChildProcess; readonly url: string }> {
-  const child = spawn(process.execPath, [...profiling(), file, ...args], {
+  const child = spawn(process.execPath, [...profiling(), ...nodeOptions, file, ...args], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   const ended = once(child, "exit").then(([code]) => {

@@ -21,9 +21,12 @@ import type { Following, OnEvent, System, SystemClient, SystemServer } from "./s
 const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 
 /** Starts a server on a journal, by its URL. */
-export async function startRunlog(journal: string): Promise<SystemServer> {
+export async function startRunlog(
+  journal: string,
+  nodeOptions: readonly string[] = [],
+): Promise<SystemServer> {
   const args = ["serve", "--listen", "127.0.0.1:0", "--journal", journal];
-  const { child, url } = await startNode(main, args);
+  const { child, url } = await startNode(main, args, nodeOptions);
   return { url, pid: child.pid, stop: () => end(child) };
 }
 
