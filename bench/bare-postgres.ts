@@ -153,7 +153,7 @@ export class BareClient {
     });
     const change = {
       ...{ last_seq: endSeq, last_time_ms: 0, run_count: 1, running_count: 1 },
-      ...{ event_bytes: 0, taken_count: 0 },
+      ...{ event_bytes: 0, taken_count: 0, append_id: endSeq },
     };
     return { runs: [run], records, change };
   }

@@ -7,6 +7,7 @@
  * after a failure, or after a commit whose outcome is unknown, never doubles an
  * event: what the first try left durable is a duplicate to the second.
  */
+import { randomInt } from "node:crypto";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
 import {
@@ -32,6 +33,9 @@ import { Group, type GroupSettings } from "./group.ts";
 import { type Operation, type Outcome, specOf } from "./operation.ts";
 import { type KnownBefore, knownDrafts, readDrafts } from "./read-drafts.ts";
 import type { KnownRun } from "./run-cache.ts";
+
+/** What `randomInt` takes at most; two in 2^47 are the same. */
+const maxAppendId = 2 ** 48 - 1;
 
 /** What a commit left behind, for those who act on it once it is durable. */
 export interface Committed {
@@ -76,29 +80,36 @@ export async function commitGroup(
   return { outcomes, left: await write(tx, locked, group) };
 }
 
+/** A group that was decided, and sent to be written in one go. */
+export interface Sent {
+  /** What comes of it, if it is written. */
+  readonly committed: Committed & { readonly left: Left };
+  /** Whether it was; rejects with RefusedError journal_unavailable where that is unknown. */
+  readonly isWritten: Promise<boolean>;
+}
+
 /**
- * Commits a group in one go where nothing has to be read for it and nobody else
- * has changed the namespace; undefined where that is not so, and nothing is
- * written then.
+ * Sends a group to be committed in one go, where nothing has to be read for it;
+ * undefined where something has. It is written if nobody else has changed the
+ * namespace.
  *
- * @param known the namespace as the last commit left it
- * @throws RefusedError journal_unavailable where the database failed
+ * @param known the namespace as the last commit left it, or will have left it
  */
-export async function commitKnown(
+export async function sendKnown(
   { append, db }: Journal,
   known: NamespaceRow | undefined,
   operations: readonly Operation[],
   settings: KnownSettings,
-): Promise<Committed | undefined> {
+): Promise<Sent | undefined> {
   if (append === undefined || known === undefined) return undefined;
-  const locked = { ...known, version: known.version + 1 };
+  const locked = { ...known, version: known.version + 1, append_id: randomInt(maxAppendId) };
   const drafts = knownDrafts(locked, operations, settings.cache);
   if (drafts === undefined) return undefined;
   const group = new Group(db, locked, drafts, settings);
   const outcomes = await group.decide(operations);
   const { changed: runs, records, change, left } = changesOf(locked, group);
-  const isWritten = await append({ namespace: known, change, runs, records });
-  return isWritten ? { outcomes, left } : undefined;
+  const isWritten = append({ namespace: known, change, runs, records });
+  return { committed: { outcomes, left }, isWritten };
 }
 
 async function lockOrCreate(
@@ -142,6 +153,7 @@ function changesOf(locked: NamespaceRow, { drafts, log, counts }: Group) {
     running_count: locked.running_count + counts.running,
     event_bytes: locked.event_bytes + counts.eventBytes,
     taken_count: locked.taken_count + counts.taken,
+    append_id: locked.append_id,
   };
   const namespace = { ...locked, ...change };
   const left: Left = { namespace, runs, records: log.records, hasTaken: counts.taken > 0 };

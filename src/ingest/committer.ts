@@ -7,7 +7,6 @@
 import pRetry from "p-retry";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
-import { LineageCache } from "../journal/lineage-cache.ts";
 import type { HolderCounts } from "../journal/namespaces.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
 import { RefusedError } from "../journal/refusal.ts";
@@ -15,11 +14,11 @@ import type { Db } from "../journal/schema.ts";
 import type { WakeUps } from "../journal/wake-ups.ts";
 import type { Limits } from "../limits.ts";
 import { nextTurn } from "../turn.ts";
-import { type Committed, commitGroup, commitKnown } from "./commit.ts";
+import type { Committed, Sent } from "./commit.ts";
+import { GroupWriter } from "./group-writer.ts";
 import { Holders } from "./holders.ts";
 import type { Leases, UnheldRun } from "./leases.ts";
 import type { Operation, Outcome, Producer } from "./operation.ts";
-import { RunCache } from "./run-cache.ts";
 
 /** What the committer works with. */
 export interface CommitterOptions {
@@ -74,23 +73,30 @@ interface Alone {
   readonly run: () => Promise<void>;
 }
 
+/** A group that was sent and is not known to be written. */
+interface SentGroup extends Sent {
+  readonly group: readonly Waiting[];
+}
+
 /** One namespace's queue; `running` is the loop that empties it. */
 interface Lane {
   readonly waiting: (Waiting | Alone)[];
   running: Promise<void> | undefined;
+  /** Called when something arrives. */
+  onArrival: () => void;
 }
 
 /** Takes operations and commits them in groups. */
 export class Committer {
   readonly #options: CommitterOptions;
-  readonly #lineages = new LineageCache();
-  readonly #cache = new RunCache();
+  readonly #writer: GroupWriter;
   readonly #lanes = new Map<string, Lane>();
   readonly #holders: Holders;
   readonly #stopping = new AbortController();
 
   constructor(options: CommitterOptions) {
     this.#options = options;
+    this.#writer = new GroupWriter(options);
     this.#holders = new Holders(options.leases);
   }
 
@@ -102,10 +108,11 @@ export class Committer {
   #queue(namespace: string, one: Waiting | Alone): void {
     let lane = this.#lanes.get(namespace);
     if (lane === undefined) {
-      lane = { waiting: [], running: undefined };
+      lane = { waiting: [], running: undefined, onArrival: () => undefined };
       this.#lanes.set(namespace, lane);
     }
     lane.waiting.push(one);
+    lane.onArrival();
     lane.running ??= this.#run(namespace, lane);
   }
 
@@ -136,7 +143,7 @@ export class Committer {
   ): Promise<T> {
     return new Promise((resolve, reject) => {
       const run = async () => {
-        this.#cache.forget(namespace);
+        this.#writer.forget(namespace);
         try {
           const result = await this.#options.journal.write(work);
           onCommitted(result);
@@ -206,27 +213,57 @@ export class Committer {
   }
 
   async #run(namespace: string, lane: Lane): Promise<void> {
-    while (lane.waiting.length > 0) {
+    /** The group that is being written while the next one is decided. */
+    let sent: SentGroup | undefined;
+    while (lane.waiting.length > 0 || sent !== undefined) {
+      if (lane.waiting.length === 0) await arrivalOr(sent!.isWritten, lane);
       // One turn of the event loop, so that frames which have arrived by now
       // join this commit instead of the next one.
-      await nextTurn();
+      if (lane.waiting.length > 0) await nextTurn();
       const [first] = lane.waiting;
-      if (first !== undefined && "run" in first) {
+      const group = first === undefined || "run" in first ? [] : this.#take(lane);
+      const next = await this.#send(namespace, group, sent);
+      if (sent !== undefined) await this.#commitOrFail(namespace, sent.group, sent);
+      sent = next;
+      if (next !== undefined) continue;
+      if (group.length > 0) {
+        await this.#commitOrFail(namespace, group);
+      } else if (first !== undefined && "run" in first) {
         lane.waiting.shift();
         await first.run();
-        continue;
       }
-      await this.#commitOrFail(namespace, this.#take(lane));
     }
     this.#lanes.delete(namespace);
+  }
+
+  async #send(
+    namespace: string,
+    group: readonly Waiting[],
+    before: SentGroup | undefined,
+  ): Promise<SentGroup | undefined> {
+    if (group.length === 0) return undefined;
+    try {
+      const sent = await this.#writer.send(namespace, operationsOf(group), before);
+      return sent && { ...sent, group };
+    } catch {
+      // The transaction finds the same, and tells it.
+      return undefined;
+    }
   }
 
   /**
    * Commits a group, again and again while the database is away: producers wait
    * meanwhile, and what a try left durable is a duplicate to the next one.
+   *
+   * @param sent the first try, where it was sent already
    */
-  async #commitOrFail(namespace: string, taken: readonly Waiting[]): Promise<void> {
+  async #commitOrFail(
+    namespace: string,
+    taken: readonly Waiting[],
+    sent?: SentGroup,
+  ): Promise<void> {
     let group = taken;
+    let firstTry = sent;
     const fail = (failed: readonly Waiting[], error: unknown) => {
       for (const { asker } of failed) asker.onFailure(error);
     };
@@ -234,7 +271,14 @@ export class Committer {
       const { committed, operations } = await pRetry(
         async () => {
           const tried = group;
-          return { committed: await this.#write(namespace, tried), operations: tried };
+          const atOnce = firstTry;
+          firstTry = undefined;
+          if (atOnce !== undefined) {
+            if (await atOnce.isWritten) return { committed: atOnce.committed, operations: tried };
+            this.#writer.forget(namespace);
+          }
+          const committed = await this.#writer.write(namespace, operationsOf(tried));
+          return { committed, operations: tried };
         },
         {
           retries: Number.POSITIVE_INFINITY,
@@ -244,7 +288,7 @@ export class Committer {
           signal: this.#stopping.signal,
           shouldRetry: ({ error }) => isUnavailable(error),
           onFailedAttempt: ({ error }) => {
-            this.#cache.forget(namespace);
+            this.#writer.forget(namespace);
             this.#options.onUncertain(namespace);
             // Nobody could have opened these either: their leases begin anew.
             const isLapse = ({ operation }: Waiting) => operation.kind === "lose";
@@ -255,7 +299,7 @@ export class Committer {
       );
       this.#settle(namespace, operations, committed);
     } catch (error) {
-      this.#cache.forget(namespace);
+      this.#writer.forget(namespace);
       this.#options.onUncertain(namespace);
       fail(group, this.#stopping.signal.aborted ? unavailable(error) : error);
     }
@@ -275,29 +319,11 @@ export class Committer {
     return group;
   }
 
-  async #write(namespace: string, group: readonly Waiting[]): Promise<Committed> {
-    const { journal, now, limits, node } = this.#options;
-    const operations = group.map((waiting) => waiting.operation);
-    const settings = {
-      lineages: this.#lineages,
-      cache: this.#cache,
-      nowMs: now(),
-      defaultLeaseMs: limits.defaultLeaseMs,
-      nodeKey: node.nodeKey,
-    };
-    const last = this.#cache.namespace(namespace);
-    const atOnce = await commitKnown(journal, last, operations, settings);
-    if (atOnce !== undefined) return atOnce;
-    const known = journal.wakeUps === undefined ? last : undefined;
-    return journal.write((tx) => commitGroup(tx, namespace, operations, { ...settings, known }));
-  }
-
   #settle(namespace: string, group: readonly Waiting[], committed: Committed): void {
     const { onCommitted, wakeUps } = this.#options;
     const { outcomes, left } = committed;
     if (left !== undefined) {
       const { records, hasTaken } = left;
-      this.#cache.keep(left.namespace, left.runs);
       if (records.length > 0) onCommitted(namespace, records, left.namespace.deletion_count);
       if (records.length > 0 || hasTaken) wakeUps?.tell(namespace);
     }
@@ -349,6 +375,25 @@ export class Committer {
       default:
     }
   }
+}
+
+function operationsOf(group: readonly Waiting[]): Operation[] {
+  return group.map(({ operation }) => operation);
+}
+
+/** Resolves when something arrives, or has been answered. */
+function arrivalOr(answer: Promise<unknown>, lane: Lane): Promise<void> {
+  return new Promise((resolve) => {
+    lane.onArrival = resolve;
+    answer.then(
+      () => {
+        resolve();
+      },
+      () => {
+        resolve();
+      },
+    );
+  });
 }
 
 function isUnavailable(error: unknown): boolean {

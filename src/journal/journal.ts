@@ -11,8 +11,9 @@ import type { WakeUps } from "./wake-ups.ts";
 
 /** What a commit writes that has read nothing. */
 export interface Append {
-  /** As the commit before has left it. */
+  /** As the commit before has left it, or will have. */
   readonly namespace: NamespaceRow;
+  /** Its append_id is new: nobody has drawn it before. */
   readonly change: NamespaceTotals;
   /** Runs that exist, as they are from now on. */
   readonly runs: readonly RunRow[];
@@ -38,7 +39,8 @@ export interface Journal {
   write<T>(work: (tx: Db) => Promise<T>): Promise<T>;
   /**
    * Writes in one go, if the namespace still is as it was; undefined where
-   * `write` costs no more.
+   * `write` costs no more. Appends to one namespace take effect in the order in
+   * which they are asked for; one need not wait for the other.
    *
    * @returns whether it has, after the commit is durable; if not, `write` tells why
    * @throws RefusedError journal_unavailable where the database does not take it;

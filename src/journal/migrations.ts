@@ -184,7 +184,7 @@ function nodes(types: ColumnTypes): Migration {
         .alterTable("namespaces")
         .addColumn("cancel_count", "bigint", (c) => c.notNull().defaultTo(0))
         .execute();
-      for (const column of ["taken_count", "version"]) {
+      for (const column of ["taken_count", "version", "append_id"]) {
         await db.schema
           .alterTable("namespaces")
           .addColumn(column, "bigint", (c) => c.notNull().defaultTo(0))

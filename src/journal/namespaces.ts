@@ -92,7 +92,13 @@ export async function insertNamespace(tx: Db, name: string, timeMs: number): Pro
 /** What commits of producers change of a namespace. */
 export type NamespaceTotals = Pick<
   NamespaceRow,
-  "last_seq" | "last_time_ms" | "run_count" | "running_count" | "event_bytes" | "taken_count"
+  | "last_seq"
+  | "last_time_ms"
+  | "run_count"
+  | "running_count"
+  | "event_bytes"
+  | "taken_count"
+  | "append_id"
 >;
 
 /** What a transaction changes of the namespace that it has locked. */

@@ -6,6 +6,10 @@
  * where that finds that somebody else has changed the namespace in between. In
  * READ COMMITTED it looks again at the newest row once it has waited for it
  * (https://www.postgresql.org/docs/current/transaction-iso.html).
+ *
+ * An append may be sent before the one that it builds on has been answered. If
+ * that one does not happen, and somebody else's commit has the version instead,
+ * the append_id still tells that it is not the one.
  */
 import { CompiledQuery } from "kysely";
 import type { Append } from "./journal.ts";
@@ -23,6 +27,7 @@ const totals = [
   "running_count",
   "event_bytes",
   "taken_count",
+  "append_id",
 ] as const satisfies readonly (keyof NamespacesTable)[];
 
 type Column = keyof RunsTable | keyof RecordsTable;
@@ -60,6 +65,7 @@ export function appendStatement(append: Append): CompiledQuery | undefined {
   return CompiledQuery.raw(text, [
     namespace.namespace_id,
     namespace.version,
+    namespace.append_id,
     ...totals.map((column) => change[column]),
     ...valuesOf(runs, runColumns, runRows),
     ...valuesOf(records, recordColumns, recordRows),
@@ -83,12 +89,12 @@ function valuesOf<Row extends object>(
 }
 
 function textFor(runRows: number, recordRows: number): string {
-  const set = totals.map((column, index) => `${column} = $${index + 3}`);
+  const set = totals.map((column, index) => `${column} = $${index + 4}`);
   const parts = [
     `ns as (update namespaces set version = version + 1, ${set.join(", ")}
-      where namespace_id = $1 and version = $2 returning namespace_id)`,
+      where namespace_id = $1 and version = $2 and append_id = $3 returning namespace_id)`,
   ];
-  let next = totals.length + 3;
+  let next = totals.length + 4;
   const insert = (table: string, columns: readonly Column[], count: number, end = "") => {
     if (count === 0) return;
     const rows = Array.from({ length: count }, (_, row) => {

@@ -19,6 +19,7 @@ import { appendStatement } from "./postgres-append.ts";
 import { readDialect, transactionDialect } from "./postgres-driver.ts";
 import { isPassing, isRolledBack, isUnpreparable, sqlStateOf } from "./postgres-errors.ts";
 import { PostgresHosts } from "./postgres-hosts.ts";
+import { PostgresLanes } from "./postgres-lanes.ts";
 import { PostgresPool } from "./postgres-pool.ts";
 import { JournalOpenError, RefusedError } from "./refusal.ts";
 import type { Db, Schema } from "./schema.ts";
@@ -62,6 +63,7 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
   const hosts = new PostgresHosts(options.url);
   const queryTimeoutMs = statementTimeoutMs + answerMs;
   const writes = new PostgresPool({ hosts, connections, queryTimeoutMs });
+  const lanes = new PostgresLanes(writes);
   const reads = new PostgresPool({ hosts, connections, queryTimeoutMs });
   const wakeUps = new PostgresWakeUps(() => writes.newClient(), options.logger);
   const closing = new AbortController();
@@ -86,7 +88,7 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
       db,
       wakeUps,
       write: (work) => write(writer, work),
-      append: (what) => append(writes, what),
+      append: (what) => append(lanes, what),
       // The server's own vacuum does it.
       reclaimSpace: () => Promise.resolve(false),
       close,
@@ -163,11 +165,11 @@ async function write<T>(db: Kysely<Schema>, work: (tx: Db) => Promise<T>): Promi
   }
 }
 
-async function append(pool: PostgresPool, what: Append): Promise<boolean> {
+async function append(lanes: PostgresLanes, what: Append): Promise<boolean> {
   const statement = appendStatement(what);
   if (statement === undefined) return false;
   try {
-    const { rows } = await pool.run(statement);
+    const { rows } = await lanes.run(what.namespace.namespace_id, statement);
     return rows.length > 0;
   } catch (error) {
     if (isRolledBack(error) || isUnpreparable(error)) return false;

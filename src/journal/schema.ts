@@ -37,6 +37,8 @@ export interface NamespacesTable {
   readonly taken_count: number;
   /** Transactions that have locked it. */
   readonly version: number;
+  /** Which `Journal.append` was the last: a version alone would not tell one from another's. */
+  readonly append_id: number;
 }
 
 /** The seq of a run's RunStarted record is the run's key: unique and immutable. */

@@ -100,7 +100,7 @@ describe("commits to PostgreSQL", () => {
       namespace: known,
       change: {
         ...{ last_seq: seq, last_time_ms: 2, run_count: 3, running_count: 4 },
-        ...{ event_bytes: 5, taken_count: 6 },
+        ...{ event_bytes: 5, taken_count: 6, append_id: 7 },
       },
       runs: runs.map((run) => ({ ...runOf(known.namespace_id, run.run_key), ...run })),
       records: rows.map((row) => ({ ...row, namespace_id: known.namespace_id })),
@@ -127,7 +127,7 @@ describe("commits to PostgreSQL", () => {
       ...{ first_run_seq: 1, types: "token", size: 1, data: Buffer.from([7]) },
     },
   ];
-  const someAppend = () => ({
+  const someAppend = (): Append => ({
     ...appendOf({ runs: [], records: [] })(namespace),
     records: some.map((row) => ({ ...row, namespace_id: namespace.namespace_id })),
   });
@@ -199,6 +199,41 @@ describe("commits to PostgreSQL", () => {
     assert.equal(await appendBehind(rollBack), true);
     assert.equal((await stored(namespace)).records.length, 1);
     assert.equal((await findNamespace(journal.db, "ns"))?.version, namespace.version + 1);
+  });
+
+  /** An append of one event behind another one. */
+  function appendAfter(before: Append): Append {
+    const namespace_id = before.namespace.namespace_id;
+    const { change } = before;
+    const seq = change.last_seq + 1;
+    return {
+      namespace: { ...before.namespace, ...change, version: before.namespace.version + 1 },
+      change: { ...change, last_seq: seq, append_id: change.append_id + 1 },
+      runs: [],
+      records: [{ ...some[0]!, namespace_id, last_seq: seq }],
+    };
+  }
+
+  it("take effect in the order in which they are asked for, before they are answered", async () => {
+    const appends = [someAppend()];
+    while (appends.length < 50) appends.push(appendAfter(appends.at(-1)!));
+    const answers = await Promise.all(appends.map((one) => journal.append!(one)));
+    assert.deepEqual(new Set(answers), new Set([true]));
+    assert.equal((await findNamespace(journal.db, "ns"))?.version, namespace.version + 50);
+  });
+
+  it("write nothing behind an append that was not written, though its version is there", async () => {
+    const first = someAppend();
+    // Somebody else's commit, of as many events.
+    await journal.write(async (tx) => {
+      const { namespace_id: id } = (await lockNamespace(tx, "ns"))!;
+      const { last_seq } = first.change;
+      await updateNamespace(tx, id, { last_seq });
+    });
+    const appends = [first, appendAfter(first)];
+    const answers = await Promise.all(appends.map((one) => journal.append!(one)));
+    assert.deepEqual(answers, [false, false]);
+    assert.deepEqual((await stored(namespace)).records, []);
   });
 
   it("say why a statement failed that was not waited for", async () => {

@@ -1,0 +1,104 @@
+/**
+ * Writes groups of operations, with what is known from the groups before: what a
+ * commit has left need not be read for the next one. On a database that takes a
+ * group in one go, the next one is sent before that is answered.
+ */
+import type { Journal } from "../journal/journal.ts";
+import { LineageCache } from "../journal/lineage-cache.ts";
+import type { NodeIdentity } from "../journal/nodes.ts";
+import type { Limits } from "../limits.ts";
+import { type Committed, commitGroup, type Left, type Sent, sendKnown } from "./commit.ts";
+import type { Operation } from "./operation.ts";
+import { RunCache } from "./run-cache.ts";
+
+/** What groups are written with. */
+export interface GroupWriterOptions {
+  readonly journal: Journal;
+  readonly limits: Pick<Limits, "defaultLeaseMs">;
+  readonly node: NodeIdentity;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+}
+
+/** See the head of this file. Of one namespace, one thing is done at a time. */
+export class GroupWriter {
+  readonly #options: GroupWriterOptions;
+  readonly #lineages = new LineageCache();
+  readonly #cache = new RunCache();
+
+  constructor(options: GroupWriterOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Sends a group to be written in one go, if that can be; told by `isWritten`.
+   *
+   * @param before the group that was sent last, where that is not known to be written
+   */
+  async send(
+    namespace: string,
+    operations: readonly Operation[],
+    before: Sent | undefined,
+  ): Promise<Sent | undefined> {
+    const known = this.#cache.namespace(namespace);
+    if (before !== undefined && !canFollow(operations, before, known)) return undefined;
+    const sent = await sendKnown(this.#options.journal, known, operations, this.#settings());
+    if (sent === undefined) return undefined;
+    // Looked at when it is its turn.
+    sent.isWritten.catch(() => undefined);
+    this.#keep(sent.committed.left);
+    return sent;
+  }
+
+  /**
+   * Writes a group in a transaction.
+   *
+   * @throws RefusedError journal_unavailable where the database failed
+   */
+  async write(namespace: string, operations: readonly Operation[]): Promise<Committed> {
+    const { journal } = this.#options;
+    const known = journal.wakeUps === undefined ? this.#cache.namespace(namespace) : undefined;
+    const settings = { ...this.#settings(), known };
+    const committed = await journal.write((tx) => commitGroup(tx, namespace, operations, settings));
+    if (committed.left !== undefined) this.#keep(committed.left);
+    return committed;
+  }
+
+  /** Told that a namespace has changed, or may have, or that what was sent was not written. */
+  forget(namespace: string): void {
+    this.#cache.forget(namespace);
+  }
+
+  #keep({ namespace, runs }: Left): void {
+    this.#cache.keep(namespace, runs);
+  }
+
+  #settings() {
+    const { now, limits, node } = this.#options;
+    return {
+      lineages: this.#lineages,
+      cache: this.#cache,
+      nowMs: now(),
+      defaultLeaseMs: limits.defaultLeaseMs,
+      nodeKey: node.nodeKey,
+    };
+  }
+}
+
+/**
+ * Whether a group can be decided on what the one before it leaves. Where the
+ * namespace is known otherwise, that one has to be decided anew first. What else
+ * than events becomes of a producer, it learns once that is durable; and nobody
+ * else takes a run whose events may have to be sent again.
+ */
+function canFollow(
+  operations: readonly Operation[],
+  { committed: { left, outcomes } }: Sent,
+  known: Left["namespace"] | undefined,
+): boolean {
+  return (
+    known === left.namespace &&
+    outcomes.every(({ t }) => t === "durable") &&
+    operations.every(({ kind }) => kind === "append" || kind === "finish")
+  );
+}

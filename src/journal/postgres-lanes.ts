@@ -1,0 +1,54 @@
+/**
+ * Statements of one lane go over one connection as long as there are any, so that
+ * they reach the server in the order in which they were asked for.
+ */
+import type { CompiledQuery, QueryResult } from "kysely";
+import type pg from "pg";
+import type { PostgresPool } from "./postgres-pool.ts";
+
+interface Lane {
+  readonly client: Promise<pg.PoolClient>;
+  underWay: number;
+  isBroken: boolean;
+}
+
+/** See the head of this file. */
+export class PostgresLanes {
+  readonly #pool: PostgresPool;
+  readonly #lanes = new Map<number, Lane>();
+
+  constructor(pool: PostgresPool) {
+    this.#pool = pool;
+  }
+
+  /** Runs a statement; the one before it in the lane may not have been answered yet. */
+  async run<R>(key: number, query: CompiledQuery): Promise<QueryResult<R>> {
+    let lane = this.#lanes.get(key);
+    if (lane === undefined || lane.isBroken) {
+      lane = { client: this.#pool.connect(), underWay: 0, isBroken: false };
+      this.#lanes.set(key, lane);
+    }
+    lane.underWay++;
+    try {
+      return await this.#pool.query<R>(await lane.client, query);
+    } catch (error) {
+      lane.isBroken = true;
+      throw error;
+    } finally {
+      lane.underWay--;
+      if (lane.underWay === 0) this.#end(key, lane);
+    }
+  }
+
+  #end(key: number, lane: Lane): void {
+    if (this.#lanes.get(key) === lane) this.#lanes.delete(key);
+    const { client, isBroken } = lane;
+    client.then(
+      (open) => {
+        open.release(isBroken);
+      },
+      // Whoever asked has been told.
+      () => undefined,
+    );
+  }
+}
