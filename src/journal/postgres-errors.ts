@@ -21,6 +21,9 @@ const readOnly = "25006";
  */
 const unpreparable = new Set(["26000", "42P05"]);
 
+/** SQLSTATE of a statement that the server does not have. */
+const unsupported = "0A000";
+
 /** The SQLSTATE, where the server answered. */
 export function sqlStateOf(error: unknown): string | undefined {
   return error instanceof pg.DatabaseError ? error.code : undefined;
@@ -34,6 +37,11 @@ export function isRolledBack(error: unknown): boolean {
 /** Whether a pooler in front of the server cannot keep statements prepared. */
 export function isUnpreparable(error: unknown): boolean {
   return unpreparable.has(sqlStateOf(error) ?? "");
+}
+
+/** Whether the server will never take such a statement. */
+export function isUnsupported(error: unknown): boolean {
+  return sqlStateOf(error) === unsupported;
 }
 
 /** Whether the same may succeed later. What the way to the server throws, may. */

@@ -13,11 +13,17 @@ import { randomUUID } from "node:crypto";
 import { Kysely, sql } from "kysely";
 import pRetry from "p-retry";
 import type { Logger } from "pino";
-import type { Append, Journal } from "./journal.ts";
+import type { Journal } from "./journal.ts";
 import { migrate, refuseForeign } from "./migrations.ts";
 import { appendStatement } from "./postgres-append.ts";
 import { readDialect, transactionDialect } from "./postgres-driver.ts";
-import { isPassing, isRolledBack, isUnpreparable, sqlStateOf } from "./postgres-errors.ts";
+import {
+  isPassing,
+  isRolledBack,
+  isUnpreparable,
+  isUnsupported,
+  sqlStateOf,
+} from "./postgres-errors.ts";
 import { PostgresHosts } from "./postgres-hosts.ts";
 import { PostgresLanes } from "./postgres-lanes.ts";
 import { PostgresPool } from "./postgres-pool.ts";
@@ -88,7 +94,7 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
       db,
       wakeUps,
       write: (work) => write(writer, work),
-      append: (what) => append(lanes, what),
+      append: appender(lanes),
       // The server's own vacuum does it.
       reclaimSpace: () => Promise.resolve(false),
       close,
@@ -165,16 +171,22 @@ async function write<T>(db: Kysely<Schema>, work: (tx: Db) => Promise<T>): Promi
   }
 }
 
-async function append(lanes: PostgresLanes, what: Append): Promise<boolean> {
-  const statement = appendStatement(what);
-  if (statement === undefined) return false;
-  try {
-    const { rows } = await lanes.run(what.namespace.namespace_id, statement);
-    return rows.length > 0;
-  } catch (error) {
-    if (isRolledBack(error) || isUnpreparable(error)) return false;
-    throw unavailableIfPassing(error);
-  }
+/** Appends in one statement, until the server says that it cannot do such a one. */
+function appender(lanes: PostgresLanes): NonNullable<Journal["append"]> {
+  let isSupported = true;
+  return async (what) => {
+    const statement = isSupported ? appendStatement(what) : undefined;
+    if (statement === undefined) return false;
+    try {
+      const { rows } = await lanes.run(what.namespace.namespace_id, statement);
+      return rows.length > 0;
+    } catch (error) {
+      // What speaks PostgreSQL's protocol, or distributes its tables, may not have it.
+      if (isUnsupported(error)) isSupported = false;
+      else if (!isRolledBack(error) && !isUnpreparable(error)) throw unavailableIfPassing(error);
+      return false;
+    }
+  };
 }
 
 function unavailableIfPassing(error: unknown): unknown {

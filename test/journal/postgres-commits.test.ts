@@ -236,6 +236,23 @@ describe("commits to PostgreSQL", () => {
     assert.deepEqual((await stored(namespace)).records, []);
   });
 
+  it("leave everything to transactions where the server does not have such a statement", async () => {
+    const other = await openJournal(url, settings);
+    try {
+      // PostgreSQL refuses it on a table with such a rule.
+      await sql`create rule extra as on insert to records do also notify nobody`.execute(other.db);
+      try {
+        assert.equal(await other.append!(someAppend()), false);
+      } finally {
+        await sql`drop rule extra on records`.execute(other.db);
+      }
+      assert.equal(await other.append!(someAppend()), false);
+      assert.equal(await journal.append!(someAppend()), true);
+    } finally {
+      await other.close();
+    }
+  });
+
   it("say why a statement failed that was not waited for", async () => {
     const twice = journal.write(async (tx) => {
       await lockNamespace(tx, "ns");
