@@ -10,6 +10,8 @@ import { cpus, totalmem } from "node:os";
 import { PostgresServer } from "../dev/postgres-server.ts";
 import { BareClient, type BareCommit } from "./bare-postgres.ts";
 import { type BenchRun, clientOf, ingest, payloadBytes, replay } from "./load.ts";
+import { cpuMs } from "./measure.ts";
+import { treeCpuMs } from "./process-trees.ts";
 import { quantile } from "./stats.ts";
 import { startRunlog } from "./systems/runlog.ts";
 
@@ -30,6 +32,8 @@ interface Figures {
   /** Milliseconds of an acknowledgement, or of a commit of the bare client. */
   readonly p50: number;
   readonly p99: number;
+  /** Microseconds of CPU for each event that is written: the database's, and the nodes' or the bare client's. */
+  readonly cpu: number;
 }
 
 /** A round of runlog, with what was in one of its commits on average. */
@@ -72,7 +76,11 @@ async function runlog(nodes: number, namespaces: number): Promise<[fast: Round, 
       return { namespace: `ns-${index % namespaces}`, runId: `${name}-${index}`, events, perFrame };
     };
     const ackMs: number[] = [];
-    const written = await timed(() =>
+    const nodesCpuMs = async () => {
+      const times = await Promise.all(servers.map(({ pid }) => cpuMs(pid!)));
+      return times.reduce((sum, one) => sum + one, 0);
+    };
+    const [written, usedMs] = await timedWithCpu(nodesCpuMs, () =>
       each(async (index) => {
         const one = await ingest(clientAt(index), runOf(index), unacked);
         for (const ms of one.ackMs) ackMs.push(ms);
@@ -85,6 +93,7 @@ async function runlog(nodes: number, namespaces: number): Promise<[fast: Round, 
         replay: ((producers * events) / read) * 1_000,
         p50: quantile(ackMs, 0.5),
         p99: quantile(ackMs, 0.99),
+        cpu: (usedMs * 1_000) / (producers * events),
       },
       shape: await shapeOf(database, `${name}-%`),
     };
@@ -136,7 +145,7 @@ async function bare(nodes: number, namespaces: number, shape: Shape): Promise<Fi
     const commits = Math.ceil((producers * eventsPerProducer) / perCommit / lanes);
     const commitMs: number[] = [];
     for (const client of clients) for (let i = 0; i < 5; i++) await client.commit();
-    const written = await timed(() =>
+    const [written, usedMs] = await timedWithCpu(ownCpuMs, () =>
       Promise.all(
         clients.map(async (client) => {
           for (let i = 0; i < commits; i++) commitMs.push(await timed(() => client.commit()));
@@ -156,6 +165,7 @@ async function bare(nodes: number, namespaces: number, shape: Shape): Promise<Fi
       replay: (events / read) * 1_000,
       p50: quantile(commitMs, 0.5),
       p99: quantile(commitMs, 0.99),
+      cpu: (usedMs * 1_000) / (commits * lanes * perCommit),
     };
   } finally {
     for (const client of clients) await client.close();
@@ -166,6 +176,22 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
   const start = performance.now();
   await work();
   return performance.now() - start;
+}
+
+/** Milliseconds that it took, and that the database and whoever writes to it were busy meanwhile. */
+async function timedWithCpu(
+  writersCpuMs: () => Promise<number> | number,
+  work: () => Promise<unknown>,
+): Promise<[tookMs: number, usedMs: number]> {
+  const used = async () => (await treeCpuMs(postgres.pid!)) + (await writersCpuMs());
+  const before = await used();
+  const tookMs = await timed(work);
+  return [tookMs, (await used()) - before];
+}
+
+function ownCpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1_000;
 }
 
 function median(all: readonly Figures[], key: keyof Figures): number {
@@ -185,7 +211,7 @@ try {
     `${producers} producers, ${perFrame} events of ${payloadBytes} bytes to an Append, median of ${rounds}`,
   );
   console.log(
-    "nodes | namespaces | pipelined: ingest, events/s (of bare) | commit | replay, events/s (of bare) | one Append at a time: events/s (of bare) | ack p50, p99 ms (bare commit) | commit",
+    "nodes | namespaces | pipelined: ingest, events/s (of bare) | CPU, µs/event (bare, its share) | commit | replay, events/s (of bare) | one Append at a time: events/s (of bare) | CPU | ack p50, p99 ms (bare commit) | commit",
   );
   for (const namespaces of [1, 4]) {
     for (const nodes of [1, 2, 3]) {
@@ -204,13 +230,17 @@ try {
         const [mine, bareOnes] = [median(ours[way], key), median(theirs[way], key)];
         return `${whole(mine)} (${Math.round((mine / bareOnes) * 100)} %)`;
       };
+      const cpu = (way: 0 | 1) => {
+        const [mine, bareOnes] = [median(ours[way], "cpu"), median(theirs[way], "cpu")];
+        return `${mine.toFixed(1)} (${bareOnes.toFixed(1)}, ${Math.round((bareOnes / mine) * 100)} %)`;
+      };
       const ms = (all: readonly Figures[]) =>
         `${median(all, "p50").toFixed(1)}, ${median(all, "p99").toFixed(1)}`;
       const commit = (way: 0 | 1) => `${shapes[way]?.records} × ${shapes[way]?.eventsPerRecord}`;
       console.log(
         [
-          ...[nodes, namespaces, share(0, "ingest"), commit(0), share(0, "replay")],
-          ...[share(1, "ingest"), `${ms(ours[1])} (${ms(theirs[1])})`, commit(1)],
+          ...[nodes, namespaces, share(0, "ingest"), cpu(0), commit(0), share(0, "replay")],
+          ...[share(1, "ingest"), cpu(1), `${ms(ours[1])} (${ms(theirs[1])})`, commit(1)],
         ].join(" | "),
       );
     }

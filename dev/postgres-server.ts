@@ -81,6 +81,11 @@ export class PostgresServer {
     this.#settings = { ...options.settings, ssl: options.tls === undefined ? "off" : "on" };
   }
 
+  /** The process that the others are children of; undefined while none runs. */
+  get pid(): number | undefined {
+    return this.#process?.pid;
+  }
+
   /** Makes a cluster and starts it. */
   static async start(options: PostgresServerOptions = {}): Promise<PostgresServer> {
     const server = await PostgresServer.#inNewDirectory(options);
