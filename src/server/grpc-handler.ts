@@ -106,6 +106,8 @@ function respond(stream: ServerHttp2Stream, { "content-type": type }: IncomingHt
 
 /** Writes pieces in one go; whether more can be written now. */
 function writeAll(stream: ServerHttp2Stream, pieces: readonly Uint8Array[]): boolean {
+  const [only] = pieces;
+  if (only !== undefined && pieces.length === 1) return stream.write(only);
   stream.cork();
   let takesMore = true;
   for (const piece of pieces) takesMore = stream.write(piece);
