@@ -7,29 +7,27 @@
 import pRetry from "p-retry";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
-import type { HolderCounts } from "../journal/namespaces.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import type { Db } from "../journal/schema.ts";
 import type { WakeUps } from "../journal/wake-ups.ts";
 import type { Limits } from "../limits.ts";
 import { nextTurn } from "../turn.ts";
+import { applyOutcome, type OutcomeListeners } from "./apply-outcome.ts";
 import type { Committed, Sent } from "./commit.ts";
 import { GroupWriter } from "./group-writer.ts";
 import { Holders } from "./holders.ts";
-import type { Leases, UnheldRun } from "./leases.ts";
+import type { UnheldRun } from "./leases.ts";
 import type { Operation, Outcome, Producer } from "./operation.ts";
 
 /** What the committer works with. */
-export interface CommitterOptions {
+export interface CommitterOptions extends Omit<OutcomeListeners, "holders"> {
   readonly journal: Journal;
   readonly limits: Pick<
     Limits,
     "maxCommitBytes" | "maxCommitOps" | "defaultLeaseMs" | "databaseWaitMs"
   >;
   readonly node: NodeIdentity;
-  /** Told of runs that nobody holds. */
-  readonly leases: Leases;
   /** Milliseconds since 1970. */
   readonly now: () => number;
   /**
@@ -45,8 +43,6 @@ export interface CommitterOptions {
   ) => void;
   /** Told after a commit that failed: whether it is durable is unknown. */
   readonly onUncertain: (namespace: string) => void;
-  /** Told once a producer holds a run of a namespace, with the counts of the commit that said so. */
-  readonly onOpened?: ((namespace: string, counts: HolderCounts) => void) | undefined;
   /** Where other nodes have to be told something. */
   readonly wakeUps?: Pick<WakeUps, "tell"> | undefined;
 }
@@ -320,8 +316,9 @@ export class Committer {
   }
 
   #settle(namespace: string, group: readonly Waiting[], committed: Committed): void {
-    const { onCommitted, wakeUps } = this.#options;
+    const { onCommitted, onOpened, wakeUps, leases } = this.#options;
     const { outcomes, left } = committed;
+    const listeners = { holders: this.#holders, leases, onOpened };
     if (left !== undefined) {
       const { records, hasTaken } = left;
       if (records.length > 0) onCommitted(namespace, records, left.namespace.deletion_count);
@@ -330,49 +327,8 @@ export class Committer {
     for (let index = 0; index < group.length; index++) {
       const { operation, asker } = group[index]!;
       const outcome = outcomes[index]!;
-      this.#apply(operation, outcome, left?.namespace);
+      applyOutcome(operation, outcome, left?.namespace, listeners);
       asker.onOutcome(outcome);
-    }
-  }
-
-  #apply(operation: Operation, outcome: Outcome, counts: HolderCounts | undefined): void {
-    const { namespace, runId } = operation;
-    switch (operation.kind) {
-      case "create":
-        if (outcome.t !== "created" || outcome.leaseMs === undefined) return;
-        if (this.#options.leases.has(namespace, runId)) return;
-        this.#options.leases.start({ namespace, runId, epoch: 0, leaseMs: outcome.leaseMs });
-        return;
-      case "lose":
-        return;
-      default:
-        this.#applyTo(operation.producer, operation, outcome, counts);
-    }
-  }
-
-  #applyTo(
-    producer: Producer,
-    { namespace, kind }: Operation,
-    outcome: Outcome,
-    counts: HolderCounts | undefined,
-  ): void {
-    switch (outcome.t) {
-      case "opened":
-        producer.epoch = outcome.epoch;
-        producer.leaseMs = outcome.leaseMs;
-        if (kind === "open") this.#holders.take(namespace, producer, outcome.epoch);
-        else this.#holders.keep(namespace, producer);
-        if (counts !== undefined) this.#options.onOpened?.(namespace, counts);
-        return;
-      case "ended":
-        // Still held: an equal FinishRun is answered again.
-        producer.leaseMs = undefined;
-        return;
-      case "refused":
-        producer.reject(outcome.refusal);
-        this.#holders.release(namespace, producer);
-        return;
-      default:
     }
   }
 }
@@ -385,14 +341,7 @@ function operationsOf(group: readonly Waiting[]): Operation[] {
 function arrivalOr(answer: Promise<unknown>, lane: Lane): Promise<void> {
   return new Promise((resolve) => {
     lane.onArrival = resolve;
-    answer.then(
-      () => {
-        resolve();
-      },
-      () => {
-        resolve();
-      },
-    );
+    void answer.catch(() => undefined).finally(resolve);
   });
 }
 

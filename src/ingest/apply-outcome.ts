@@ -1,0 +1,63 @@
+/** What an outcome changes for producers and for runs that nobody holds, once it is durable. */
+import type { HolderCounts } from "../journal/namespaces.ts";
+import type { Holders } from "./holders.ts";
+import type { Leases } from "./leases.ts";
+import type { Operation, Outcome, Producer } from "./operation.ts";
+
+/** Who is told of outcomes. */
+export interface OutcomeListeners {
+  readonly holders: Holders;
+  /** Of runs that nobody holds. */
+  readonly leases: Leases;
+  /** Told once a producer holds a run of a namespace, with the counts of the commit that said so. */
+  readonly onOpened?: ((namespace: string, counts: HolderCounts) => void) | undefined;
+}
+
+/** @param counts the namespace's, as the commit left them; undefined where there is none */
+export function applyOutcome(
+  operation: Operation,
+  outcome: Outcome,
+  counts: HolderCounts | undefined,
+  listeners: OutcomeListeners,
+): void {
+  const { namespace, runId } = operation;
+  const { leases } = listeners;
+  switch (operation.kind) {
+    case "create":
+      if (outcome.t !== "created" || outcome.leaseMs === undefined) return;
+      if (leases.has(namespace, runId)) return;
+      leases.start({ namespace, runId, epoch: 0, leaseMs: outcome.leaseMs });
+      return;
+    case "lose":
+      return;
+    default:
+      applyTo(operation.producer, operation, outcome, counts, listeners);
+  }
+}
+
+function applyTo(
+  producer: Producer,
+  { namespace, kind }: Operation,
+  outcome: Outcome,
+  counts: HolderCounts | undefined,
+  { holders, onOpened }: OutcomeListeners,
+): void {
+  switch (outcome.t) {
+    case "opened":
+      producer.epoch = outcome.epoch;
+      producer.leaseMs = outcome.leaseMs;
+      if (kind === "open") holders.take(namespace, producer, outcome.epoch);
+      else holders.keep(namespace, producer);
+      if (counts !== undefined) onOpened?.(namespace, counts);
+      return;
+    case "ended":
+      // Still held: an equal FinishRun is answered again.
+      producer.leaseMs = undefined;
+      return;
+    case "refused":
+      producer.reject(outcome.refusal);
+      holders.release(namespace, producer);
+      return;
+    default:
+  }
+}
