@@ -9,7 +9,7 @@
  */
 import { randomInt } from "node:crypto";
 import type { CommittedRecord } from "../journal/committed-record.ts";
-import type { Journal } from "../journal/journal.ts";
+import { type Journal, maxAppendRows } from "../journal/journal.ts";
 import {
   insertNamespace,
   lockKnownNamespace,
@@ -34,7 +34,7 @@ import { type Operation, type Outcome, specOf } from "./operation.ts";
 import { type KnownBefore, knownDrafts, readDrafts } from "./read-drafts.ts";
 import type { KnownRun } from "./run-cache.ts";
 
-/** What `randomInt` takes at most; two in 2^47 are the same. */
+/** The most that `randomInt` takes: that two are the same is as good as impossible. */
 const maxAppendId = 2 ** 48 - 1;
 
 /** What a commit left behind, for those who act on it once it is durable. */
@@ -104,7 +104,8 @@ export async function sendKnown(
   if (append === undefined || known === undefined) return undefined;
   const locked = { ...known, version: known.version + 1, append_id: randomInt(maxAppendId) };
   const drafts = knownDrafts(locked, operations, settings.cache);
-  if (drafts === undefined) return undefined;
+  // What does not fit into one statement need not be decided twice.
+  if (drafts === undefined || drafts.runs.size > maxAppendRows) return undefined;
   const group = new Group(db, locked, drafts, settings);
   const outcomes = await group.decide(operations);
   const { changed: runs, records, change, left } = changesOf(locked, group);

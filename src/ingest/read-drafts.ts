@@ -34,12 +34,8 @@ export function knownDrafts(
   operations: readonly Operation[],
   cache: KnownBefore["cache"],
 ): Drafts | undefined {
-  const runs = new Map<string, Draft>();
-  for (const runId of concernedBy(operations)) {
-    const known = cache.run(namespace, runId);
-    if (known === undefined) return undefined;
-    runs.set(runId, draftOf(known.row, known.lineage, known.forkRunId));
-  }
+  const { runs, unknown } = concernedBy(namespace, operations, cache);
+  if (unknown.length > 0) return undefined;
   for (const operation of operations) {
     if (operation.kind !== "append") continue;
     const { durableRunSeq = 0 } = runs.get(operation.runId) ?? {};
@@ -55,13 +51,7 @@ export async function readDrafts(
   operations: readonly Operation[],
   { lineages, cache }: KnownBefore,
 ): Promise<Drafts> {
-  const runs = new Map<string, Draft>();
-  const unknown: string[] = [];
-  for (const runId of concernedBy(operations)) {
-    const known = cache.run(namespace, runId);
-    if (known === undefined) unknown.push(runId);
-    else runs.set(runId, draftOf(known.row, known.lineage, known.forkRunId));
-  }
+  const { runs, unknown } = concernedBy(namespace, operations, cache);
   if (unknown.length > 0) {
     for (const draft of await read(tx, namespace.namespace_id, unknown, lineages)) {
       runs.set(draft.row.run_id, draft);
@@ -75,7 +65,23 @@ export async function readDrafts(
   return { runs, idsInDeletion };
 }
 
-function concernedBy(operations: readonly Operation[]): Set<string> {
+/** The runs that operations concern: those that are known, and the ids of the others. */
+function concernedBy(
+  namespace: NamespaceRow,
+  operations: readonly Operation[],
+  cache: KnownBefore["cache"],
+): { readonly runs: Map<string, Draft>; readonly unknown: readonly string[] } {
+  const runs = new Map<string, Draft>();
+  const unknown: string[] = [];
+  for (const runId of runIdsOf(operations)) {
+    const known = cache.run(namespace, runId);
+    if (known === undefined) unknown.push(runId);
+    else runs.set(runId, draftOf(known.row, known.lineage, known.forkRunId));
+  }
+  return { runs, unknown };
+}
+
+function runIdsOf(operations: readonly Operation[]): Set<string> {
   const wanted = new Set<string>();
   for (const operation of operations) {
     wanted.add(operation.runId);

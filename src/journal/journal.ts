@@ -9,6 +9,9 @@ import type { RunRow } from "./runs.ts";
 import type { Db } from "./schema.ts";
 import type { WakeUps } from "./wake-ups.ts";
 
+/** Runs, and records, that are written in one go at most: more take their time anyway. */
+export const maxAppendRows = 64;
+
 /** What a commit writes that has read nothing. */
 export interface Append {
   /** As the commit before has left it, or will have. */

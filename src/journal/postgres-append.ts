@@ -12,13 +12,10 @@
  * the append_id still tells that it is not the one.
  */
 import { CompiledQuery } from "kysely";
-import type { Append } from "./journal.ts";
+import { type Append, maxAppendRows } from "./journal.ts";
 import { recordColumns } from "./records.ts";
 import { changingRunColumns, runColumns } from "./runs.ts";
 import type { NamespacesTable, RecordsTable, RunsTable } from "./schema.ts";
-
-/** Rows of one table at most: more take their time anyway, and the statement is prepared for all of them. */
-const maxRows = 64;
 
 const totals = [
   "last_seq",
@@ -54,7 +51,7 @@ const statements = new Map<string, string>();
 /** The statement; it answers one row where it has written. Undefined where there are too many rows. */
 export function appendStatement(append: Append): CompiledQuery | undefined {
   const { namespace, change, runs, records } = append;
-  if (runs.length > maxRows || records.length > maxRows) return undefined;
+  if (runs.length > maxAppendRows || records.length > maxAppendRows) return undefined;
   const [runRows, recordRows] = [rowsFor(runs.length), rowsFor(records.length)];
   const key = `${runRows} ${recordRows}`;
   let text = statements.get(key);

@@ -8,7 +8,7 @@ import type { PostgresHosts } from "./postgres-hosts.ts";
 const connectTimeoutMs = 5_000;
 /** Milliseconds before a silent connection is asked whether it is still there. */
 const keepAliveDelayMs = 10_000;
-/** Texts of statements that are prepared; the hot paths use about sixty. */
+/** Texts of statements that are prepared; the hot paths use about a hundred and twenty. */
 const maxPreparedStatements = 256;
 
 /** Seqs, counts and sums stay below 2^53, so they are numbers and not text. */
