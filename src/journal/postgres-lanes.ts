@@ -1,6 +1,7 @@
 /**
  * Statements of one lane go over one connection as long as there are any, so that
- * they reach the server in the order in which they were asked for.
+ * they reach the server in the order in which they were asked for. Where somebody
+ * else waits for a connection, a lane gives its own back before it goes on.
  */
 import type { CompiledQuery, QueryResult } from "kysely";
 import type pg from "pg";
@@ -10,6 +11,8 @@ interface Lane {
   readonly client: Promise<pg.PoolClient>;
   underWay: number;
   isBroken: boolean;
+  /** Resolves once nothing is under way. */
+  readonly ended: PromiseWithResolvers<void>;
 }
 
 /** See the head of this file. */
@@ -24,8 +27,13 @@ export class PostgresLanes {
   /** Runs a statement; the one before it in the lane may not have been answered yet. */
   async run<R>(key: number, query: CompiledQuery): Promise<QueryResult<R>> {
     let lane = this.#lanes.get(key);
+    while (lane !== undefined && this.#pool.isAwaited) {
+      await lane.ended.promise;
+      lane = this.#lanes.get(key);
+    }
     if (lane === undefined || lane.isBroken) {
-      lane = { client: this.#pool.connect(), underWay: 0, isBroken: false };
+      const ended = Promise.withResolvers<void>();
+      lane = { client: this.#pool.connect(), underWay: 0, isBroken: false, ended };
       this.#lanes.set(key, lane);
     }
     lane.underWay++;
@@ -42,13 +50,16 @@ export class PostgresLanes {
 
   #end(key: number, lane: Lane): void {
     if (this.#lanes.get(key) === lane) this.#lanes.delete(key);
-    const { client, isBroken } = lane;
+    const { client, isBroken, ended } = lane;
     client.then(
       (open) => {
         open.release(isBroken);
+        ended.resolve();
       },
       // Whoever asked has been told.
-      () => undefined,
+      () => {
+        ended.resolve();
+      },
     );
   }
 }

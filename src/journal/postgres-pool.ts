@@ -52,6 +52,11 @@ export class PostgresPool {
     this.#pool.on("error", () => undefined);
   }
 
+  /** Whether somebody waits for a connection. */
+  get isAwaited(): boolean {
+    return this.#pool.waitingCount > 0;
+  }
+
   /** Takes a connection out of the pool; it goes back with `release`. */
   connect(): Promise<pg.PoolClient> {
     return this.#pool.connect();

@@ -222,6 +222,36 @@ describe("commits to PostgreSQL", () => {
     assert.equal((await findNamespace(journal.db, "ns"))?.version, namespace.version + 50);
   });
 
+  it("let others have a connection, however much there is to append to one namespace", async () => {
+    const other = await newNamespace("other");
+    const narrow = await openJournal(url, { ...settings, databaseConnections: 1 });
+    try {
+      let last = someAppend();
+      const underWay = [narrow.append!(last)];
+      const appendNext = () => {
+        last = appendAfter(last);
+        underWay.push(narrow.append!(last));
+      };
+      // So many that there is always one under way.
+      while (underWay.length < 50) appendNext();
+      let isDone = false;
+      const others = narrow
+        .write((tx) => lockNamespace(tx, other.name))
+        .finally(() => {
+          isDone = true;
+        });
+      for (let count = 0; !isDone; count++) {
+        assert.ok(count < 2_000, "nobody else had a turn");
+        appendNext();
+        assert.equal(await underWay.shift(), true);
+      }
+      await others;
+      assert.deepEqual(new Set(await Promise.all(underWay)), new Set([true]));
+    } finally {
+      await narrow.close();
+    }
+  });
+
   it("write nothing behind an append that was not written, though its version is there", async () => {
     const first = someAppend();
     // Somebody else's commit, of as many events.
