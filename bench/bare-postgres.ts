@@ -94,7 +94,7 @@ export class BareClient {
       values: [namespace.namespace_id, this.#commit.runId],
     });
     const { runs, records, change } = this.#changesOf(namespace, found.rows[0]?.run_key);
-    const values = [change.last_seq, change.last_time_ms, 1, 1, 0, namespace.namespace_id];
+    const values = [change.last_seq, change.last_time_ms, 1, 1, 0, 0, 0, namespace.namespace_id];
     await Promise.all([
       client.query({ name: "run", text: upsertRun, values: valuesOf(runs, runColumns) }),
       client.query({
@@ -104,7 +104,7 @@ export class BareClient {
       }),
       client.query({
         name: "update",
-        text: "update namespaces set last_seq = $1, last_time_ms = $2, run_count = $3, running_count = $4, event_bytes = $5 where namespace_id = $6",
+        text: "update namespaces set last_seq = $1, last_time_ms = $2, run_count = $3, running_count = $4, event_bytes = $5, taken_count = $6, append_id = $7 where namespace_id = $8",
         values,
       }),
       client.query("commit"),

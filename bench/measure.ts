@@ -31,16 +31,41 @@ export async function fsyncMs(directory: string): Promise<number[]> {
 
 /** Linux counts a process's time in hundredths of a second. */
 const ticksPerSecond = 100;
-/** Places of utime and stime in /proc/PID/stat behind the program's name. */
-const userTime = 11;
-const systemTime = 12;
+/** Places in /proc/PID/stat behind the program's name. */
+const parentPid = 1;
+const times = { own: [11, 12], ofEndedChildren: [13, 14] } as const;
 
-/** Milliseconds of CPU that a process has used; needs Linux. */
-export async function cpuMs(pid: number): Promise<number> {
-  const text = await readFile(`/proc/${pid}/stat`, "utf8");
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  const ticks = Number(fields[userTime]) + Number(fields[systemTime]);
+/** What the kernel tells of a process; undefined where it has ended. */
+async function statOf(pid: number): Promise<readonly number[] | undefined> {
+  try {
+    const text = await readFile(`/proc/${pid}/stat`, "utf8");
+    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+    return fields.map(Number);
+  } catch {
+    return undefined;
+  }
+}
+
+function msIn(stat: readonly number[] | undefined, places: readonly number[]): number {
+  const ticks = places.reduce((sum, place) => sum + (stat?.[place] ?? 0), 0);
   return (ticks / ticksPerSecond) * 1_000;
+}
+
+/** Milliseconds of CPU that a process has used; needs Linux, and the process to be there. */
+export async function cpuMs(pid: number): Promise<number> {
+  const stat = await statOf(pid);
+  if (stat === undefined) throw new Error(`there is no process ${pid}`);
+  return msIn(stat, times.own);
+}
+
+/** The same for a process and its children, those that have ended included. */
+export async function treeCpuMs(pid: number): Promise<number> {
+  const pids = (await readdir("/proc")).map(Number).filter((one) => one > 0 && one !== pid);
+  const children = (await Promise.all(pids.map(statOf))).filter(
+    (stat) => stat?.[parentPid] === pid,
+  );
+  const own = msIn(await statOf(pid), [...times.own, ...times.ofEndedChildren]);
+  return children.reduce((sum, stat) => sum + msIn(stat, times.own), own);
 }
 
 /** KiB of memory that a process has resident; needs Linux. */

@@ -10,8 +10,7 @@ import { cpus, totalmem } from "node:os";
 import { PostgresServer } from "../dev/postgres-server.ts";
 import { BareClient, type BareCommit } from "./bare-postgres.ts";
 import { type BenchRun, clientOf, ingest, payloadBytes, replay } from "./load.ts";
-import { cpuMs } from "./measure.ts";
-import { treeCpuMs } from "./process-trees.ts";
+import { cpuMs, treeCpuMs } from "./measure.ts";
 import { quantile } from "./stats.ts";
 import { startRunlog } from "./systems/runlog.ts";
 
