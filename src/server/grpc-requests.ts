@@ -2,7 +2,7 @@
 import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { nextTurn } from "../turn.ts";
-import { EnvelopeReader } from "./envelopes.ts";
+import { EnvelopeReader } from "../envelopes.ts";
 
 /** Bytes that wait to be taken before the client is made to wait. */
 const maxWaitingBytes = 1024 * 1024;

@@ -14,7 +14,7 @@ import {
   IngestStream,
 } from "../ingest/ingest-stream.ts";
 import { RefusedError } from "../journal/refusal.ts";
-import { envelop } from "./envelopes.ts";
+import { envelop } from "../envelopes.ts";
 import { toConnectError } from "./errors.ts";
 import type { GrpcStream, StreamCall } from "./grpc-handler.ts";
 import {

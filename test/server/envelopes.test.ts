@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Code, ConnectError } from "@connectrpc/connect";
 import fc from "fast-check";
-import { EnvelopeReader, envelop, type MessageParts } from "../../src/server/envelopes.ts";
+import { EnvelopeReader, envelop, type MessageParts } from "../../src/envelopes.ts";
 
 const maxBytes = 1_000;
 
