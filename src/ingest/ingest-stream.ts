@@ -10,7 +10,7 @@
  * over their bounds, so that a slow database or a producer that does not read
  * its acknowledgements costs bounded memory.
  */
-import type { Append, FinishRun, OpenRun } from "../../gen/runlog/v1/ingest_pb.js";
+import type { Append, FinishRun, OpenRun, ReleaseRun } from "../../gen/runlog/v1/ingest_pb.js";
 import { type Refusal, RefusedError } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
 import { type Limits, maxRunIdBytes } from "../limits.ts";
@@ -31,6 +31,7 @@ export interface IngestRequestBytes {
     | { readonly case: "open"; readonly value: OpenRun }
     | { readonly case: "append"; readonly value: AppendBytes }
     | { readonly case: "finish"; readonly value: FinishRun }
+    | { readonly case: "release"; readonly value: ReleaseRun }
     | { readonly case: undefined };
 }
 
@@ -44,6 +45,7 @@ export type IngestFrame =
     }
   | { readonly t: "ack"; readonly runId: string; readonly runSeq: number; readonly seq: number }
   | { readonly t: "ended"; readonly namespace: string; readonly run: RunView }
+  | { readonly t: "released"; readonly runId: string }
   | { readonly t: "rejected"; readonly runId: string; readonly refusal: Refusal }
   | { readonly t: "cancel_requested"; readonly runId: string; readonly reason: string }
   | { readonly t: "go_away"; readonly reason: string };
@@ -131,6 +133,7 @@ export class IngestStream {
     if (frame.case === "open") this.#open(frame.value);
     else if (frame.case === "append") this.#append(frame.value);
     else if (frame.case === "finish") this.#finish(frame.value);
+    else if (frame.case === "release") this.#release(frame.value);
     else throw new RefusedError({ reason: "invalid_field", field: "frame", problem: "is missing" });
   }
 
@@ -207,6 +210,21 @@ export class IngestStream {
       const namespace = this.#namespace ?? "default";
       this.#submit({ kind: "finish", namespace, runId, producer, lastRunSeq, result }, 0, 0);
     });
+  }
+
+  #release({ runId }: ReleaseRun): void {
+    const producer = this.#runs.get(runId);
+    const namespace = this.#namespace ?? "default";
+    // In its turn: behind what was sent before.
+    if (producer !== undefined) this.#submit({ kind: "check", namespace, runId, producer }, 0, 0);
+    else this.#outbox.push({ t: "released", runId });
+  }
+
+  #released({ namespace, runId, producer }: ProducerOperation): void {
+    // The stream may have opened it again.
+    if (this.#runs.get(runId) === producer) this.#runs.delete(runId);
+    this.#committer.release(namespace, producer);
+    this.#outbox.push({ t: "released", runId });
   }
 
   /** The producer whose frames are to be decided, or undefined where they are refused or discarded. */
@@ -305,6 +323,11 @@ export class IngestStream {
 
   #answer(operation: ProducerOperation, outcome: Outcome): void {
     const { runId, namespace } = operation;
+    // Whatever came of it: it is the stream's way to have a release in its turn.
+    if (operation.kind === "check") {
+      this.#released(operation);
+      return;
+    }
     switch (outcome.t) {
       case "opened":
         // The stream may have ended while the open was under way.

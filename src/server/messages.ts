@@ -89,6 +89,10 @@ export function toIngestResponse(frame: IngestFrame, limits: Limits): IngestResp
       return create(IngestResponseSchema, {
         frame: { case: "ended", value: { run: toRun(frame.namespace, frame.run) } },
       });
+    case "released":
+      return create(IngestResponseSchema, {
+        frame: { case: "released", value: { runId: frame.runId } },
+      });
     case "rejected":
       return create(IngestResponseSchema, {
         frame: {

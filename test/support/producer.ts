@@ -36,6 +36,11 @@ export const finish = (
   frame: { case: "finish", value: { runId, lastRunSeq: BigInt(last), result } },
 });
 
+/** Leaves a run. */
+export const release = (runId: string): Request => ({
+  frame: { case: "release", value: { runId } },
+});
+
 type ValueOf<C> = Exclude<Extract<Answer, { value: object }> & { case: C }, never>["value"];
 
 function toText(_key: string, value: unknown): unknown {

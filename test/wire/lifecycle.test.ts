@@ -6,7 +6,7 @@ import { type ErrorDetail, Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy } from "../../gen/runlog/v1/subscribe_pb.js";
-import { append, eventsOf, finish, open, Stream, spec } from "../support/producer.ts";
+import { append, eventsOf, finish, open, release, Stream, spec } from "../support/producer.ts";
 import type { TestServer } from "../support/server.ts";
 import { collect, describeService, refusalOf, type WireClient } from "../support/wire.ts";
 
@@ -100,6 +100,48 @@ describeService("the life of a run", (wire, startServer) => {
       ["source", 1n],
     );
     assert.equal((await client.runs.getRun({ runId: "fork" })).run?.fork?.runSeq, 1n);
+  });
+
+  it("goes on without a producer that leaves it, whose stream goes on too", async () => {
+    if (!wire.isBidirectional) return;
+    const stream = new Stream(client);
+    stream.send(open("left", { ...spec, lease: shortLease }), open("kept"));
+    await stream.expect("opened");
+    await stream.expect("opened");
+    // What was sent before is decided first, and what comes after is nobody's.
+    stream.send(append("left", 1, "a"), release("left"));
+    assert.equal((await stream.expect("ack")).runSeq, 1n);
+    assert.equal((await stream.expect("released")).runId, "left");
+    stream.send(append("left", 2, "b"));
+    await stream.expectRejected(Reason.RUN_NOT_OPEN);
+    assert.deepEqual(await factsOf("left"), ["runStarted", "event", "runFinished"]);
+    const { run } = await client.runs.getRun({ runId: "left" });
+    assert.equal(RunState[run?.state ?? 0], "LOST");
+    // It can be taken again, and a run that is not the stream's is left already.
+    stream.send(open("left", null), append("left", 2, "b"), release("left"), release("left"));
+    assert.equal((await stream.expect("opened")).lastRunSeq, 1n);
+    assert.equal((await stream.expect("ack")).runSeq, 2n);
+    for (let i = 0; i < 2; i++) assert.equal((await stream.expect("released")).runId, "left");
+    stream.send(release("never"), append("kept", 1, "x"), finish("kept", 1), release("kept"));
+    assert.equal((await stream.expect("released")).runId, "never");
+    await stream.expect("ack");
+    await stream.expect("ended");
+    assert.equal((await stream.expect("released")).runId, "kept");
+    // Whoever has taken it meanwhile keeps it.
+    stream.send(open("r"));
+    await stream.expect("opened");
+    const second = new Stream(client);
+    second.send(open("r"));
+    await second.expect("opened");
+    await stream.expectRejected(Reason.FENCED);
+    stream.send(release("r"));
+    await stream.expect("released");
+    second.send(append("r", 1, "mine"));
+    await second.expect("ack");
+    for (const one of [stream, second]) {
+      one.halfClose();
+      assert.equal(await one.next(), undefined);
+    }
   });
 
   it("is asked to stop, and every window is told, those that begin later too", async () => {

@@ -48,6 +48,14 @@ export declare type IngestRequest = Message<"runlog.v1.IngestRequest"> & {
      */
     value: FinishRun;
     case: "finish";
+  } | {
+    /**
+     * Leaves a run that this stream has opened.
+     *
+     * @generated from field: runlog.v1.ReleaseRun release = 4;
+     */
+    value: ReleaseRun;
+    case: "release";
   } | { case: undefined; value?: undefined };
 };
 
@@ -166,6 +174,28 @@ export declare type FinishRun = Message<"runlog.v1.FinishRun"> & {
 export declare const FinishRunSchema: GenMessage<FinishRun>;
 
 /**
+ * Leaves a run as it is, as the end of the stream would: its lease begins, and
+ * the stream goes on with its other runs. What was sent for the run before is
+ * decided and answered first.
+ *
+ * @generated from message runlog.v1.ReleaseRun
+ */
+export declare type ReleaseRun = Message<"runlog.v1.ReleaseRun"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+};
+
+/**
+ * Describes the message runlog.v1.ReleaseRun.
+ * Use `create(ReleaseRunSchema)` to create a new message.
+ */
+export declare const ReleaseRunSchema: GenMessage<ReleaseRun>;
+
+/**
  * A frame from the server.
  *
  * @generated from message runlog.v1.IngestResponse
@@ -224,6 +254,14 @@ export declare type IngestResponse = Message<"runlog.v1.IngestResponse"> & {
      */
     value: GoAway;
     case: "goAway";
+  } | {
+    /**
+     * The run is not this stream's any more.
+     *
+     * @generated from field: runlog.v1.RunReleased released = 7;
+     */
+    value: RunReleased;
+    case: "released";
   } | { case: undefined; value?: undefined };
 };
 
@@ -443,6 +481,27 @@ export declare type GoAway = Message<"runlog.v1.GoAway"> & {
  * Use `create(GoAwaySchema)` to create a new message.
  */
 export declare const GoAwaySchema: GenMessage<GoAway>;
+
+/**
+ * The run is not this stream's any more: the last frame about it, unless the
+ * stream opens it again. Also the answer where the run was not this stream's.
+ *
+ * @generated from message runlog.v1.RunReleased
+ */
+export declare type RunReleased = Message<"runlog.v1.RunReleased"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+};
+
+/**
+ * Describes the message runlog.v1.RunReleased.
+ * Use `create(RunReleasedSchema)` to create a new message.
+ */
+export declare const RunReleasedSchema: GenMessage<RunReleased>;
 
 /**
  * One window of events for one run.

@@ -11,7 +11,7 @@ import { file_runlog_v1_run } from "./run_pb.js";
  * Describes the file runlog/v1/ingest.proto.
  */
 export const file_runlog_v1_ingest = /*@__PURE__*/
-  fileDesc("ChZydW5sb2cvdjEvaW5nZXN0LnByb3RvEglydW5sb2cudjEiiQEKDUluZ2VzdFJlcXVlc3QSIgoEb3BlbhgBIAEoCzISLnJ1bmxvZy52MS5PcGVuUnVuSAASIwoGYXBwZW5kGAIgASgLMhEucnVubG9nLnYxLkFwcGVuZEgAEiYKBmZpbmlzaBgDIAEoCzIULnJ1bmxvZy52MS5GaW5pc2hSdW5IAEIHCgVmcmFtZSJQCgdPcGVuUnVuEhEKCW5hbWVzcGFjZRgBIAEoCRIOCgZydW5faWQYAiABKAkSIgoGY3JlYXRlGAMgASgLMhIucnVubG9nLnYxLlJ1blNwZWMiUQoGQXBwZW5kEg4KBnJ1bl9pZBgBIAEoCRIVCg1maXJzdF9ydW5fc2VxGAIgASgEEiAKBmV2ZW50cxgDIAMoCzIQLnJ1bmxvZy52MS5FdmVudCJXCglGaW5pc2hSdW4SDgoGcnVuX2lkGAEgASgJEhQKDGxhc3RfcnVuX3NlcRgCIAEoBBIkCgZyZXN1bHQYAyABKAsyFC5ydW5sb2cudjEuUnVuUmVzdWx0IpYCCg5Jbmdlc3RSZXNwb25zZRImCgZvcGVuZWQYASABKAsyFC5ydW5sb2cudjEuUnVuT3BlbmVkSAASIwoDYWNrGAIgASgLMhQucnVubG9nLnYxLkFwcGVuZEFja0gAEiQKBWVuZGVkGAMgASgLMhMucnVubG9nLnYxLlJ1bkVuZGVkSAASKgoIcmVqZWN0ZWQYBCABKAsyFi5ydW5sb2cudjEuUnVuUmVqZWN0ZWRIABI2ChBjYW5jZWxfcmVxdWVzdGVkGAUgASgLMhoucnVubG9nLnYxLkNhbmNlbFJlcXVlc3RlZEgAEiQKB2dvX2F3YXkYBiABKAsyES5ydW5sb2cudjEuR29Bd2F5SABCBwoFZnJhbWUiaQoJUnVuT3BlbmVkEg4KBnJ1bl9pZBgBIAEoCRINCgVlcG9jaBgCIAEoBBIUCgxsYXN0X3J1bl9zZXEYAyABKAQSJwoGbGltaXRzGAQgASgLMhcucnVubG9nLnYxLkluZ2VzdExpbWl0cyJdCgxJbmdlc3RMaW1pdHMSFwoPbWF4X2V2ZW50X2J5dGVzGAEgASgEEhgKEG1heF9hcHBlbmRfYnl0ZXMYAiABKAQSGgoSbWF4X3VuYWNrZWRfZXZlbnRzGAMgASgEIjkKCUFwcGVuZEFjaxIOCgZydW5faWQYASABKAkSDwoHcnVuX3NlcRgCIAEoBBILCgNzZXEYAyABKAQiJwoIUnVuRW5kZWQSGwoDcnVuGAEgASgLMg4ucnVubG9nLnYxLlJ1biJWCgtSdW5SZWplY3RlZBIOCgZydW5faWQYASABKAkSJgoGZGV0YWlsGAIgASgLMhYucnVubG9nLnYxLkVycm9yRGV0YWlsEg8KB21lc3NhZ2UYAyABKAkiMQoPQ2FuY2VsUmVxdWVzdGVkEg4KBnJ1bl9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkiGAoGR29Bd2F5Eg4KBnJlYXNvbhgBIAEoCSLKAQoTQXBwZW5kRXZlbnRzUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSDgoGcnVuX2lkGAIgASgJEg0KBWVwb2NoGAMgASgEEiIKBmNyZWF0ZRgEIAEoCzISLnJ1bmxvZy52MS5SdW5TcGVjEhUKDWZpcnN0X3J1bl9zZXEYBSABKAQSIAoGZXZlbnRzGAYgAygLMhAucnVubG9nLnYxLkV2ZW50EiQKBmZpbmlzaBgHIAEoCzIULnJ1bmxvZy52MS5SdW5SZXN1bHQiiwEKFEFwcGVuZEV2ZW50c1Jlc3BvbnNlEg0KBWVwb2NoGAEgASgEEhQKDGxhc3RfcnVuX3NlcRgCIAEoBBILCgNzZXEYAyABKAQSGAoQY2FuY2VsX3JlcXVlc3RlZBgEIAEoCBInCgZsaW1pdHMYBSABKAsyFy5ydW5sb2cudjEuSW5nZXN0TGltaXRzMqMBCg1Jbmdlc3RTZXJ2aWNlEkEKBkluZ2VzdBIYLnJ1bmxvZy52MS5Jbmdlc3RSZXF1ZXN0GhkucnVubG9nLnYxLkluZ2VzdFJlc3BvbnNlKAEwARJPCgxBcHBlbmRFdmVudHMSHi5ydW5sb2cudjEuQXBwZW5kRXZlbnRzUmVxdWVzdBofLnJ1bmxvZy52MS5BcHBlbmRFdmVudHNSZXNwb25zZWIGcHJvdG8z", [file_runlog_v1_error, file_runlog_v1_event, file_runlog_v1_run]);
+  fileDesc("ChZydW5sb2cvdjEvaW5nZXN0LnByb3RvEglydW5sb2cudjEiswEKDUluZ2VzdFJlcXVlc3QSIgoEb3BlbhgBIAEoCzISLnJ1bmxvZy52MS5PcGVuUnVuSAASIwoGYXBwZW5kGAIgASgLMhEucnVubG9nLnYxLkFwcGVuZEgAEiYKBmZpbmlzaBgDIAEoCzIULnJ1bmxvZy52MS5GaW5pc2hSdW5IABIoCgdyZWxlYXNlGAQgASgLMhUucnVubG9nLnYxLlJlbGVhc2VSdW5IAEIHCgVmcmFtZSJQCgdPcGVuUnVuEhEKCW5hbWVzcGFjZRgBIAEoCRIOCgZydW5faWQYAiABKAkSIgoGY3JlYXRlGAMgASgLMhIucnVubG9nLnYxLlJ1blNwZWMiUQoGQXBwZW5kEg4KBnJ1bl9pZBgBIAEoCRIVCg1maXJzdF9ydW5fc2VxGAIgASgEEiAKBmV2ZW50cxgDIAMoCzIQLnJ1bmxvZy52MS5FdmVudCJXCglGaW5pc2hSdW4SDgoGcnVuX2lkGAEgASgJEhQKDGxhc3RfcnVuX3NlcRgCIAEoBBIkCgZyZXN1bHQYAyABKAsyFC5ydW5sb2cudjEuUnVuUmVzdWx0IhwKClJlbGVhc2VSdW4SDgoGcnVuX2lkGAEgASgJIsICCg5Jbmdlc3RSZXNwb25zZRImCgZvcGVuZWQYASABKAsyFC5ydW5sb2cudjEuUnVuT3BlbmVkSAASIwoDYWNrGAIgASgLMhQucnVubG9nLnYxLkFwcGVuZEFja0gAEiQKBWVuZGVkGAMgASgLMhMucnVubG9nLnYxLlJ1bkVuZGVkSAASKgoIcmVqZWN0ZWQYBCABKAsyFi5ydW5sb2cudjEuUnVuUmVqZWN0ZWRIABI2ChBjYW5jZWxfcmVxdWVzdGVkGAUgASgLMhoucnVubG9nLnYxLkNhbmNlbFJlcXVlc3RlZEgAEiQKB2dvX2F3YXkYBiABKAsyES5ydW5sb2cudjEuR29Bd2F5SAASKgoIcmVsZWFzZWQYByABKAsyFi5ydW5sb2cudjEuUnVuUmVsZWFzZWRIAEIHCgVmcmFtZSJpCglSdW5PcGVuZWQSDgoGcnVuX2lkGAEgASgJEg0KBWVwb2NoGAIgASgEEhQKDGxhc3RfcnVuX3NlcRgDIAEoBBInCgZsaW1pdHMYBCABKAsyFy5ydW5sb2cudjEuSW5nZXN0TGltaXRzIl0KDEluZ2VzdExpbWl0cxIXCg9tYXhfZXZlbnRfYnl0ZXMYASABKAQSGAoQbWF4X2FwcGVuZF9ieXRlcxgCIAEoBBIaChJtYXhfdW5hY2tlZF9ldmVudHMYAyABKAQiOQoJQXBwZW5kQWNrEg4KBnJ1bl9pZBgBIAEoCRIPCgdydW5fc2VxGAIgASgEEgsKA3NlcRgDIAEoBCInCghSdW5FbmRlZBIbCgNydW4YASABKAsyDi5ydW5sb2cudjEuUnVuIlYKC1J1blJlamVjdGVkEg4KBnJ1bl9pZBgBIAEoCRImCgZkZXRhaWwYAiABKAsyFi5ydW5sb2cudjEuRXJyb3JEZXRhaWwSDwoHbWVzc2FnZRgDIAEoCSIxCg9DYW5jZWxSZXF1ZXN0ZWQSDgoGcnVuX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCSIYCgZHb0F3YXkSDgoGcmVhc29uGAEgASgJIh0KC1J1blJlbGVhc2VkEg4KBnJ1bl9pZBgBIAEoCSLKAQoTQXBwZW5kRXZlbnRzUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSDgoGcnVuX2lkGAIgASgJEg0KBWVwb2NoGAMgASgEEiIKBmNyZWF0ZRgEIAEoCzISLnJ1bmxvZy52MS5SdW5TcGVjEhUKDWZpcnN0X3J1bl9zZXEYBSABKAQSIAoGZXZlbnRzGAYgAygLMhAucnVubG9nLnYxLkV2ZW50EiQKBmZpbmlzaBgHIAEoCzIULnJ1bmxvZy52MS5SdW5SZXN1bHQiiwEKFEFwcGVuZEV2ZW50c1Jlc3BvbnNlEg0KBWVwb2NoGAEgASgEEhQKDGxhc3RfcnVuX3NlcRgCIAEoBBILCgNzZXEYAyABKAQSGAoQY2FuY2VsX3JlcXVlc3RlZBgEIAEoCBInCgZsaW1pdHMYBSABKAsyFy5ydW5sb2cudjEuSW5nZXN0TGltaXRzMqMBCg1Jbmdlc3RTZXJ2aWNlEkEKBkluZ2VzdBIYLnJ1bmxvZy52MS5Jbmdlc3RSZXF1ZXN0GhkucnVubG9nLnYxLkluZ2VzdFJlc3BvbnNlKAEwARJPCgxBcHBlbmRFdmVudHMSHi5ydW5sb2cudjEuQXBwZW5kRXZlbnRzUmVxdWVzdBofLnJ1bmxvZy52MS5BcHBlbmRFdmVudHNSZXNwb25zZWIGcHJvdG8z", [file_runlog_v1_error, file_runlog_v1_event, file_runlog_v1_run]);
 
 /**
  * Describes the message runlog.v1.IngestRequest.
@@ -42,74 +42,88 @@ export const FinishRunSchema = /*@__PURE__*/
   messageDesc(file_runlog_v1_ingest, 3);
 
 /**
+ * Describes the message runlog.v1.ReleaseRun.
+ * Use `create(ReleaseRunSchema)` to create a new message.
+ */
+export const ReleaseRunSchema = /*@__PURE__*/
+  messageDesc(file_runlog_v1_ingest, 4);
+
+/**
  * Describes the message runlog.v1.IngestResponse.
  * Use `create(IngestResponseSchema)` to create a new message.
  */
 export const IngestResponseSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 4);
+  messageDesc(file_runlog_v1_ingest, 5);
 
 /**
  * Describes the message runlog.v1.RunOpened.
  * Use `create(RunOpenedSchema)` to create a new message.
  */
 export const RunOpenedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 5);
+  messageDesc(file_runlog_v1_ingest, 6);
 
 /**
  * Describes the message runlog.v1.IngestLimits.
  * Use `create(IngestLimitsSchema)` to create a new message.
  */
 export const IngestLimitsSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 6);
+  messageDesc(file_runlog_v1_ingest, 7);
 
 /**
  * Describes the message runlog.v1.AppendAck.
  * Use `create(AppendAckSchema)` to create a new message.
  */
 export const AppendAckSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 7);
+  messageDesc(file_runlog_v1_ingest, 8);
 
 /**
  * Describes the message runlog.v1.RunEnded.
  * Use `create(RunEndedSchema)` to create a new message.
  */
 export const RunEndedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 8);
+  messageDesc(file_runlog_v1_ingest, 9);
 
 /**
  * Describes the message runlog.v1.RunRejected.
  * Use `create(RunRejectedSchema)` to create a new message.
  */
 export const RunRejectedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 9);
+  messageDesc(file_runlog_v1_ingest, 10);
 
 /**
  * Describes the message runlog.v1.CancelRequested.
  * Use `create(CancelRequestedSchema)` to create a new message.
  */
 export const CancelRequestedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 10);
+  messageDesc(file_runlog_v1_ingest, 11);
 
 /**
  * Describes the message runlog.v1.GoAway.
  * Use `create(GoAwaySchema)` to create a new message.
  */
 export const GoAwaySchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 11);
+  messageDesc(file_runlog_v1_ingest, 12);
+
+/**
+ * Describes the message runlog.v1.RunReleased.
+ * Use `create(RunReleasedSchema)` to create a new message.
+ */
+export const RunReleasedSchema = /*@__PURE__*/
+  messageDesc(file_runlog_v1_ingest, 13);
 
 /**
  * Describes the message runlog.v1.AppendEventsRequest.
  * Use `create(AppendEventsRequestSchema)` to create a new message.
  */
 export const AppendEventsRequestSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 12);
+  messageDesc(file_runlog_v1_ingest, 14);
 
 /**
  * Describes the message runlog.v1.AppendEventsResponse.
  * Use `create(AppendEventsResponseSchema)` to create a new message.
  */
 export const AppendEventsResponseSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 13);
+  messageDesc(file_runlog_v1_ingest, 15);
 
 /**
  * IngestService takes events from producers. An acknowledged event is durable
