@@ -19,6 +19,7 @@ import {
   type SequencedEvent,
   SequencedEventSchema,
 } from "../../gen/runlog/v1/event_pb.js";
+import { type IngestResponse, IngestResponseSchema } from "../../gen/runlog/v1/ingest_pb.js";
 import {
   type SubscribeResponse,
   SubscribeResponseSchema,
@@ -26,6 +27,7 @@ import {
 
 const tagEvents = 0x12; // SubscribeResponse.events
 const tagBatchItem = 0x0a; // EventBatch.events
+const tagAck = 0x12; // IngestResponse.ack
 
 /**
  * Decodes a SubscribeResponse, as `fromBinary` does, several times as fast. For
@@ -38,6 +40,24 @@ export function decodeSubscribeResponse(bytes: Uint8Array): SubscribeResponse {
   return decodeBatch(bytes) ?? fromBinary(SubscribeResponseSchema, bytes);
 }
 
+/**
+ * Decodes an IngestResponse, as `fromBinary` does; acknowledgements, which most
+ * of them are, several times as fast.
+ *
+ * @throws what `fromBinary` throws where the bytes are no such message
+ */
+export function decodeIngestResponse(bytes: Uint8Array): IngestResponse {
+  return decodeAck(bytes) ?? fromBinary(IngestResponseSchema, bytes);
+}
+
+function decodeAck(bytes: Uint8Array): IngestResponse | undefined {
+  try {
+    return new Decoder(bytes).ack();
+  } catch {
+    return undefined;
+  }
+}
+
 function decodeBatch(bytes: Uint8Array): SubscribeResponse | undefined {
   try {
     return new Decoder(bytes).response();
@@ -45,6 +65,16 @@ function decodeBatch(bytes: Uint8Array): SubscribeResponse | undefined {
     // A part that is broken: what the whole is then, protobuf-es says.
     return undefined;
   }
+}
+
+/** A text in UTF-8, which mostly is a short one in ASCII. */
+function textOf(bytes: Uint8Array, at: number, end: number): string {
+  let text = "";
+  for (let i = at; i < end; i++) {
+    if (bytes[i]! >= 0x80) return getTextEncoding().decodeUtf8(bytes.subarray(at, end), true);
+    text += String.fromCharCode(bytes[i]!);
+  }
+  return text;
 }
 
 /** A text that mostly is the one before. */
@@ -108,6 +138,33 @@ class Decoder {
     const $typeName = "runlog.v1.SubscribeResponse";
     const value = { $typeName: "runlog.v1.EventBatch" as const, events };
     return { $typeName, frame: { case: "events", value } };
+  }
+
+  ack(): IngestResponse | undefined {
+    const bytes = this.#bytes;
+    if (bytes[this.#at++] !== tagAck) return undefined;
+    // Fields behind it are merged into it, or replace it.
+    if (this.#endOfField(bytes.length) !== bytes.length) return undefined;
+    let runId = "";
+    let runSeq = 0;
+    let seq = 0;
+    while (this.#at < bytes.length) {
+      const tag = bytes[this.#at++];
+      if (tag !== 0x0a && tag !== 0x10 && tag !== 0x18) return undefined;
+      const value = this.#varint(bytes.length);
+      if (value === undefined) return undefined;
+      if (tag === 0x10) runSeq = value;
+      else if (tag === 0x18) seq = value;
+      else {
+        const end = this.#at + value;
+        if (end > bytes.length) return undefined;
+        runId = textOf(bytes, this.#at, end);
+        this.#at = end;
+      }
+    }
+    const $typeName = "runlog.v1.AppendAck";
+    const value = { $typeName, runId, runSeq: BigInt(runSeq), seq: BigInt(seq) } as const;
+    return { $typeName: "runlog.v1.IngestResponse", frame: { case: "ack", value } };
   }
 
   #item(end: number): SequencedEvent | undefined {

@@ -4,8 +4,7 @@
  * Invariant: what passes here is never refused with INVALID_FIELD. One such
  * refusal would end the whole run's sender, and every event behind it.
  */
-import { toBinary } from "@bufbuild/protobuf";
-import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import type { Event } from "../../gen/runlog/v1/event_pb.js";
 import {
   maxAttributes,
   maxAttributeValueBytes,
@@ -13,15 +12,17 @@ import {
   maxKeyBytes,
   maxTypeBytes,
 } from "../limits.ts";
+import { encodeEvent } from "./encode.ts";
+import type { EventInit } from "./sender-types.ts";
 
-/** The event's encoded size; undefined where it is not valid or cannot be encoded. */
-export function encodedBytes(event: Event): number | undefined {
+/** The event, encoded (see encodeEvent); undefined where it is not valid or cannot be encoded. */
+export function encodeValid(init: EventInit, nowMs: number): Uint8Array | undefined {
+  const { type = "", contentType = "", attributes = {} } = init;
   try {
-    const bytes = toBinary(EventSchema, event).byteLength;
-    return isValidType(event.type) &&
-      fits(event.contentType, maxContentTypeBytes) &&
-      areValidAttributes(event.attributes)
-      ? bytes
+    return isValidType(type) &&
+      fits(contentType, maxContentTypeBytes) &&
+      areValidAttributes(attributes)
+      ? encodeEvent(init, nowMs)
       : undefined;
   } catch {
     return undefined;

@@ -1,24 +1,26 @@
 /**
- * One Ingest call that carries one run.
+ * One run on an Ingest call, from its opening until it leaves the call.
  *
- * Invariant: requests are pulled by the transport, never pushed: a frame is
- * taken from the buffer when the one before it has been written, so HTTP/2
- * flow control reaches the buffer and nothing queues in between. One deadline
- * at a time says what the server owes next.
+ * Invariant: one deadline at a time says what the server owes the run next; one
+ * that passes ends the call.
  */
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { createClient, type Transport } from "@connectrpc/connect";
-import {
-  type IngestRequestSchema,
-  type IngestResponse,
-  IngestService,
-} from "../../gen/runlog/v1/ingest_pb.js";
+import type { Transport } from "@connectrpc/connect";
+import type { IngestResponse } from "../../gen/runlog/v1/ingest_pb.js";
 import type { Run, RunResultSchema, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
+import { maxRunIdBytes } from "../limits.ts";
 import { isRetryable, NoAnswerError, RefusalError } from "./errors.ts";
+import { messageFrame, type RequestFrame } from "./ingest-transport.ts";
 import { defaultMaxAppendBytes, type SenderLimits } from "./limits.ts";
 import type { FrameLimits, SendBuffer } from "./send-buffer.ts";
+import {
+  joinIngest,
+  type Lane,
+  type Leaving,
+  type SharedIngest,
+  type StreamEnd,
+} from "./shared-ingest.ts";
 import { toNumber } from "./uint64.ts";
-import { Wakeup } from "./wakeup.ts";
 
 /** The server's answer to an opening. Limits are undefined where it told none. */
 export interface Opened {
@@ -31,9 +33,9 @@ export interface Opened {
   readonly maxUnackedEvents: number | undefined;
 }
 
-/** How a call ended. */
+/** How a call ended for the run. */
 export type CallEnd =
-  /** The server ended it without an error. */
+  /** The server ended it without an error, or the run has left it. */
   | { readonly t: "ended"; readonly progressed: boolean }
   /** It broke; the next one may succeed. */
   | { readonly t: "broken"; readonly progressed: boolean; readonly error: unknown }
@@ -65,12 +67,16 @@ export interface IngestCallOptions {
 type Phase = "opening" | "open" | "finishing" | "half_closed" | "over";
 
 /** See the head of this file. Runs once. */
-export class IngestCall {
+export class IngestCall implements Lane {
+  /** See Lane. */
+  readonly runId: string;
   readonly #transport: Transport;
   readonly #options: IngestCallOptions;
-  readonly #controller = new AbortController();
-  readonly #wakeup = new Wakeup();
+  readonly #over = Promise.withResolvers<CallEnd>();
+  #shared: SharedIngest | undefined;
   #phase: Phase = "opening";
+  /** Until it has been sent. */
+  #opening: RequestFrame | undefined;
   #frameLimits: FrameLimits;
   #openedAtMs: number | undefined;
   #acked = false;
@@ -79,85 +85,93 @@ export class IngestCall {
   constructor(transport: Transport, options: IngestCallOptions) {
     this.#transport = transport;
     this.#options = options;
+    // As much of what is no run id as the server's refusal names.
+    this.runId = options.runId.slice(0, maxRunIdBytes).toWellFormed();
     this.#frameLimits = frameLimits(options.limits, undefined);
   }
 
   /** There is something new to send, or a new goal. */
   wake(): void {
-    this.#wakeup.wake();
+    this.#shared?.wake(this);
   }
 
   /** Makes the call and returns how it ended; never rejects. */
   async run(signal: AbortSignal): Promise<CallEnd> {
-    const { limits, now } = this.#options;
-    const onAbort = () => this.#controller.abort(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
-    if (signal.aborted) {
-      onAbort();
-    }
-    this.#expect("RunOpened", limits.openTimeoutMs);
+    const { runId, namespace, spec, limits } = this.#options;
+    if (signal.aborted) return { t: "refused", error: signal.reason };
     try {
-      const responses = createClient(IngestService, this.#transport).ingest(this.#requests(), {
-        signal: this.#controller.signal,
-        timeoutMs: 0,
-      });
-      for await (const response of responses) {
-        this.#onFrame(response);
-      }
-      return { t: "ended", progressed: this.#progressed(now()) };
-    } catch (thrown) {
-      // Connect wraps the reason of an abort; our own says more.
-      const error = this.#controller.signal.aborted ? this.#controller.signal.reason : thrown;
-      return isRetryable(error)
-        ? { t: "broken", progressed: this.#progressed(now()), error }
-        : { t: "refused", error };
-    } finally {
-      this.#expectNothing();
-      signal.removeEventListener("abort", onAbort);
-      this.#phase = "over";
-      this.#controller.abort();
-      this.#wakeup.wake();
+      this.#opening = messageFrame({ case: "open", value: { runId, namespace, create: spec } });
+    } catch (error) {
+      return { t: "refused", error };
+    }
+    const onAbort = () => this.#leave("aborted", { t: "refused", error: signal.reason });
+    signal.addEventListener("abort", onAbort, { once: true });
+    this.#expect("RunOpened", limits.openTimeoutMs);
+    this.#shared = joinIngest(this.#transport, namespace, limits.halfCloseTimeoutMs, this);
+    const end = await this.#over.promise;
+    signal.removeEventListener("abort", onAbort);
+    return end;
+  }
+
+  /** See Lane. */
+  next(): RequestFrame | undefined {
+    const opening = this.#opening;
+    this.#opening = undefined;
+    if (opening !== undefined || this.#phase !== "open") return opening;
+    const { runId, buffer, limits } = this.#options;
+    const frame = buffer.nextFrame(this.#frameLimits);
+    if (frame === undefined) return this.#nextOfGoal();
+    this.#options.onResent(frame.resent);
+    if (this.#deadline === undefined) this.#expect("AppendAck", limits.ackTimeoutMs);
+    const { firstRunSeq, events, bytes } = frame;
+    return { t: "append", append: { runId, firstRunSeq, events }, bytes };
+  }
+
+  #nextOfGoal(): RequestFrame | undefined {
+    const { buffer, goal, limits } = this.#options;
+    const wanted = goal();
+    // The run ends only once all its events are durable: waiting for the
+    // last acknowledgement here costs one round trip and no refusal.
+    if (wanted.t === "stream" || buffer.unacked > 0) return undefined;
+    if (wanted.t === "finish") return this.#finishing(wanted.result);
+    this.#phase = "half_closed";
+    this.#expect("RunReleased", limits.halfCloseTimeoutMs);
+    void this.#shared?.leave(this, "drained").then((end) => this.onEnd(end));
+    return undefined;
+  }
+
+  #finishing(result: MessageInitShape<typeof RunResultSchema>): RequestFrame | undefined {
+    const { runId, buffer, limits } = this.#options;
+    try {
+      const value = { runId, lastRunSeq: BigInt(buffer.lastRunSeq), result };
+      const frame = messageFrame({ case: "finish", value });
+      this.#phase = "finishing";
+      this.#expect("RunEnded", limits.ackTimeoutMs);
+      return frame;
+    } catch (error) {
+      this.#leave("aborted", { t: "refused", error });
+      return undefined;
     }
   }
 
-  async *#requests(): AsyncGenerator<MessageInitShape<typeof IngestRequestSchema>> {
-    const { runId, namespace, spec, buffer, limits, goal } = this.#options;
-    yield { frame: { case: "open", value: { runId, namespace, create: spec } } };
-    while (this.#phase !== "half_closed" && this.#phase !== "over") {
-      if (this.#phase === "open") {
-        const frame = buffer.nextFrame(this.#frameLimits);
-        if (frame !== undefined) {
-          this.#options.onResent(frame.resent);
-          if (this.#deadline === undefined) {
-            this.#expect("AppendAck", limits.ackTimeoutMs);
-          }
-          const { events, firstRunSeq } = frame;
-          yield {
-            frame: { case: "append", value: { runId, firstRunSeq: BigInt(firstRunSeq), events } },
-          };
-          continue;
-        }
-        const wanted = goal();
-        // The run ends only once all its events are durable: waiting for the
-        // last acknowledgement here costs one round trip and no refusal.
-        if (wanted.t === "finish" && buffer.unacked === 0) {
-          this.#phase = "finishing";
-          this.#expect("RunEnded", limits.ackTimeoutMs);
-          const lastRunSeq = BigInt(buffer.lastRunSeq);
-          yield { frame: { case: "finish", value: { runId, lastRunSeq, result: wanted.result } } };
-          continue;
-        }
-        if (wanted.t === "close" && buffer.unacked === 0) {
-          this.#halfClose();
-          return;
-        }
-      }
-      await this.#wakeup.wait();
+  /** See Lane. */
+  onFrame(frame: IngestResponse["frame"]): void {
+    try {
+      this.#take(frame);
+    } catch (error) {
+      const isOver = error instanceof RefusalError;
+      this.#leave(isOver ? "over" : "aborted", this.#endBy(error));
     }
   }
 
-  #onFrame(response: IngestResponse): void {
-    const { frame } = response;
+  /** See Lane. */
+  onEnd(end: StreamEnd): void {
+    this.#end(
+      end.t === "ended" ? { t: "ended", progressed: this.#progressed() } : this.#endBy(end.error),
+    );
+  }
+
+  #take(frame: IngestResponse["frame"]): void {
     const { limits, buffer } = this.#options;
     switch (frame.case) {
       case "opened": {
@@ -181,16 +195,14 @@ export class IngestCall {
         this.#acked = buffer.ack(toNumber(frame.value.runSeq, "run_seq")) > 0 || this.#acked;
         if (this.#phase === "open") {
           this.#expectNothing();
-          if (buffer.inFlight > 0) {
-            this.#expect("AppendAck", limits.ackTimeoutMs);
-          }
+          if (buffer.inFlight > 0) this.#expect("AppendAck", limits.ackTimeoutMs);
         }
         this.#options.onAck();
         break;
       case "ended":
         if (frame.value.run !== undefined) {
           this.#options.onEnded(frame.value.run);
-          this.#halfClose();
+          this.#leave("over", { t: "ended", progressed: this.#progressed() });
         }
         break;
       case "rejected":
@@ -199,28 +211,40 @@ export class IngestCall {
         this.#options.onCancelRequested(frame.value.reason);
         break;
       case "goAway":
-        this.#halfClose();
+        // The server acknowledges what it has, and ends the call.
+        this.#expectNothing();
+        this.#phase = "half_closed";
         break;
       default:
-        // A frame of a newer server that this client need not know.
+        // Not for one run.
         break;
     }
-    this.#wakeup.wake();
+    this.wake();
   }
 
-  /** Sends nothing more; the server acknowledges what it has and ends the call. */
-  #halfClose(): void {
-    if (this.#phase !== "half_closed" && this.#phase !== "over") {
-      this.#phase = "half_closed";
-      this.#expect("end of the call", this.#options.limits.halfCloseTimeoutMs);
-    }
+  /** Leaves the call, which others may go on using. */
+  #leave(leaving: Leaving, end: CallEnd): void {
+    void this.#shared?.leave(this, leaving);
+    this.#end(end);
+  }
+
+  #end(end: CallEnd): void {
+    this.#expectNothing();
+    this.#phase = "over";
+    this.#over.resolve(end);
+  }
+
+  #endBy(error: unknown): CallEnd {
+    return isRetryable(error)
+      ? { t: "broken", progressed: this.#progressed(), error }
+      : { t: "refused", error };
   }
 
   /** From now on the server owes `what`; without it the call is abandoned. */
   #expect(what: string, timeoutMs: number): void {
     this.#expectNothing();
     this.#deadline = setTimeout(
-      () => this.#controller.abort(new NoAnswerError(what, timeoutMs)),
+      () => this.#shared?.abort(new NoAnswerError(what, timeoutMs)),
       timeoutMs,
     );
   }
@@ -231,11 +255,11 @@ export class IngestCall {
   }
 
   /** Whether the next failure is a first one: this call got somewhere, or held for a while. */
-  #progressed(nowMs: number): boolean {
+  #progressed(): boolean {
+    const { now, limits } = this.#options;
     return (
       this.#acked ||
-      (this.#openedAtMs !== undefined &&
-        nowMs - this.#openedAtMs >= this.#options.limits.stableAfterMs)
+      (this.#openedAtMs !== undefined && now() - this.#openedAtMs >= limits.stableAfterMs)
     );
   }
 }

@@ -9,15 +9,8 @@
  *
  * Plain data and synchronous decisions only: no clock, no transport.
  */
-import type { Event } from "../../gen/runlog/v1/event_pb.js";
 import { ForeignEventsError, JournalWentBackError } from "./errors.ts";
 import { appendFramingBytes, eventFramingBytes } from "./limits.ts";
-
-interface Entry {
-  readonly event: Event;
-  /** Encoded size. */
-  readonly bytes: number;
-}
 
 /** Bounds of one frame, from this side's limits and the server's. */
 export interface FrameLimits {
@@ -30,7 +23,10 @@ export interface FrameLimits {
 /** Consecutive events, ready to be sent. */
 export interface Frame {
   readonly firstRunSeq: number;
-  readonly events: Event[];
+  /** Encoded. */
+  readonly events: readonly Uint8Array[];
+  /** Their sizes together. */
+  readonly bytes: number;
   /** How many of them had been on the wire before. */
   readonly resent: number;
 }
@@ -40,7 +36,7 @@ export class SendBuffer {
   readonly #maxEvents: number;
   readonly #maxBytes: number;
   /** Entries of positions #acked + 1 … #last, from index #head on. */
-  #entries: (Entry | undefined)[] = [];
+  #entries: (Uint8Array | undefined)[] = [];
   #head = 0;
   #bytes = 0;
   #base: number | undefined;
@@ -79,10 +75,10 @@ export class SendBuffer {
     return this.#baseRunSeq() + this.#last;
   }
 
-  /** Takes an event of `bytes` encoded bytes. The caller has looked at hasRoom. */
-  push(event: Event, bytes: number): void {
-    this.#entries.push({ event, bytes });
-    this.#bytes += bytes;
+  /** Takes an encoded event. The caller has looked at hasRoom. */
+  push(event: Uint8Array): void {
+    this.#entries.push(event);
+    this.#bytes += event.length;
     this.#last++;
   }
 
@@ -119,17 +115,17 @@ export class SendBuffer {
    * Takes out what is over the server's limit and has never been sent: it has
    * no run_seq yet, so those after it close the gap.
    */
-  dropUnsentOver(maxEventBytes: number): readonly Event[] {
+  dropUnsentOver(maxEventBytes: number): readonly Uint8Array[] {
     const firstUnsent = this.#head + (this.#everSent - this.#acked);
-    const kept: Entry[] = [];
-    const dropped: Event[] = [];
+    const kept: Uint8Array[] = [];
+    const dropped: Uint8Array[] = [];
     for (const entry of this.#entries.slice(firstUnsent)) {
       if (entry === undefined) {
         continue;
       }
-      if (entry.bytes > maxEventBytes) {
-        dropped.push(entry.event);
-        this.#bytes -= entry.bytes;
+      if (entry.length > maxEventBytes) {
+        dropped.push(entry);
+        this.#bytes -= entry.length;
         this.#last--;
       } else {
         kept.push(entry);
@@ -149,24 +145,24 @@ export class SendBuffer {
       limits.maxUnackedEvents - this.inFlight,
       this.#last - this.#sent,
     );
-    const events: Event[] = [];
-    let payloadBytes = 0;
+    const events: Uint8Array[] = [];
+    let bytes = 0;
     let appendBytes = appendFramingBytes;
     for (let i = this.#head + this.inFlight; events.length < room; i++) {
       const entry = this.#entries[i];
       if (entry === undefined) {
         break;
       }
-      payloadBytes += entry.bytes;
-      appendBytes += entry.bytes + eventFramingBytes;
+      appendBytes += entry.length + eventFramingBytes;
       // A single event goes out whatever its size: emit has checked it.
       if (
         events.length > 0 &&
-        (payloadBytes > limits.maxBytes || appendBytes > limits.maxAppendBytes)
+        (bytes + entry.length > limits.maxBytes || appendBytes > limits.maxAppendBytes)
       ) {
         break;
       }
-      events.push(entry.event);
+      events.push(entry);
+      bytes += entry.length;
     }
     if (events.length === 0) {
       return undefined;
@@ -175,7 +171,7 @@ export class SendBuffer {
     this.#sent += events.length;
     const resent = Math.max(0, Math.min(this.#sent, this.#everSent) - first + 1);
     this.#everSent = Math.max(this.#everSent, this.#sent);
-    return { firstRunSeq: this.#baseRunSeq() + first, events, resent };
+    return { firstRunSeq: this.#baseRunSeq() + first, events, bytes, resent };
   }
 
   /**
@@ -196,7 +192,7 @@ export class SendBuffer {
 
   #free(position: number): void {
     while (this.#acked < position) {
-      this.#bytes -= this.#entries[this.#head]?.bytes ?? 0;
+      this.#bytes -= this.#entries[this.#head]?.length ?? 0;
       this.#entries[this.#head] = undefined;
       this.#head++;
       this.#acked++;

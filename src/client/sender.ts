@@ -12,14 +12,14 @@
  *     connecting → open → … → waiting → connecting → …
  *     any of these → ended | closed | failed, which are final
  */
-import { create } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { fromBinary } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
 import { v7 as uuidv7 } from "uuid";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { backoffMs, sleep } from "./backoff.ts";
+import { eventOf } from "./encode.ts";
 import { SenderClosedError, toFinalError } from "./errors.ts";
-import { encodedBytes } from "./event-bytes.ts";
+import { encodeValid } from "./event-bytes.ts";
 import { type CallEnd, type Goal, IngestCall, type Opened } from "./ingest-call.ts";
 import {
   appendFramingBytes,
@@ -77,6 +77,8 @@ export class RunSender {
   #maxEventBytes = defaultMaxEventBytes;
   #epoch: bigint | undefined;
   #roomWaiters: (() => void)[] = [];
+  /** By the position that they wait for, which only grows. */
+  readonly #flushes: { readonly position: number; readonly resume: () => void }[] = [];
   #emitted = 0;
   #dropped = 0;
   #resent = 0;
@@ -127,26 +129,26 @@ export class RunSender {
 
   /**
    * Takes an event, never waits, never throws for a bad event. Returns false
-   * where it was dropped (see onDrop), or where the sender is over. The event
-   * and its data must not be changed afterwards.
+   * where it was dropped (see onDrop), or where the sender is over.
    */
   emit(init: EventInit): boolean {
     if (this.#goal.t !== "stream" || isFinal(this.#state)) {
       return false;
     }
-    const event = create(EventSchema, init);
-    event.time ??= timestampFromMs(this.#now());
-    const bytes = encodedBytes(event);
-    if (bytes === undefined) {
-      return this.#drop({ reason: "invalid", event, bytes: 0, limit: 0 });
+    const nowMs = this.#now();
+    const encoded = encodeValid(init, nowMs);
+    if (encoded === undefined) {
+      return this.#drop({ reason: "invalid", event: eventOf(init, nowMs), bytes: 0, limit: 0 });
     }
+    const bytes = encoded.length;
     if (bytes > this.#maxEventBytes) {
-      return this.#drop({ reason: "too_large", event, bytes, limit: this.#maxEventBytes });
+      const limit = this.#maxEventBytes;
+      return this.#drop({ reason: "too_large", event: eventOf(init, nowMs), bytes, limit });
     }
     if (!this.#buffer.hasRoom) {
-      return this.#drop({ reason: "overflow", event, bytes, limit: 0 });
+      return this.#drop({ reason: "overflow", event: eventOf(init, nowMs), bytes, limit: 0 });
     }
-    this.#buffer.push(event, bytes);
+    this.#buffer.push(encoded);
     this.#emitted++;
     this.#call?.wake();
     return true;
@@ -163,6 +165,18 @@ export class RunSender {
       await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
     }
     this.#throwIfOver();
+  }
+
+  /**
+   * Resolves once everything that was emitted so far is durable, through outages.
+   * Rejects once the sender is over and that is not known.
+   */
+  async flush(): Promise<void> {
+    const position = this.#buffer.durable + this.#buffer.unacked;
+    while (!this.#isDurable(position)) {
+      this.#throwIfOver();
+      await new Promise<void>((resume) => this.#flushes.push({ position, resume }));
+    }
   }
 
   /**
@@ -246,7 +260,7 @@ export class RunSender {
       now: this.#now,
       goal: () => this.#goal,
       onOpened: (opened) => this.#onOpened(opened),
-      onAck: () => this.#releaseRoom(),
+      onAck: () => this.#onDurable(),
       onResent: (count) => {
         this.#resent += count;
       },
@@ -275,18 +289,30 @@ export class RunSender {
       opened.maxEventBytes ?? defaultMaxEventBytes,
       (opened.maxAppendBytes ?? defaultMaxAppendBytes) - appendFramingBytes - eventFramingBytes,
     );
-    for (const event of this.#buffer.dropUnsentOver(this.#maxEventBytes)) {
+    for (const encoded of this.#buffer.dropUnsentOver(this.#maxEventBytes)) {
       this.#emitted--;
       this.#drop({
         reason: "too_large",
-        event,
-        bytes: encodedBytes(event) ?? 0,
+        event: fromBinary(EventSchema, encoded),
+        bytes: encoded.length,
         limit: this.#maxEventBytes,
       });
     }
     this.#firstOpened.resolve(opened);
+    this.#onDurable();
     this.#enter({ t: "open", epoch: opened.epoch, lastRunSeq: opened.lastRunSeq, reopened });
+  }
+
+  #onDurable(): void {
+    while (this.#flushes.length > 0 && this.#isDurable(this.#flushes[0]!.position)) {
+      this.#flushes.shift()!.resume();
+    }
     this.#releaseRoom();
+  }
+
+  /** Whether the events up to a position are durable, or were dropped since. */
+  #isDurable(position: number): boolean {
+    return this.#buffer.durable >= position || this.#buffer.unacked === 0;
   }
 
   #drop(drop: Drop): false {
@@ -333,6 +359,7 @@ export class RunSender {
       this.#firstOpened.reject(finalError(next));
       this.#over.resolve(next);
       this.#wakeRoomWaiters();
+      for (const { resume } of this.#flushes.splice(0)) resume();
       // After RunEnded the call still ends by itself; everything else stops.
       if (next.t !== "ended") {
         this.#lifetime.abort(finalError(next));

@@ -1,8 +1,8 @@
 /** The messages of a gRPC request, all that have arrived at once: a stream of many small ones costs no promise for each. */
 import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { nextTurn } from "../turn.ts";
 import { EnvelopeReader } from "../envelopes.ts";
+import { nextTurn } from "../turn.ts";
 
 /** Bytes that wait to be taken before the client is made to wait. */
 const maxWaitingBytes = 1024 * 1024;

@@ -7,6 +7,7 @@ import {
   IngestResponseSchema,
   IngestService,
 } from "../../gen/runlog/v1/ingest_pb.js";
+import { envelop } from "../envelopes.ts";
 import { type AppendEventsBytes, appendWindow } from "../ingest/append-window.ts";
 import {
   type IngestFrame,
@@ -14,7 +15,6 @@ import {
   IngestStream,
 } from "../ingest/ingest-stream.ts";
 import { RefusedError } from "../journal/refusal.ts";
-import { envelop } from "../envelopes.ts";
 import { toConnectError } from "./errors.ts";
 import type { GrpcStream, StreamCall } from "./grpc-handler.ts";
 import {

@@ -10,8 +10,9 @@ import type {
   ClientSessionRequestOptions,
   OutgoingHttpHeaders,
 } from "node:http2";
-import type { Transport } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import type { IngestTransport } from "../ingest-transport.ts";
+import { fastIngest } from "./fast-ingest.ts";
 import { withFastSubscribe } from "./fast-subscribe.ts";
 
 /** Milliseconds between PINGs while nothing arrives. gRPC servers take 10 s and more. */
@@ -28,7 +29,7 @@ const readMaxBytes = 16 * 1024 * 1024;
 /** A transport with the connection that it owns. */
 export interface NodeConnection {
   /** For openRun, follow, and any Connect client. */
-  readonly transport: Transport;
+  readonly transport: IngestTransport;
   /** Ends the connection and all its calls at once. */
   close(): void;
 }
@@ -45,7 +46,7 @@ export function connectTo(urls: string): NodeConnection {
   const [only] = nodes;
   if (only !== undefined && nodes.length === 1) return only;
   let current = 0;
-  const reachable = async (): Promise<Transport> => {
+  const reachable = async (): Promise<IngestTransport> => {
     for (let tries = 1; tries < nodes.length; tries++) {
       if (await nodes[current]!.canConnect()) break;
       current = (current + 1) % nodes.length;
@@ -56,6 +57,9 @@ export function connectTo(urls: string): NodeConnection {
     transport: {
       unary: async (...call) => (await reachable()).unary(...call),
       stream: async (...call) => (await reachable()).stream(...call),
+      async *ingest(...call) {
+        yield* (await reachable()).ingest(...call);
+      },
     },
     close() {
       for (const node of nodes) node.close();
@@ -76,34 +80,37 @@ function connectToNode(url: string): Node {
     { settings: { initialWindowSize: streamWindowBytes } },
   );
   const widened = new WeakSet<ClientHttp2Session>();
+  const sessionManager = {
+    authority: sessions.authority,
+    async request(
+      method: string,
+      path: string,
+      headers: OutgoingHttpHeaders,
+      options: Omit<ClientSessionRequestOptions, "signal">,
+    ): Promise<ClientHttp2Stream> {
+      const stream = await sessions.request(method, path, headers, options);
+      const session = stream.session;
+      // The connection's own window has no setting; it is widened once per session.
+      if (session !== undefined && !widened.has(session as ClientHttp2Session)) {
+        widened.add(session as ClientHttp2Session);
+        session.setLocalWindowSize(connectionWindowBytes);
+      }
+      return stream;
+    },
+    notifyResponseByteRead: (stream: ClientHttp2Stream) => sessions.notifyResponseByteRead(stream),
+  };
   const transport = createGrpcTransport({
     baseUrl: url,
     readMaxBytes,
     // Compression of responses costs far more than a local network does.
     acceptCompression: [],
-    sessionManager: {
-      authority: sessions.authority,
-      async request(
-        method: string,
-        path: string,
-        headers: OutgoingHttpHeaders,
-        options: Omit<ClientSessionRequestOptions, "signal">,
-      ): Promise<ClientHttp2Stream> {
-        const stream = await sessions.request(method, path, headers, options);
-        const session = stream.session;
-        // The connection's own window has no setting; it is widened once per session.
-        if (session !== undefined && !widened.has(session as ClientHttp2Session)) {
-          widened.add(session as ClientHttp2Session);
-          session.setLocalWindowSize(connectionWindowBytes);
-        }
-        return stream;
-      },
-      notifyResponseByteRead: (stream: ClientHttp2Stream) =>
-        sessions.notifyResponseByteRead(stream),
-    },
+    sessionManager,
   });
   return {
-    transport: withFastSubscribe(transport),
+    transport: {
+      ...withFastSubscribe(transport),
+      ingest: fastIngest(url, sessionManager, readMaxBytes),
+    },
     canConnect: async () => (await sessions.connect()) !== "error",
     close: () => sessions.abort(),
   };

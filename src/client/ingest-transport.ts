@@ -1,0 +1,74 @@
+/**
+ * How Ingest is called: many frames at a time where the transport can, one
+ * after the other where it is any Connect transport.
+ */
+import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { createClient, type Transport } from "@connectrpc/connect";
+import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import {
+  type IngestRequest,
+  IngestRequestSchema,
+  type IngestResponse,
+  IngestService,
+} from "../../gen/runlog/v1/ingest_pb.js";
+import type { EncodedAppend } from "./encode.ts";
+
+/** A frame for the server. */
+export type RequestFrame =
+  | { readonly t: "append"; readonly append: EncodedAppend; readonly bytes: number }
+  | { readonly t: "message"; readonly message: IngestRequest; readonly encoded: Uint8Array };
+
+/** A call, made with what is sent; throws ConnectError, and the signal's reason once that aborts. */
+export type IngestMethod = (
+  requests: AsyncIterable<readonly RequestFrame[]>,
+  signal: AbortSignal,
+) => AsyncIterable<readonly IngestResponse[]>;
+
+/** A transport that carries the frames of an Ingest call many at a time. */
+export interface IngestTransport extends Transport {
+  readonly ingest: IngestMethod;
+}
+
+/** A frame that is no Append. Throws where it cannot be encoded. */
+export function messageFrame(
+  frame: MessageInitShape<typeof IngestRequestSchema>["frame"] & {},
+): RequestFrame {
+  const message = create(IngestRequestSchema, { frame });
+  return { t: "message", message, encoded: toBinary(IngestRequestSchema, message) };
+}
+
+/** Calls Ingest as the transport does it best. */
+export function ingestMethodOf(transport: Transport): IngestMethod {
+  if ("ingest" in transport) return (transport as IngestTransport).ingest;
+  return (requests, signal) => ingestByConnect(transport, requests, signal);
+}
+
+async function* ingestByConnect(
+  transport: Transport,
+  requests: AsyncIterable<readonly RequestFrame[]>,
+  signal: AbortSignal,
+): AsyncGenerator<readonly IngestResponse[]> {
+  const { ingest } = createClient(IngestService, transport);
+  for await (const response of ingest(messages(requests), { signal, timeoutMs: 0 })) {
+    yield [response];
+  }
+}
+
+async function* messages(
+  batches: AsyncIterable<readonly RequestFrame[]>,
+): AsyncGenerator<IngestRequest> {
+  for await (const frames of batches) {
+    for (const frame of frames) {
+      yield frame.t === "message" ? frame.message : messageOf(frame.append);
+    }
+  }
+}
+
+function messageOf({ runId, firstRunSeq, events }: EncodedAppend): IngestRequest {
+  const value = {
+    runId,
+    firstRunSeq: BigInt(firstRunSeq),
+    events: events.map((event) => fromBinary(EventSchema, event)),
+  };
+  return create(IngestRequestSchema, { frame: { case: "append", value } });
+}

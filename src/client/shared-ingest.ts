@@ -1,0 +1,264 @@
+/**
+ * Ingest calls that the runs of a process share: one carries all the runs of a
+ * namespace that are sent over one transport, so that a thousand of them cost
+ * little more than one.
+ *
+ * Invariants: requests are pulled by the transport, never pushed: frames are
+ * taken from the runs, which take turns, when those before them have been
+ * written, so HTTP/2 flow control reaches the runs' buffers and nothing queues
+ * in between. The lease of a run that nobody sends for any more begins as if
+ * the run had had the call for itself.
+ */
+import { Code, ConnectError, type Transport } from "@connectrpc/connect";
+import { Reason } from "../../gen/runlog/v1/error_pb.js";
+import type { IngestResponse, RunRejected } from "../../gen/runlog/v1/ingest_pb.js";
+import { NoAnswerError } from "./errors.ts";
+import {
+  type IngestMethod,
+  ingestMethodOf,
+  messageFrame,
+  type RequestFrame,
+} from "./ingest-transport.ts";
+import { Wakeup } from "./wakeup.ts";
+
+/** Runs on one call; the server's own limit may be another, and is then found. */
+const maxLanes = 5_000;
+/** Encoded bytes of events that are handed to the transport at once. */
+const maxBatchBytes = 256 * 1024;
+
+/** How a call ended. */
+export type StreamEnd =
+  /** The server ended it without an error. */
+  { readonly t: "ended" } | { readonly t: "broken"; readonly error: unknown };
+
+/** A run on a call. Its methods do not throw. */
+export interface Lane {
+  /** As the server's frames name it. */
+  readonly runId: string;
+  /** The next frame; the first one opens the run. Undefined where there is none until it is woken. */
+  next(): RequestFrame | undefined;
+  /** The server has said this of the run, or of the whole call. */
+  onFrame(frame: IngestResponse["frame"]): void;
+  /** The call is over, and the lane has left it. */
+  onEnd(end: StreamEnd): void;
+}
+
+/** What a lane leaves behind. */
+export type Leaving =
+  /** The server does not hold the run for this call any more. */
+  | "over"
+  /** The server holds it, and everything sent was acknowledged. */
+  | "drained"
+  /** The server holds it or may be about to; nobody waits for what it still has to say. */
+  | "aborted";
+
+/** The calls that take lanes, by their namespaces. */
+const calls = new WeakMap<Transport, Map<string, Set<SharedIngest>>>();
+
+/**
+ * Puts a run on a call: on one that is there, or on a new one.
+ *
+ * @param endTimeoutMs that the server has to end a call which this side has half-closed
+ */
+export function joinIngest(
+  transport: Transport,
+  namespace: string,
+  endTimeoutMs: number,
+  lane: Lane,
+): SharedIngest {
+  const byNamespace = calls.get(transport) ?? new Map<string, Set<SharedIngest>>();
+  calls.set(transport, byNamespace);
+  const open = byNamespace.get(namespace) ?? new Set();
+  byNamespace.set(namespace, open);
+  for (const call of open) {
+    if (!call.takes(lane.runId)) continue;
+    call.add(lane);
+    return call;
+  }
+  const call = new SharedIngest(transport, endTimeoutMs, () => {
+    open.delete(call);
+    if (open.size === 0) byNamespace.delete(namespace);
+  });
+  open.add(call);
+  call.add(lane);
+  // It ends in a StreamEnd, never in a rejection.
+  void call.run();
+  return call;
+}
+
+/** See the head of this file. */
+export class SharedIngest {
+  readonly #ingest: IngestMethod;
+  readonly #endTimeoutMs: number;
+  readonly #onClosed: () => void;
+  readonly #lanes = new Map<string, Lane>();
+  /** Lanes that may have something to send, in the order of their turns. */
+  readonly #ready = new Set<Lane>();
+  /** Lanes whose run was asked for. */
+  readonly #asked = new WeakSet<Lane>();
+  /** Runs that are being released, and who is told. */
+  readonly #leaving = new Map<string, (end: StreamEnd) => void>();
+  /** Of these the ones that the server has not been told of. */
+  readonly #toRelease: string[] = [];
+  readonly #wakeup = new Wakeup();
+  readonly #controller = new AbortController();
+  readonly #over = Promise.withResolvers<StreamEnd>();
+  /** It takes no more lanes. */
+  #isClosed = false;
+  /** It sends nothing more. */
+  #isHalfClosed = false;
+  #deadline: ReturnType<typeof setTimeout> | undefined;
+
+  /** @param onClosed told when it takes no more lanes */
+  constructor(transport: Transport, endTimeoutMs: number, onClosed: () => void) {
+    this.#ingest = ingestMethodOf(transport);
+    this.#endTimeoutMs = endTimeoutMs;
+    this.#onClosed = onClosed;
+  }
+
+  /** Whether the run can be put on this call. */
+  takes(runId: string): boolean {
+    // Frames of the server name a run: what is meant for one lane must not reach another.
+    return (
+      !this.#isClosed &&
+      this.#lanes.size < maxLanes &&
+      !this.#lanes.has(runId) &&
+      !this.#leaving.has(runId)
+    );
+  }
+
+  /** Puts a run that `takes` allows on this call. */
+  add(lane: Lane): void {
+    this.#lanes.set(lane.runId, lane);
+    this.wake(lane);
+  }
+
+  /** The lane may have a frame. */
+  wake(lane: Lane): void {
+    if (this.#lanes.get(lane.runId) !== lane) return;
+    this.#ready.add(lane);
+    this.#wakeup.wake();
+  }
+
+  /** Ends the call for all its lanes. */
+  abort(error: unknown): void {
+    this.#controller.abort(error);
+  }
+
+  /**
+   * Takes a lane off the call. Resolves once the server does not hold its run
+   * any more, or with what went wrong; never rejects.
+   */
+  async leave(lane: Lane, leaving: Leaving): Promise<StreamEnd> {
+    const { runId } = lane;
+    if (this.#lanes.get(runId) !== lane) return { t: "ended" };
+    this.#lanes.delete(runId);
+    this.#ready.delete(lane);
+    if (this.#lanes.size === 0) {
+      if (leaving === "aborted") this.abort(new Error("the last run has left the call"));
+      this.#halfClose();
+      return this.#over.promise;
+    }
+    if (leaving === "over" || !this.#asked.has(lane)) return { t: "ended" };
+    this.#toRelease.push(runId);
+    this.#wakeup.wake();
+    return new Promise((resolve) => {
+      this.#leaving.set(runId, resolve);
+    });
+  }
+
+  /** Makes the call. Never rejects. */
+  async run(): Promise<void> {
+    const { signal } = this.#controller;
+    let end: StreamEnd = { t: "ended" };
+    try {
+      for await (const responses of this.#ingest(this.#requests(), signal)) {
+        for (const { frame } of responses) this.#onFrame(frame);
+      }
+    } catch (error) {
+      // Connect wraps the reason of an abort; our own says more.
+      end = { t: "broken", error: signal.aborted ? signal.reason : error };
+    }
+    this.#halfClose();
+    clearTimeout(this.#deadline);
+    this.#controller.abort();
+    const lanes = [...this.#lanes.values()];
+    this.#lanes.clear();
+    this.#over.resolve(end);
+    for (const tell of this.#leaving.values()) tell(end);
+    for (const lane of lanes) lane.onEnd(end);
+  }
+
+  async *#requests(): AsyncGenerator<readonly RequestFrame[]> {
+    while (!this.#isHalfClosed) {
+      const frames = this.#toRelease
+        .splice(0)
+        .map((runId) => messageFrame({ case: "release", value: { runId } }));
+      let bytes = 0;
+      for (const lane of this.#ready) {
+        this.#ready.delete(lane);
+        const frame = lane.next();
+        if (frame === undefined) continue;
+        this.#asked.add(lane);
+        frames.push(frame);
+        // Behind the others, which have their turns first.
+        this.#ready.add(lane);
+        if (frame.t === "append") bytes += frame.bytes;
+        if (bytes >= maxBatchBytes) break;
+      }
+      if (frames.length > 0) yield frames;
+      else if (!this.#isHalfClosed) await this.#wakeup.wait();
+    }
+  }
+
+  #onFrame(frame: IngestResponse["frame"]): void {
+    if (frame.case === undefined) return; // Of a newer server; we need not know it.
+    if (frame.case === "goAway") {
+      for (const lane of [...this.#lanes.values()]) lane.onFrame(frame);
+      this.#halfClose();
+      return;
+    }
+    const runId = frame.case === "ended" ? (frame.value.run?.runId ?? "") : frame.value.runId;
+    const lane = this.#lanes.get(runId);
+    if (lane === undefined) {
+      if (frame.case !== "released") return;
+      this.#leaving.get(runId)?.({ t: "ended" });
+      this.#leaving.delete(runId);
+      return;
+    }
+    if (frame.case === "rejected" && this.#isFull(frame.value)) {
+      this.#close();
+      this.#lanes.delete(runId);
+      this.#ready.delete(lane);
+      const error = new ConnectError(frame.value.message, Code.Unavailable);
+      lane.onEnd({ t: "broken", error });
+      return;
+    }
+    lane.onFrame(frame);
+  }
+
+  /** Whether a run was refused because the server takes no more on this call. */
+  #isFull({ detail }: RunRejected): boolean {
+    return detail?.reason === Reason.QUOTA && this.#lanes.size > 1;
+  }
+
+  /** Takes no more lanes. */
+  #close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#onClosed();
+  }
+
+  /** Sends nothing more; the server acknowledges what it has and ends the call. */
+  #halfClose(): void {
+    this.#close();
+    if (this.#isHalfClosed) return;
+    this.#isHalfClosed = true;
+    this.#wakeup.wake();
+    this.#deadline = setTimeout(() => this.abort(this.#noEnd()), this.#endTimeoutMs);
+  }
+
+  #noEnd(): NoAnswerError {
+    return new NoAnswerError("end of the call", this.#endTimeoutMs);
+  }
+}
