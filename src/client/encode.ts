@@ -9,6 +9,14 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import {
+  envelopeBytes,
+  FieldWriter,
+  messageField,
+  numberField,
+  textField,
+  utf8LengthOf,
+} from "../field-writer.ts";
 import type { EventInit } from "./sender-types.ts";
 
 const tagType = 0x0a; // Event.type
@@ -19,10 +27,6 @@ const tagAppendRunId = 0x0a; // Append.run_id
 const tagAppendFirstRunSeq = 0x10; // Append.first_run_seq
 const tagAppendEvents = 0x1a; // Append.events
 const tagAppend = 0x12; // IngestRequest.append
-/** gRPC's envelope before a message. */
-const envelopeBytes = 5;
-
-const utf8 = new TextEncoder();
 
 /** Consecutive events of a run, encoded. */
 export interface EncodedAppend {
@@ -61,7 +65,7 @@ function encodePlain(init: EventInit, nowMs: number): Uint8Array<ArrayBuffer> | 
   const seconds = Math.floor(nowMs / 1_000);
   const nanos = (nowMs - seconds * 1_000) * 1_000_000;
   const timeBytes = numberField(seconds) + numberField(nanos);
-  const out = new Writer(
+  const out = new FieldWriter(
     textField(typeBytes) +
       textField(dataBytes) +
       textField(contentTypeBytes) +
@@ -83,7 +87,7 @@ export function encodeEnvelopes(
   const sizes = messages.map((message) =>
     message instanceof Uint8Array ? message.length : messageField(appendBytes(message)),
   );
-  const out = new Writer(sizes.reduce((sum, size) => sum + envelopeBytes + size, 0));
+  const out = new FieldWriter(sizes.reduce((sum, size) => sum + envelopeBytes + size, 0));
   for (const [index, message] of messages.entries()) {
     out.envelope(sizes[index]!);
     if (message instanceof Uint8Array) out.raw(message);
@@ -98,87 +102,9 @@ function appendBytes({ runId, firstRunSeq, events }: EncodedAppend): number {
   return bytes;
 }
 
-function writeAppend(out: Writer, append: EncodedAppend): void {
+function writeAppend(out: FieldWriter, append: EncodedAppend): void {
   out.number(tagAppend, appendBytes(append));
   out.text(tagAppendRunId, append.runId, utf8LengthOf(append.runId) ?? 0);
   if (append.firstRunSeq > 0) out.number(tagAppendFirstRunSeq, append.firstRunSeq);
   for (const event of append.events) out.bytes(tagAppendEvents, event);
-}
-
-/** Bytes of a text in UTF-8; undefined where it is no well-formed text. */
-function utf8LengthOf(text: string): number | undefined {
-  for (let i = 0; i < text.length; i++) {
-    if (text.charCodeAt(i) >= 0x80)
-      return text.isWellFormed() ? utf8.encode(text).length : undefined;
-  }
-  return text.length;
-}
-
-/** Bytes that a field of text or bytes takes; none where it is empty. */
-function textField(length: number): number {
-  return length === 0 ? 0 : messageField(length);
-}
-
-/** Bytes that a message's field takes, also where it is empty. */
-function messageField(length: number): number {
-  return 1 + varintBytes(length) + length;
-}
-
-/** Bytes that a number's field takes; none for 0. */
-function numberField(value: number): number {
-  return value === 0 ? 0 : 1 + varintBytes(value);
-}
-
-function varintBytes(value: number): number {
-  let bytes = 1;
-  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes++;
-  return bytes;
-}
-
-/** Writes fields one behind the other, with tags that are one byte each. */
-class Writer {
-  readonly buffer: Uint8Array<ArrayBuffer>;
-  #at = 0;
-
-  constructor(bytes: number) {
-    this.buffer = new Uint8Array(bytes);
-  }
-
-  /** Flags and length, as in `src/envelopes.ts`. */
-  envelope(length: number): void {
-    this.buffer[this.#at] = 0;
-    new DataView(this.buffer.buffer).setUint32(this.#at + 1, length);
-    this.#at += envelopeBytes;
-  }
-
-  /** Also a length, where that is what the tag is followed by. */
-  number(tag: number, value: number): void {
-    this.buffer[this.#at++] = tag;
-    let rest = value;
-    for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) {
-      this.buffer[this.#at++] = (rest % 0x80) | 0x80;
-    }
-    this.buffer[this.#at++] = rest;
-  }
-
-  raw(bytes: Uint8Array): void {
-    this.buffer.set(bytes, this.#at);
-    this.#at += bytes.length;
-  }
-
-  bytes(tag: number, bytes: Uint8Array): void {
-    this.number(tag, bytes.length);
-    this.raw(bytes);
-  }
-
-  /** @param length its bytes in UTF-8 */
-  text(tag: number, text: string, length: number): void {
-    if (length === 0) return;
-    this.number(tag, length);
-    if (length > text.length) {
-      this.raw(utf8.encode(text));
-      return;
-    }
-    for (let i = 0; i < length; i++) this.buffer[this.#at++] = text.charCodeAt(i);
-  }
 }

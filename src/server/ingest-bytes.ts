@@ -20,6 +20,7 @@ import {
 import type { AppendEventsBytes } from "../ingest/append-window.ts";
 import type { IngestRequestBytes } from "../ingest/ingest-stream.ts";
 import { parseMessage } from "./parse-message.ts";
+import { scanAppend } from "./scan-append.ts";
 
 /**
  * The service for requests in Protobuf's binary encoding. Its descriptor is made
@@ -51,6 +52,8 @@ function makeService(): typeof IngestService {
  * @throws ConnectError for what is no frame
  */
 export function parseIngestBytes(message: Uint8Array): IngestRequestBytes {
+  const append = scanAppend(message);
+  if (append !== undefined) return { frame: { case: "append", value: append } };
   return parseMessage(
     IngestBytesService.method.ingest.input,
     message,

@@ -1,13 +1,7 @@
 /** IngestService over the domain. */
-import { toBinary } from "@bufbuild/protobuf";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { Code, ConnectError } from "@connectrpc/connect";
-import {
-  type IngestResponse,
-  IngestResponseSchema,
-  IngestService,
-} from "../../gen/runlog/v1/ingest_pb.js";
-import { envelop } from "../envelopes.ts";
+import { type IngestResponse, IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { type AppendEventsBytes, appendWindow } from "../ingest/append-window.ts";
 import {
   type IngestFrame,
@@ -25,6 +19,7 @@ import {
   toIngestBytes,
   toWindowBytes,
 } from "./ingest-bytes.ts";
+import { encodeFrames } from "./ingest-frames.ts";
 import { goAwayReason, toIngestLimits, toIngestResponse } from "./messages.ts";
 import { drainingOf, type ServiceContext, unary } from "./service-context.ts";
 
@@ -73,11 +68,7 @@ export function ingestGrpc(context: ServiceContext): GrpcStream {
     method: IngestService.method.ingest,
     async *serve(requests, call) {
       for await (const frames of ingestFrames(context, parsed(requests), call)) {
-        yield envelop(
-          frames.map((frame) => [
-            toBinary(IngestResponseSchema, toIngestResponse(frame, context.limits)),
-          ]),
-        );
+        yield [encodeFrames(frames, context.limits)];
       }
     },
   };
