@@ -3,7 +3,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import type Database from "better-sqlite3";
 import { SqliteError } from "better-sqlite3";
 import { connect, preparedBy } from "./sqlite-connection.ts";
-import { type Answer, BlobReader, type PackedStatement, type Work } from "./sqlite-messages.ts";
+import { type Answer, type PackedStatement, ValueReader, type Work } from "./sqlite-messages.ts";
 import type { SqliteOptions } from "./sqlite-options.ts";
 
 /** Pages that one step gives back: 2 MiB. */
@@ -27,19 +27,21 @@ function answer(work: () => unknown): Answer {
 function run(
   prepare: (text: string) => Database.Statement,
   statements: readonly PackedStatement[],
-  blobs: ArrayBuffer,
+  values: ArrayBuffer,
 ): unknown[] {
-  const reader = new BlobReader(blobs);
-  let rows: unknown[] = [];
-  for (const statement of statements) {
-    const prepared = prepare(statement.text);
-    rows = [];
-    for (const values of reader.rowsOf(statement)) {
-      if (prepared.reader) rows = prepared.all(values);
-      else prepared.run(values);
+  const reader = new ValueReader(values);
+  let answered: unknown[] = [];
+  for (const { text, rowCount, width } of statements) {
+    const prepared = prepare(text);
+    const row = new Array<unknown>(width);
+    answered = [];
+    for (let n = 0; n < rowCount; n++) {
+      reader.readInto(row);
+      if (prepared.reader) answered = prepared.all(row);
+      else prepared.run(row);
     }
   }
-  return rows;
+  return answered;
 }
 
 /** Gives free pages back; whether there are more. */
@@ -64,8 +66,8 @@ if (connection !== undefined) {
     switch (work.t) {
       case "run":
         port.postMessage(
-          { ...answer(() => run(prepare, work.statements, work.blobs)), blobs: work.blobs },
-          [work.blobs],
+          { ...answer(() => run(prepare, work.statements, work.values)), values: work.values },
+          [work.values],
         );
         return;
       case "reclaim":

@@ -36,7 +36,7 @@ export class SqliteWriter {
   readonly #worker: Worker;
   /** Who waits for an answer; they come in order. */
   readonly #waiting: Settle[] = [];
-  /** A buffer for blobs that is free: memory that has been used already costs no page faults. */
+  /** A buffer for values that is free: memory that has been used already costs no page faults. */
   #spare: ArrayBuffer | undefined;
   #ended: Error | undefined;
 
@@ -48,8 +48,8 @@ export class SqliteWriter {
         waiting?.reject(toError(answer));
         return;
       }
-      const { value, blobs } = answer;
-      if (blobs !== undefined && blobs.byteLength <= maxSpareBytes) this.#spare = blobs;
+      const { value, values } = answer;
+      if (values !== undefined && values.byteLength <= maxSpareBytes) this.#spare = values;
       waiting?.resolve(value);
     });
     this.#worker.on("error", (error) => {
@@ -83,8 +83,8 @@ export class SqliteWriter {
    */
   run(statements: readonly Statement[]): Promise<unknown[]> {
     const packed = pack(statements, this.#spare);
-    if (packed.blobs === this.#spare) this.#spare = undefined;
-    return this.#send({ t: "run", ...packed }, [packed.blobs]) as Promise<unknown[]>;
+    this.#spare = undefined;
+    return this.#send({ t: "run", ...packed }, [packed.values]) as Promise<unknown[]>;
   }
 
   /** Gives free pages back, one part at a time; whether there are more. */
@@ -133,7 +133,7 @@ export function writerDialect(writer: SqliteWriter): Dialect {
 }
 
 function bare(text: string): Statement {
-  return { text, rowCount: 1, width: 0, values: [] };
+  return { text, parameters: [] };
 }
 
 /** The thread's connection, for one transaction at a time. */
@@ -150,10 +150,9 @@ class WriterConnection implements DatabaseConnection {
     const { sql: text, parameters } = query;
     if (isBulk(query)) {
       const { columns, rows } = query;
-      const values = rows.flatMap((row) => columns.map((column) => row[column]));
-      this.#unsent.push({ text, rowCount: rows.length, width: columns.length, values });
+      this.#unsent.push({ text, columns, rows });
     } else {
-      this.#unsent.push({ text, rowCount: 1, width: parameters.length, values: parameters });
+      this.#unsent.push({ text, parameters });
     }
     if (isBulk(query) || answersNothing(query)) return { rows: [] };
     return { rows: (await this.#flush()) as R[] };
