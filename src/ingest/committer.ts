@@ -54,9 +54,9 @@ const maxRetryMs = 1_000;
 /** Who asked for an operation; one of the two is called once, in the order of the operations. */
 export interface Asker {
   /** Called after the commit. */
-  readonly onOutcome: (outcome: Outcome) => void;
+  readonly onOutcome: (outcome: Outcome, operation: Operation) => void;
   /** Called where the database failed, with RefusedError journal_unavailable for one. */
-  readonly onFailure: (error: unknown) => void;
+  readonly onFailure: (error: unknown, operation: Operation) => void;
 }
 
 interface Waiting {
@@ -261,7 +261,7 @@ export class Committer {
     let group = taken;
     let firstTry = sent;
     const fail = (failed: readonly Waiting[], error: unknown) => {
-      for (const { asker } of failed) asker.onFailure(error);
+      for (const { operation, asker } of failed) asker.onFailure(error, operation);
     };
     try {
       const { committed, operations } = await pRetry(
@@ -328,7 +328,7 @@ export class Committer {
       const { operation, asker } = group[index]!;
       const outcome = outcomes[index]!;
       applyOutcome(operation, outcome, left?.namespace, listeners);
-      asker.onOutcome(outcome);
+      asker.onOutcome(outcome, operation);
     }
   }
 }

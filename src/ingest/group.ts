@@ -90,51 +90,55 @@ export class Group {
 
   /** Decides operations; their outcomes hold once what came of them is durable. */
   async decide(operations: readonly Operation[]): Promise<readonly Outcome[]> {
-    for (const [index, operation] of operations.entries()) await this.#decide(index, operation);
+    for (let index = 0; index < operations.length; index++) {
+      const decision = this.#decide(index, operations[index]!);
+      if (decision !== undefined) await decision;
+    }
     // An append has its outcome once its record is whole.
     this.log.sealAll();
     return this.#outcomes;
   }
 
-  async #decide(index: number, operation: Operation): Promise<void> {
+  /** A promise only where something has to be read: most of what is decided is not worth one. */
+  #decide(index: number, operation: Operation): Promise<void> | undefined {
     if (operation.kind === "create") {
       this.#outcomes[index] = this.#create(operation);
-      return;
+      return undefined;
     }
     if (operation.kind === "lose") {
       this.#outcomes[index] = this.#lose(operation);
-      return;
+      return undefined;
     }
     const { producer, runId } = operation;
     if (operation.kind === "open") {
       this.#settle(index, producer, this.#openRun(operation));
-      return;
+      return undefined;
     }
     if (producer.rejected || this.#rejected.has(producer)) {
       this.#outcomes[index] = { t: "discarded" };
-      return;
+      return undefined;
     }
     if (operation.kind === "refuse") {
       this.#settle(index, producer, { t: "refused", refusal: operation.refusal });
-      return;
+      return undefined;
     }
     const draft = this.drafts.get(runId);
     const epoch = this.#epochs.get(producer) ?? producer.epoch;
     if (draft === undefined || epoch === undefined) {
       const reason = draft === undefined ? "run_not_found" : "run_not_open";
       this.#settle(index, producer, { t: "refused", refusal: { reason, runId } });
-      return;
+      return undefined;
     }
     switch (operation.kind) {
       case "append":
-        await this.#append(index, operation, draft, epoch);
-        return;
+        return this.#append(index, operation, draft, epoch);
       case "check":
         this.log.seal(draft);
         this.#settle(index, producer, this.#check(draft, epoch));
-        return;
+        return undefined;
       case "finish":
         this.#settle(index, producer, this.#finish(operation, draft, epoch));
+        return undefined;
     }
   }
 
@@ -236,33 +240,51 @@ export class Group {
     return draft;
   }
 
-  async #append(
+  #append(
     index: number,
-    { producer, firstRunSeq, events }: AppendOperation,
+    operation: AppendOperation,
     draft: Draft,
     epoch: number,
-  ): Promise<void> {
+  ): Promise<void> | undefined {
+    const { producer, firstRunSeq, events } = operation;
     const decision = decideAppend(standing(draft), epoch, firstRunSeq, events.length);
     if (decision.t === "refused") {
       this.#settle(index, producer, decision);
-      return;
+      return undefined;
     }
     this.#lookAfter(draft);
     const skip = decision.t === "duplicate" ? events.length : decision.skip;
+    if (skip > 0) return this.#appendBehind(index, operation, draft, skip);
+    this.#add(index, operation, draft, 0);
+    return undefined;
+  }
+
+  /** Adds events of which the first ones are sent again. */
+  async #appendBehind(
+    index: number,
+    operation: AppendOperation,
+    draft: Draft,
+    skip: number,
+  ): Promise<void> {
+    const { producer, firstRunSeq, events } = operation;
     const runSeq = await firstConflict(this.#tx, draft, firstRunSeq, events.slice(0, skip));
-    if (runSeq !== undefined) {
-      const expectedRunSeq = draft.row.last_run_seq + 1;
-      const refusal: Refusal = { reason: "conflict", runSeq, expectedRunSeq };
-      this.#settle(index, producer, { t: "refused", refusal });
+    if (runSeq === undefined) {
+      this.#add(index, operation, draft, skip);
       return;
     }
+    const expectedRunSeq = draft.row.last_run_seq + 1;
+    const refusal: Refusal = { reason: "conflict", runSeq, expectedRunSeq };
+    this.#settle(index, producer, { t: "refused", refusal });
+  }
+
+  #add(index: number, { events }: AppendOperation, draft: Draft, skip: number): void {
     for (let i = skip; i < events.length; i++) {
       const event = events[i]!;
       this.#counts.eventBytes += event.bytes.length;
       this.log.addEvent(draft, event);
     }
-    this.log.whenPlaced(draft, (placedRunSeq, seq) => {
-      this.#outcomes[index] = { t: "durable", runSeq: placedRunSeq, seq };
+    this.log.whenPlaced(draft, (runSeq, seq) => {
+      this.#outcomes[index] = { t: "durable", runSeq, seq };
     });
   }
 

@@ -14,7 +14,7 @@ import type { Append, FinishRun, OpenRun, ReleaseRun } from "../../gen/runlog/v1
 import { type Refusal, RefusedError } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
 import { type Limits, maxRunIdBytes } from "../limits.ts";
-import type { Committer } from "./committer.ts";
+import type { Asker, Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
 import { type Outcome, Producer, type ProducerOperation } from "./operation.ts";
 import { Outbox } from "./outbox.ts";
@@ -64,7 +64,7 @@ export class IngestStream {
   readonly #runs = new Map<string, Producer>();
   /** Weak: a run that is opened again has another producer. */
   readonly #ended = new WeakSet<Producer>();
-  readonly #unacked = new Map<Producer, number>();
+  readonly #asker: Asker;
   #namespace: string | undefined;
   #pendingBytes = 0;
   #pendingFrames = 0;
@@ -76,6 +76,16 @@ export class IngestStream {
   constructor(options: IngestStreamOptions) {
     this.#committer = options.committer;
     this.#limits = options.limits;
+    this.#asker = {
+      onOutcome: (outcome, operation) => {
+        this.#answer(operation as ProducerOperation, outcome);
+        this.#settle(operation as ProducerOperation);
+      },
+      onFailure: (error, operation) => {
+        this.#outbox.end({ error });
+        this.#settle(operation as ProducerOperation);
+      },
+    };
   }
 
   /** Tells the producer to reconnect; what it sends meanwhile is still taken. */
@@ -169,7 +179,7 @@ export class IngestStream {
       checkRunId("open.run_id", runId);
       if (open.create !== undefined) checkSpec("open.create", open.create, this.#limits);
       const spec = open.create;
-      this.#submit({ kind: "open", namespace, runId, producer, spec }, 0, 0);
+      this.#submit({ kind: "open", namespace, runId, producer, spec });
     });
   }
 
@@ -192,11 +202,7 @@ export class IngestStream {
       }
       const { events, bytes } = checkEvents("append.events", append.events, this.#limits);
       const namespace = this.#namespace ?? "default";
-      this.#submit(
-        { kind: "append", namespace, runId, producer, firstRunSeq, events, bytes },
-        bytes,
-        events.length,
-      );
+      this.#submit({ kind: "append", namespace, runId, producer, firstRunSeq, events, bytes });
     });
   }
 
@@ -208,7 +214,7 @@ export class IngestStream {
       const lastRunSeq = checkPlace("finish.last_run_seq", finish.lastRunSeq);
       const result = checkResult("finish.result", finish.result, this.#limits.maxEventBytes);
       const namespace = this.#namespace ?? "default";
-      this.#submit({ kind: "finish", namespace, runId, producer, lastRunSeq, result }, 0, 0);
+      this.#submit({ kind: "finish", namespace, runId, producer, lastRunSeq, result });
     });
   }
 
@@ -216,7 +222,7 @@ export class IngestStream {
     const producer = this.#runs.get(runId);
     const namespace = this.#namespace ?? "default";
     // In its turn: behind what was sent before.
-    if (producer !== undefined) this.#submit({ kind: "check", namespace, runId, producer }, 0, 0);
+    if (producer !== undefined) this.#submit({ kind: "check", namespace, runId, producer });
     else this.#outbox.push({ t: "released", runId });
   }
 
@@ -249,7 +255,7 @@ export class IngestStream {
       const namespace = this.#namespace ?? "default";
       const { refusal } = error;
       const { runId: told } = producer;
-      this.#submit({ kind: "refuse", namespace, runId: told, producer, refusal }, 0, 0);
+      this.#submit({ kind: "refuse", namespace, runId: told, producer, refusal });
     }
   }
 
@@ -289,36 +295,29 @@ export class IngestStream {
     });
   }
 
-  #submit(operation: ProducerOperation, bytes: number, events: number): void {
-    const { producer } = operation;
-    this.#pendingBytes += bytes;
+  #submit(operation: ProducerOperation): void {
     this.#pendingFrames++;
-    this.#count(producer, events);
-    const settle = () => {
-      this.#pendingBytes -= bytes;
-      this.#pendingFrames--;
-      this.#count(producer, -events);
-      this.#wakeReader?.();
-    };
-    this.#committer.enqueue(operation, {
-      onOutcome: (outcome) => {
-        this.#answer(operation, outcome);
-        settle();
-      },
-      onFailure: (error) => {
-        this.#outbox.end({ error });
-        settle();
-      },
-    });
+    if (operation.kind === "append") {
+      this.#pendingBytes += operation.bytes;
+      this.#count(operation.producer, operation.events.length);
+    }
+    this.#committer.enqueue(operation, this.#asker);
+  }
+
+  #settle(operation: ProducerOperation): void {
+    this.#pendingFrames--;
+    if (operation.kind === "append") {
+      this.#pendingBytes -= operation.bytes;
+      this.#count(operation.producer, -operation.events.length);
+    }
+    this.#wakeReader?.();
   }
 
   #count(producer: Producer, events: number): void {
     const limit = this.#limits.maxUnackedEvents;
-    const before = this.#unacked.get(producer) ?? 0;
-    const unacked = before + events;
-    this.#runsOverUnacked += Number(unacked > limit) - Number(before > limit);
-    if (unacked === 0) this.#unacked.delete(producer);
-    else this.#unacked.set(producer, unacked);
+    const before = producer.unackedEvents;
+    producer.unackedEvents += events;
+    this.#runsOverUnacked += Number(producer.unackedEvents > limit) - Number(before > limit);
   }
 
   #answer(operation: ProducerOperation, outcome: Outcome): void {

@@ -22,6 +22,8 @@ export class Producer {
   epoch: number | undefined;
   /** Milliseconds that the run may be without a producer; undefined once it has ended. */
   leaseMs: number | undefined;
+  /** Events that were sent and not answered; kept by the owner. */
+  unackedEvents = 0;
   /** Whose hold it is: opening a run anew does not fence oneself. */
   readonly owner: object;
   #rejected = false;

@@ -6,7 +6,7 @@
  * however small the appends were.
  */
 import type { CommittedRecord } from "../journal/committed-record.ts";
-import { encodeEvents, encodeFact, type FactKind } from "../journal/record-codec.ts";
+import { type FactKind, layOutEvents, layOutFact, writeRecords } from "../journal/record-codec.ts";
 import type { NewRecord } from "../journal/records.ts";
 import { maxRecordBytes } from "../limits.ts";
 import type { Draft } from "./draft.ts";
@@ -18,7 +18,9 @@ export type OnPlaced = (runSeq: number, seq: number) => void;
 interface OpenRecord {
   readonly draft: Draft;
   readonly firstRunSeq: number;
-  readonly events: CheckedEvent[];
+  /** Encoded. */
+  readonly events: Uint8Array[];
+  readonly types: Set<string>;
   bytes: number;
   readonly placed: { readonly runSeq: number; readonly count: number; readonly tell: OnPlaced }[];
 }
@@ -52,15 +54,16 @@ export class RecordLog {
   addEvent(draft: Draft, event: CheckedEvent): void {
     let record = this.#open.get(draft);
     if (record !== undefined && record.bytes + event.bytes.length > maxRecordBytes) {
-      this.#seal(record);
+      this.#seal([record]);
       record = undefined;
     }
     if (record === undefined) {
       const firstRunSeq = draft.row.last_run_seq + 1;
-      record = { draft, firstRunSeq, events: [], bytes: 0, placed: [] };
+      record = { draft, firstRunSeq, events: [], types: new Set(), bytes: 0, placed: [] };
       this.#open.set(draft, record);
     }
-    record.events.push(event);
+    record.events.push(event.bytes);
+    record.types.add(event.type);
     record.bytes += event.bytes.length;
     draft.added.push(event);
     draft.changed = true;
@@ -79,37 +82,42 @@ export class RecordLog {
   /** Adds a fact about a run, behind everything that came before it. */
   addFact(draft: Draft, kind: FactKind, body: Uint8Array): void {
     this.sealAll();
-    const data = encodeFact(this.#headOf(draft), kind, body);
-    this.#push(draft, { count: 1, firstRunSeq: 0, types: "", data });
+    const [data] = writeRecords([layOutFact(this.#headOf(draft, this.#lastSeq + 1), kind, body)]);
+    this.#push(draft, { count: 1, firstRunSeq: 0, types: "", data: data! });
   }
 
   /** Gives the run's last event its seq. */
   seal(draft: Draft): void {
     const record = this.#open.get(draft);
-    if (record !== undefined) this.#seal(record);
+    if (record !== undefined) this.#seal([record]);
   }
 
   /** Gives every event its seq. */
   sealAll(): void {
-    for (const record of [...this.#open.values()]) this.#seal(record);
+    if (this.#open.size > 0) this.#seal([...this.#open.values()]);
   }
 
-  #headOf(draft: Draft) {
-    return { firstSeq: this.#lastSeq + 1, runId: draft.row.run_id, timeMs: this.timeMs };
+  #headOf(draft: Draft, firstSeq: number) {
+    return { firstSeq, runId: draft.row.run_id, timeMs: this.timeMs };
   }
 
-  #seal(record: OpenRecord): void {
-    const { draft, events, firstRunSeq } = record;
-    const head = this.#headOf(draft);
-    const data = encodeEvents(
-      head,
-      firstRunSeq,
-      events.map((event) => event.bytes),
-    );
-    const types = [...new Set(events.map((event) => event.type))].join("\n");
-    this.#push(draft, { count: events.length, firstRunSeq, types, data });
+  /** Gives records their seqs; in one piece of memory, since they are kept and let go together. */
+  #seal(records: readonly OpenRecord[]): void {
+    let firstSeq = this.#lastSeq + 1;
+    const layouts = records.map(({ draft, firstRunSeq, events }) => {
+      const layout = layOutEvents(this.#headOf(draft, firstSeq), firstRunSeq, events);
+      firstSeq += events.length;
+      return layout;
+    });
+    const written = writeRecords(layouts);
+    for (const [index, record] of records.entries()) this.#place(record, written[index]!);
+  }
+
+  #place({ draft, events, firstRunSeq, types, placed }: OpenRecord, data: Uint8Array): void {
+    const firstSeq = this.#lastSeq + 1;
+    this.#push(draft, { count: events.length, firstRunSeq, types: [...types].join("\n"), data });
     draft.row.last_event_seq = this.#lastSeq;
-    for (const { runSeq, count, tell } of record.placed) tell(runSeq, head.firstSeq + count - 1);
+    for (const { runSeq, count, tell } of placed) tell(runSeq, firstSeq + count - 1);
     this.#open.delete(draft);
   }
 

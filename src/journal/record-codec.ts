@@ -60,18 +60,32 @@ export interface RecordHead {
   readonly timeMs: number;
 }
 
-function encode(
+/** A record that has its place and is not written yet. */
+export interface RecordLayout {
+  /** Bytes of the record. */
+  readonly size: number;
+  readonly head: RecordHead;
+  readonly tag: number;
+  readonly firstRunSeq: number;
+  readonly bodies: readonly Uint8Array[];
+  /** Bytes of each item. */
+  readonly itemSizes: readonly number[];
+  readonly runId: Uint8Array;
+  readonly time: Uint8Array;
+}
+
+function layOut(
   head: RecordHead,
   tag: number,
   firstRunSeq: number,
   bodies: readonly Uint8Array[],
-): Uint8Array {
+): RecordLayout {
   const runId = Buffer.from(head.runId, "utf8");
   const time = timestampBytes(head.timeMs);
   const fixed =
     1 + varintSize(runId.length) + runId.length + 1 + varintSize(time.length) + time.length;
-  const sizes = new Array<number>(bodies.length);
-  let total = 0;
+  const itemSizes = new Array<number>(bodies.length);
+  let size = 0;
   for (let i = 0; i < bodies.length; i++) {
     const length = bodies[i]!.length;
     const item =
@@ -82,15 +96,48 @@ function encode(
       1 +
       varintSize(length) +
       length;
-    sizes[i] = item;
-    total += 1 + varintSize(item) + item;
+    itemSizes[i] = item;
+    size += 1 + varintSize(item) + item;
   }
-  const out = Buffer.allocUnsafeSlow(total);
+  return { size, head, tag, firstRunSeq, bodies, itemSizes, runId, time };
+}
+
+/** Lays out consecutive events of one run; `events` are encoded `Event`s, `firstRunSeq` is from 1. */
+export function layOutEvents(
+  head: RecordHead,
+  firstRunSeq: number,
+  events: readonly Uint8Array[],
+): RecordLayout {
+  return layOut(head, tagEvent, firstRunSeq, events);
+}
+
+/** Lays out one fact; `body` is the encoded RunStarted, RunFinished or RunResumed. */
+export function layOutFact(head: RecordHead, kind: FactKind, body: Uint8Array): RecordLayout {
+  return layOut(head, factTags[kind], 0, [body]);
+}
+
+/** Writes records, each into its own part of one piece of memory. */
+export function writeRecords(layouts: readonly RecordLayout[]): Uint8Array[] {
+  const out = Buffer.allocUnsafeSlow(layouts.reduce((sum, { size }) => sum + size, 0));
   let at = 0;
+  return layouts.map((layout) => {
+    const start = at;
+    at += layout.size;
+    write(layout, out, start);
+    return out.subarray(start, at);
+  });
+}
+
+function write(
+  { head, tag, firstRunSeq, bodies, itemSizes, runId, time }: RecordLayout,
+  out: Uint8Array,
+  start: number,
+): void {
+  let at = start;
   for (let i = 0; i < bodies.length; i++) {
     const body = bodies[i]!;
     out[at++] = tagBatchItem;
-    at = writeVarint(out, at, sizes[i]!);
+    at = writeVarint(out, at, itemSizes[i]!);
     out[at++] = tagSeq;
     at = writeVarint(out, at, head.firstSeq + i);
     out[at++] = tagRunId;
@@ -110,21 +157,6 @@ function encode(
     out.set(body, at);
     at += body.length;
   }
-  return out;
-}
-
-/** Encodes consecutive events of one run; `events` are encoded `Event`s, `firstRunSeq` is from 1. */
-export function encodeEvents(
-  head: RecordHead,
-  firstRunSeq: number,
-  events: readonly Uint8Array[],
-): Uint8Array {
-  return encode(head, tagEvent, firstRunSeq, events);
-}
-
-/** Encodes one fact; `body` is the encoded RunStarted, RunFinished or RunResumed. */
-export function encodeFact(head: RecordHead, kind: FactKind, body: Uint8Array): Uint8Array {
-  return encode(head, factTags[kind], 0, [body]);
 }
 
 /** Reads the varint at an offset: [value, offset behind it]. */
