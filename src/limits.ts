@@ -86,7 +86,7 @@ export const limitSpecs = {
   },
   maxPendingFramesPerStream: {
     unit: "count",
-    default: 1_024,
+    default: 4_096,
     what: "frames of one Ingest stream that may await an answer",
     why: "The same bound for many small frames, and for producers that do not read their answers.",
     range: { min: 1, max: 100_000, beyond: "the stream is not read until some are answered" },
