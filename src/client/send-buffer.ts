@@ -12,6 +12,9 @@
 import { ForeignEventsError, JournalWentBackError } from "./errors.ts";
 import { appendFramingBytes, eventFramingBytes } from "./limits.ts";
 
+/** Frames on their way while which a frame that is not full waits. */
+const maxSmallFrames = 2;
+
 /** Bounds of one frame, from this side's limits and the server's. */
 export interface FrameLimits {
   readonly maxEvents: number;
@@ -44,6 +47,8 @@ export class SendBuffer {
   #sent = 0;
   #everSent = 0;
   #last = 0;
+  /** The last positions of the frames that are on their way. */
+  #frames: number[] = [];
 
   constructor(maxEvents: number, maxBytes: number) {
     this.#maxEvents = maxEvents;
@@ -109,6 +114,7 @@ export class SendBuffer {
       this.#free(position);
     }
     this.#sent = this.#acked;
+    this.#frames = [];
   }
 
   /**
@@ -138,8 +144,15 @@ export class SendBuffer {
     return dropped;
   }
 
-  /** Takes the next events to send, or nothing where none wait or too many are in flight. */
+  /**
+   * Takes the next events to send, or nothing where none wait, too many are in
+   * flight, or they are few: these wait for others while one frame is being
+   * committed and another one is on its way, as in Nagle's algorithm
+   * (https://www.rfc-editor.org/rfc/rfc896).
+   */
   nextFrame(limits: FrameLimits): Frame | undefined {
+    const isFull = this.#last - this.#sent >= limits.maxEvents || this.#bytes >= limits.maxBytes;
+    if (this.#frames.length >= maxSmallFrames && !isFull) return undefined;
     const room = Math.min(
       limits.maxEvents,
       limits.maxUnackedEvents - this.inFlight,
@@ -169,6 +182,7 @@ export class SendBuffer {
     }
     const first = this.#sent + 1;
     this.#sent += events.length;
+    this.#frames.push(this.#sent);
     const resent = Math.max(0, Math.min(this.#sent, this.#everSent) - first + 1);
     this.#everSent = Math.max(this.#everSent, this.#sent);
     return { firstRunSeq: this.#baseRunSeq() + first, events, bytes, resent };
@@ -185,6 +199,7 @@ export class SendBuffer {
     if (position > this.#everSent) {
       throw new ForeignEventsError(this.#baseRunSeq() + this.#everSent, runSeq);
     }
+    while (this.#frames.length > 0 && this.#frames[0]! <= position) this.#frames.shift();
     const before = this.#acked;
     this.#free(Math.min(position, this.#sent));
     return this.#acked - before;

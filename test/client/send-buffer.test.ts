@@ -24,6 +24,8 @@ class Model {
   acked = 0;
   sent = 0;
   everSent = 0;
+  /** Where the frames end that are on their way. */
+  frames: number[] = [];
 
   get waiting(): readonly Item[] {
     return this.items.slice(this.acked);
@@ -42,6 +44,9 @@ class Model {
       const wire = bytes + appendFramingBytes + items.length * eventFramingBytes;
       return items.length <= 1 || (bytes <= limits.maxBytes && wire <= limits.maxAppendBytes);
     };
+    const unacked = this.waiting.reduce((sum, item) => sum + item.bytes, 0);
+    const isFull = this.items.length - this.sent >= limits.maxEvents || unacked >= limits.maxBytes;
+    if (this.frames.length >= 2 && !isFull) return [];
     let count = candidates.length;
     while (!fits(candidates.slice(0, count))) count--;
     return candidates.slice(0, count);
@@ -121,6 +126,7 @@ function take(buffer: SendBuffer, model: Model, action: Step): void {
       const resent = Math.min(expected.length, model.everSent - model.sent);
       assert.equal(frame?.resent ?? 0, resent);
       model.sent += expected.length;
+      if (expected.length > 0) model.frames.push(model.sent);
       model.everSent = Math.max(model.everSent, model.sent);
       return;
     }
@@ -130,6 +136,7 @@ function take(buffer: SendBuffer, model: Model, action: Step): void {
       const freed = Math.max(0, Math.min(position, model.sent) - model.acked);
       assert.equal(buffer.ack(model.base + position), freed);
       model.acked += freed;
+      model.frames = model.frames.filter((end) => end > position);
       return;
     }
     case "open": {
@@ -142,6 +149,7 @@ function take(buffer: SendBuffer, model: Model, action: Step): void {
       buffer.opened(model.base + position, action.ours);
       if (action.ours) model.acked = position;
       model.sent = model.acked;
+      model.frames = [];
       return;
     }
   }
