@@ -4,6 +4,7 @@ import { DurableStream, IdempotentProducer, stream as readStream } from "@durabl
 import type { Payloads } from "../payloads.ts";
 import { end, startNode } from "./processes.ts";
 import {
+  type Emission,
   type Following,
   type OnEvent,
   type System,
@@ -59,8 +60,8 @@ class DurableStreamsClient implements SystemClient {
     await Promise.race([writing, failed]);
   }
 
-  writeEach(streams: readonly string[], payloads: Payloads, eventsEach: number): Promise<void> {
-    return writeEachBy((...one) => this.writeOne(...one), streams, payloads, eventsEach);
+  writeEach(streams: readonly string[], payloads: Payloads, emission: Emission): Promise<void> {
+    return writeEachBy((...one) => this.writeOne(...one), streams, payloads, emission);
   }
 
   async read(stream: string, count: number, onEvent: OnEvent): Promise<void> {

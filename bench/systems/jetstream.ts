@@ -6,6 +6,7 @@ import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { numberOf, type Payloads } from "../payloads.ts";
 import { end, findProgram, freePort, startListening } from "./processes.ts";
 import {
+  type Emission,
   type Following,
   type OnEvent,
   type System,
@@ -52,8 +53,8 @@ class JetStreamClient implements SystemClient {
     await Promise.all(underWay);
   }
 
-  writeEach(streams: readonly string[], payloads: Payloads, eventsEach: number): Promise<void> {
-    return writeEachBy((...one) => this.writeOne(...one), streams, payloads, eventsEach);
+  writeEach(streams: readonly string[], payloads: Payloads, emission: Emission): Promise<void> {
+    return writeEachBy((...one) => this.writeOne(...one), streams, payloads, emission);
   }
 
   async read(stream: string, count: number, onEvent: OnEvent): Promise<void> {

@@ -3,6 +3,7 @@ import { createClient, RESP_TYPES } from "redis";
 import { numberOf, type Payloads } from "../payloads.ts";
 import { end, findProgram, freePort, startListening } from "./processes.ts";
 import {
+  type Emission,
   type Following,
   type OnEvent,
   type System,
@@ -61,8 +62,8 @@ class RedisClient implements SystemClient {
     await Promise.all(underWay);
   }
 
-  writeEach(streams: readonly string[], payloads: Payloads, eventsEach: number): Promise<void> {
-    return writeEachBy((...one) => this.writeOne(...one), streams, payloads, eventsEach);
+  writeEach(streams: readonly string[], payloads: Payloads, emission: Emission): Promise<void> {
+    return writeEachBy((...one) => this.writeOne(...one), streams, payloads, emission);
   }
 
   async read(stream: string, count: number, onEvent: OnEvent): Promise<void> {

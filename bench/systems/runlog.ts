@@ -1,4 +1,8 @@
-/** runlog, by @grpc/grpc-js: what a gRPC user in Node has. Messages are encoded and decoded within the time. */
+/**
+ * runlog, by @grpc/grpc-js: what a gRPC user in Node has. Messages are encoded
+ * and decoded within the time. Many runs of one process are written by runlog's
+ * own client.
+ */
 import { once } from "node:events";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -13,10 +17,19 @@ import {
   SubscribeRequestSchema,
   type SubscribeResponse,
 } from "../../gen/runlog/v1/subscribe_pb.js";
-import { decodeSubscribeResponse } from "../../src/client/index.ts";
+import { decodeSubscribeResponse, openRun, type RunSender } from "../../src/client/index.ts";
+import { connectTo, type NodeConnection } from "../../src/client/node/index.ts";
 import { numberOf, type Payloads } from "../payloads.ts";
 import { end, startNode } from "./processes.ts";
-import type { Following, OnEvent, System, SystemClient, SystemServer } from "./system.ts";
+import {
+  type Emission,
+  type Following,
+  nextEmission,
+  type OnEvent,
+  type System,
+  type SystemClient,
+  type SystemServer,
+} from "./system.ts";
 
 const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 
@@ -37,6 +50,8 @@ export type RunlogScope = NonNullable<
 
 type Call = ClientDuplexStream<MessageInitShape<typeof IngestRequestSchema>, IngestResponse>;
 
+/** Milliseconds that a sender may take to leave its run. */
+const closeTimeoutMs = 10_000;
 /** Connections over which subscriptions are spread; servers allow 10,000 streams on one. */
 const connections = 4;
 
@@ -88,13 +103,18 @@ class Ingest {
 
 /** runlog's client; it can do more than its peers. */
 export class RunlogClient implements SystemClient {
+  readonly #url: string;
   readonly #clients: readonly Client[];
+  /** runlog's own client, where it is used. */
+  #own: NodeConnection | undefined;
+  readonly #senders: RunSender[] = [];
   /** By run; an open names the parent that the run was created with. */
   readonly #parents = new Map<string, string>();
   #next = 0;
   readonly #single = new Map<string, { ingest: Ingest; acked: (() => void)[]; sent: number }>();
 
   constructor(url: string) {
+    this.#url = url;
     this.#clients = Array.from(
       { length: connections },
       (_, index) =>
@@ -143,18 +163,25 @@ export class RunlogClient implements SystemClient {
   async writeEach(
     streams: readonly string[],
     payloads: Payloads,
-    eventsEach: number,
+    { eventsEach, unacked }: Emission,
   ): Promise<void> {
-    let open = streams.length;
-    const { promise: done, resolve } = Promise.withResolvers<void>();
-    const ingest = new Ingest(this.#clients[0]!, (runId, runSeq) => {
-      if (runSeq < eventsEach) ingest.append(runId, runSeq + 1, [payloads.of(runSeq + 1)]);
-      else if (--open === 0) resolve();
-    });
-    await Promise.all(streams.map((runId) => ingest.open(runId)));
-    for (const runId of streams) ingest.append(runId, 1, [payloads.of(1)]);
-    await Promise.race([done, ingest.failed]);
-    await ingest.close();
+    this.#own ??= connectTo(this.#url);
+    const { transport } = this.#own;
+    await Promise.all(
+      streams.map(async (runId) => {
+        const limits = { maxBufferedEvents: unacked };
+        const sender = openRun(transport, { runId, spec: {}, limits });
+        this.#senders.push(sender);
+        for (let n = 1; n <= eventsEach; n++) {
+          await sender.ready();
+          if (!sender.emit({ type: "token", data: payloads.of(n) })) {
+            throw new Error("void: an event was not taken");
+          }
+          if (unacked > 1) await nextEmission();
+        }
+        await sender.flush();
+      }),
+    );
   }
 
   read(stream: string, count: number, onEvent: OnEvent): Promise<void> {
@@ -264,6 +291,8 @@ export class RunlogClient implements SystemClient {
   }
 
   async close(): Promise<void> {
+    await Promise.all(this.#senders.map((sender) => sender.close(closeTimeoutMs)));
+    this.#own?.close();
     for (const { ingest } of this.#single.values()) await ingest.close();
     for (const client of this.#clients) client.close();
   }

@@ -20,6 +20,18 @@ export interface Following {
   stop(): Promise<void>;
 }
 
+/** How events come to be that are written one at a time. */
+export interface Emission {
+  /** Of each stream. */
+  readonly eventsEach: number;
+  /**
+   * Of each stream at once. With 1 the next event is written once the one before
+   * is acknowledged; with more, a stream writes one in each turn of the event
+   * loop, as long as there are fewer.
+   */
+  readonly unacked: number;
+}
+
 /** A client as its users have it, in a process of its own. */
 export interface SystemClient {
   /**
@@ -31,8 +43,8 @@ export interface SystemClient {
     payloads: Payloads,
     events: { readonly first: number; readonly count: number; readonly perAppend: number },
   ): Promise<void>;
-  /** Writes to each of many streams one event after the other, the next once the one before is acknowledged. */
-  writeEach(streams: readonly string[], payloads: Payloads, eventsEach: number): Promise<void>;
+  /** Writes to each of many streams, an event at a time. Resolves when all are acknowledged. */
+  writeEach(streams: readonly string[], payloads: Payloads, emission: Emission): Promise<void>;
   /** Reads so many events of a stream from its beginning. */
   read(stream: string, count: number, onEvent: OnEvent): Promise<void>;
   /** Follows what is written to a stream from now on; resolves once nothing can be missed. */
@@ -47,13 +59,33 @@ export async function writeEachBy(
   writeOne: SystemClient["writeOne"],
   streams: readonly string[],
   payloads: Payloads,
-  eventsEach: number,
+  { eventsEach, unacked }: Emission,
 ): Promise<void> {
   await Promise.all(
     streams.map(async (stream) => {
-      for (let n = 1; n <= eventsEach; n++) await writeOne(stream, payloads.of(n));
+      const underWay: Promise<void>[] = [];
+      for (let n = 1; n <= eventsEach; n++) {
+        // Answers come in order.
+        if (underWay.length === unacked) await underWay.shift();
+        underWay.push(writeOne(stream, payloads.of(n)));
+        if (unacked > 1) await nextEmission();
+      }
+      await Promise.all(underWay);
     }),
   );
+}
+
+let emission: Promise<void> | undefined;
+
+/** The next turn of the event loop, in which every stream writes its next event. */
+export function nextEmission(): Promise<void> {
+  emission ??= new Promise((resolve) => {
+    setImmediate(() => {
+      emission = undefined;
+      resolve();
+    });
+  });
+  return emission;
 }
 
 /** Something to be measured. A bare loop has only the calls that it is the limit of. */
