@@ -6,13 +6,14 @@ import { jetstreamDefault } from "../systems/jetstream.ts";
 import { redis } from "../systems/redis.ts";
 import { RunlogClient, runlog } from "../systems/runlog.ts";
 import type { OnEvent, SystemClient } from "../systems/system.ts";
-import { type Case, rateOf, ratioVerdict, timed, type Workload } from "./workload.ts";
+import { type Case, rateOf, ratioVerdict, type Workload } from "./workload.ts";
 
 interface Params extends Case {
   readonly subscribers: number;
   /** Infinity: all at once. */
   readonly perSecond: number;
   readonly events: number;
+  readonly warmUp: number;
 }
 
 const steady = "1,000 events/s";
@@ -42,16 +43,20 @@ export const w6: Workload<Params> = {
   rounds: 3,
   cases: (mode) => {
     const events = mode === "quick" ? 300 : 4_000;
-    const steadily = { name: steady, subscribers: 500, perSecond: 1_000, events };
+    const warmUp = mode === "quick" ? 10 : 1_000;
+    const steadily = { name: steady, subscribers: 500, perSecond: 1_000, events, warmUp };
     if (mode === "quick") return [steadily];
-    return [steadily, { name: burst, subscribers: 500, perSecond: unbounded, events }];
+    return [steadily, { name: burst, subscribers: 500, perSecond: unbounded, events, warmUp }];
   },
-  async run({ client, pid, params: { subscribers, perSecond, events } }) {
+  async run({ client, pid, params: { subscribers, perSecond, events, warmUp } }) {
     const payloads = new Payloads(256);
     const follow = await prepare(client);
     await client.writeOne("w6", payloads.of(1));
-    const { promise: arrived, resolve, reject } = Promise.withResolvers<void>();
-    let left = subscribers;
+    const broken = Promise.withResolvers<never>();
+    broken.promise.catch(() => undefined);
+    let last = 1;
+    let left = 0;
+    let onArrived: () => void = () => undefined;
     const followings = await Promise.all(
       Array.from({ length: subscribers }, () => {
         const checker = new Checker(1);
@@ -59,29 +64,45 @@ export const w6: Workload<Params> = {
           try {
             checker.take(n);
           } catch (error) {
-            reject(error);
+            broken.reject(error);
           }
-          if (n === events + 1 && --left === 0) resolve();
+          if (n === last && --left === 0) onArrived();
         });
       }),
     );
-    const acked: Promise<void>[] = [];
-    const cpuBefore = await cpuMs(pid!);
-    const ms = await timed(async () => {
+    const failed = [broken.promise, ...followings.map((following) => following.failed)];
+
+    /** Writes events at a rate, and waits until every subscriber has all of them. */
+    const deliver = async (count: number, rate: number) => {
+      const first = last + 1;
+      last += count;
+      left = subscribers;
+      const arrived = new Promise<void>((resolve) => {
+        onArrived = resolve;
+      });
+      const acked: Promise<void>[] = [];
       const start = performance.now();
       const timer = setInterval(() => {
-        const due = Math.min(events, Math.floor(((performance.now() - start) / 1_000) * perSecond));
-        while (acked.length < due) acked.push(client.writeOne("w6", payloads.of(acked.length + 2)));
-        if (acked.length === events) clearInterval(timer);
+        const due = Math.min(count, Math.floor(((performance.now() - start) / 1_000) * rate));
+        while (acked.length < due) {
+          acked.push(client.writeOne("w6", payloads.of(first + acked.length)));
+        }
+        if (acked.length === count) clearInterval(timer);
       }, 1);
       try {
-        await Promise.race([arrived, ...followings.map(({ failed }) => failed)]);
+        await Promise.race([arrived, ...failed]);
       } finally {
         clearInterval(timer);
       }
-    });
+      const ms = performance.now() - start;
+      await Promise.all(acked);
+      return ms;
+    };
+
+    await deliver(warmUp, unbounded);
+    const cpuBefore = await cpuMs(pid!);
+    const ms = await deliver(events, perSecond);
     const cpu = (await cpuMs(pid!)) - cpuBefore;
-    await Promise.all(acked);
     for (const following of followings) await following.stop();
     const deliveries = subscribers * events;
     return { delivered: rateOf(deliveries, ms), "server CPU": (cpu * 1_000) / deliveries };
