@@ -39,11 +39,13 @@ export class Holders {
 
   /** A producer goes on with a run that it opened before, if nobody holds it. */
   keep(namespace: string, producer: Producer): void {
+    if (producer.hasLeft) return;
     if (this.of(namespace, producer.runId) === undefined) this.#set(namespace, producer);
   }
 
   /** A producer has gone, or was refused: its run's lease begins, unless somebody else has the run. */
   release(namespace: string, producer: Producer): void {
+    producer.hasLeft = true;
     if (this.of(namespace, producer.runId) !== producer) return;
     const producers = this.#producers.get(namespace);
     producers?.delete(producer.runId);

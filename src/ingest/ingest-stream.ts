@@ -219,18 +219,13 @@ export class IngestStream {
   }
 
   #release({ runId }: ReleaseRun): void {
-    const producer = this.#runs.get(runId);
+    const told = toldOf(runId);
+    // What comes from now on is for another hold.
+    const producer = this.#runs.get(runId) ?? new Producer(told, this);
+    this.#runs.delete(runId);
+    // In its turn, behind what was sent before: as a question whose answer does not matter.
     const namespace = this.#namespace ?? "default";
-    // In its turn: behind what was sent before.
-    if (producer !== undefined) this.#submit({ kind: "check", namespace, runId, producer });
-    else this.#outbox.push({ t: "released", runId });
-  }
-
-  #released({ namespace, runId, producer }: ProducerOperation): void {
-    // The stream may have opened it again.
-    if (this.#runs.get(runId) === producer) this.#runs.delete(runId);
-    this.#committer.release(namespace, producer);
-    this.#outbox.push({ t: "released", runId });
+    this.#submit({ kind: "check", namespace, runId: told, producer });
   }
 
   /** The producer whose frames are to be decided, or undefined where they are refused or discarded. */
@@ -279,15 +274,14 @@ export class IngestStream {
     for (const [runId, producer] of this.#runs) {
       if (!producer.rejected && !this.#ended.has(producer)) continue;
       this.#runs.delete(runId);
-      this.#ended.delete(producer);
+      this.#committer.release(this.#namespace ?? "default", producer);
       return true;
     }
     return false;
   }
 
   #newProducer(runId: string): Producer {
-    // What is no run id may be as long as a message, and answers may have to wait.
-    const told = runId.slice(0, maxRunIdBytes).toWellFormed();
+    const told = toldOf(runId);
     return new Producer(told, this, {
       onRejected: (refusal) => this.#outbox.push({ t: "rejected", runId: told, refusal }),
       onCancelRequested: (reason) =>
@@ -306,6 +300,9 @@ export class IngestStream {
 
   #settle(operation: ProducerOperation): void {
     this.#pendingFrames--;
+    if (operation.kind === "check") {
+      this.#committer.release(operation.namespace, operation.producer);
+    }
     if (operation.kind === "append") {
       this.#pendingBytes -= operation.bytes;
       this.#count(operation.producer, -operation.events.length);
@@ -322,9 +319,8 @@ export class IngestStream {
 
   #answer(operation: ProducerOperation, outcome: Outcome): void {
     const { runId, namespace } = operation;
-    // Whatever came of it: it is the stream's way to have a release in its turn.
     if (operation.kind === "check") {
-      this.#released(operation);
+      this.#outbox.push({ t: "released", runId });
       return;
     }
     switch (outcome.t) {
@@ -356,4 +352,9 @@ export class IngestStream {
         return;
     }
   }
+}
+
+/** A run id in an answer: what is none may be as long as a message, and answers may have to wait. */
+function toldOf(runId: string): string {
+  return runId.slice(0, maxRunIdBytes).toWellFormed();
 }

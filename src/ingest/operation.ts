@@ -24,6 +24,8 @@ export class Producer {
   leaseMs: number | undefined;
   /** Events that were sent and not answered; kept by the owner. */
   unackedEvents = 0;
+  /** It lets go of the run: what was asked for it before does not make it hold the run again. */
+  hasLeft = false;
   /** Whose hold it is: opening a run anew does not fence oneself. */
   readonly owner: object;
   #rejected = false;

@@ -23,6 +23,11 @@ export type ModelStep =
       readonly differs: boolean;
     }
   | {
+      readonly kind: "release";
+      readonly stream: number;
+      readonly run: number;
+    }
+  | {
       /** An append that is wrong whatever the run's state. */
       readonly kind: "bad";
       readonly stream: number;
@@ -51,6 +56,7 @@ export type ModelAnswer =
       readonly expected?: number;
       readonly epoch?: number;
     }
+  | { readonly t: "released"; readonly run: number }
   | { readonly t: "ended"; readonly run: number; readonly state: RunState };
 
 /** A run: its payloads in order; run_seq is the index + 1. */
@@ -137,7 +143,10 @@ export class IngestModel {
   #apply(step: ModelStep): void {
     const stream = this.streams[step.stream]!;
     if (step.kind === "open") this.#open(stream, step.run, step.create);
-    else {
+    else if (step.kind === "release") {
+      stream.holds.delete(step.run);
+      stream.answers.push({ t: "released", run: step.run });
+    } else {
       const hold = stream.holds.get(step.run);
       if (hold === undefined) {
         stream.holds.set(step.run, { epoch: 0, rejected: false });

@@ -60,6 +60,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant("lose" as const), stream }) },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant("bad" as const), stream, run }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant("release" as const), stream, run }) },
   {
     weight: 1,
     arbitrary: fc.record({
@@ -135,6 +136,8 @@ function toRequest(model: IngestModel, one: ModelStep): IngestRequest {
       const value = { runId, firstRunSeq: BigInt(first), events };
       return create(IngestRequestSchema, { frame: { case: "append", value } });
     }
+    case "release":
+      return create(IngestRequestSchema, { frame: { case: "release", value: { runId } } });
     case "bad":
       return create(IngestRequestSchema, {
         frame: { case: "append", value: { runId, events: [] } },
@@ -161,6 +164,8 @@ function toAnswers(frames: readonly IngestFrame[]): ModelAnswer[] {
         ];
       case "ended":
         return [{ t: "ended", run: Number(frame.run.run_id.slice(4)), state: frame.run.state }];
+      case "released":
+        return [{ t: "released", run: Number(frame.runId.slice(4)) }];
       case "rejected": {
         const { refusal } = frame;
         return [
@@ -241,6 +246,7 @@ async function compare(
       );
     }
   }
+  assert.deepEqual(domain.committer.heldRunIds("default"), [], "whoever has gone holds nothing");
   return { model, acks };
 }
 
@@ -254,7 +260,7 @@ const settings: Readonly<Record<string, Partial<Limits>>> = {
 
 describeJournal("ingest does what its model does", (open, backend) => {
   for (const [name, limits] of Object.entries(settings)) {
-    it(`for random batches, overlaps, gaps, conflicts, reopenings, stale producers, lost connections and leases that lapse, ${name}`, async () => {
+    it(`for random batches, overlaps, gaps, conflicts, reopenings, stale producers, releases, lost connections and leases that lapse, ${name}`, async () => {
       await fc.assert(
         fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 120 }), async (steps) => {
           const store = await open();
