@@ -4,22 +4,18 @@
  * Invariant: one deadline at a time says what the server owes the run next; one
  * that passes ends the call.
  */
-import type { MessageInitShape } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
+import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { IngestResponse } from "../../gen/runlog/v1/ingest_pb.js";
 import type { Run, RunResultSchema, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import { maxRunIdBytes } from "../limits.ts";
 import { isRetryable, NoAnswerError, RefusalError } from "./errors.ts";
+import { ingestPoolOf } from "./ingest-pool.ts";
 import { messageFrame, type RequestFrame } from "./ingest-transport.ts";
 import { defaultMaxAppendBytes, type SenderLimits } from "./limits.ts";
 import type { FrameLimits, SendBuffer } from "./send-buffer.ts";
-import {
-  joinIngest,
-  type Lane,
-  type Leaving,
-  type SharedIngest,
-  type StreamEnd,
-} from "./shared-ingest.ts";
+import type { Lane, Leaving, SharedIngest, StreamEnd } from "./shared-ingest.ts";
 import { toNumber } from "./uint64.ts";
 
 /** The server's answer to an opening. Limits are undefined where it told none. */
@@ -64,6 +60,9 @@ export interface IngestCallOptions {
   readonly onCancelRequested: (reason: string) => void;
 }
 
+/** Bytes of an opening: every server reads a message of so many, and a valid spec is far smaller. */
+const maxOpeningBytes = 60 * 1024;
+
 type Phase = "opening" | "open" | "finishing" | "half_closed" | "over";
 
 /** See the head of this file. Runs once. */
@@ -95,22 +94,35 @@ export class IngestCall implements Lane {
     this.#shared?.wake(this);
   }
 
+  /** See Lane. */
+  get isOver(): boolean {
+    return this.#phase === "over";
+  }
+
   /** Makes the call and returns how it ended; never rejects. */
   async run(signal: AbortSignal): Promise<CallEnd> {
     const { runId, namespace, spec, limits } = this.#options;
     if (signal.aborted) return { t: "refused", error: signal.reason };
     try {
-      this.#opening = messageFrame({ case: "open", value: { runId, namespace, create: spec } });
+      const frame = messageFrame({ case: "open", value: { runId, namespace, create: spec } });
+      this.#opening = checkSize(frame, "open", maxOpeningBytes);
     } catch (error) {
       return { t: "refused", error };
     }
     const onAbort = () => this.#leave("aborted", { t: "refused", error: signal.reason });
     signal.addEventListener("abort", onAbort, { once: true });
-    this.#expect("RunOpened", limits.openTimeoutMs);
-    this.#shared = joinIngest(this.#transport, namespace, limits.halfCloseTimeoutMs, this);
+    await ingestPoolOf(this.#transport, namespace).join(this, limits.halfCloseTimeoutMs);
     const end = await this.#over.promise;
     signal.removeEventListener("abort", onAbort);
     return end;
+  }
+
+  /** See Lane. */
+  onJoined(call: SharedIngest): void {
+    const { openTimeoutMs, ackTimeoutMs } = this.#options.limits;
+    this.#shared = call;
+    // The first answer also shows that somebody is there; later ones wait for the database.
+    this.#expect("RunOpened", call.answers === 0 ? openTimeoutMs : ackTimeoutMs);
   }
 
   /** See Lane. */
@@ -128,14 +140,13 @@ export class IngestCall implements Lane {
   }
 
   #nextOfGoal(): RequestFrame | undefined {
-    const { buffer, goal, limits } = this.#options;
+    const { buffer, goal } = this.#options;
     const wanted = goal();
     // The run ends only once all its events are durable: waiting for the
     // last acknowledgement here costs one round trip and no refusal.
     if (wanted.t === "stream" || buffer.unacked > 0) return undefined;
     if (wanted.t === "finish") return this.#finishing(wanted.result);
     this.#phase = "half_closed";
-    this.#expect("RunReleased", limits.halfCloseTimeoutMs);
     void this.#shared?.leave(this, "drained").then((end) => this.onEnd(end));
     return undefined;
   }
@@ -145,6 +156,7 @@ export class IngestCall implements Lane {
     try {
       const value = { runId, lastRunSeq: BigInt(buffer.lastRunSeq), result };
       const frame = messageFrame({ case: "finish", value });
+      checkSize(frame, "finish", this.#frameLimits.maxAppendBytes);
       this.#phase = "finishing";
       this.#expect("RunEnded", limits.ackTimeoutMs);
       return frame;
@@ -243,10 +255,12 @@ export class IngestCall implements Lane {
   /** From now on the server owes `what`; without it the call is abandoned. */
   #expect(what: string, timeoutMs: number): void {
     this.#expectNothing();
-    this.#deadline = setTimeout(
-      () => this.#shared?.abort(new NoAnswerError(what, timeoutMs)),
-      timeoutMs,
-    );
+    const before = this.#shared?.answers;
+    this.#deadline = setTimeout(() => {
+      // All runs of a call wait in one queue: while others are answered, this one is not forgotten.
+      if (this.#shared?.answers !== before) this.#expect(what, timeoutMs);
+      else this.#shared?.abort(new NoAnswerError(what, timeoutMs));
+    }, timeoutMs);
   }
 
   #expectNothing(): void {
@@ -262,6 +276,23 @@ export class IngestCall implements Lane {
       (this.#openedAtMs !== undefined && now() - this.#openedAtMs >= limits.stableAfterMs)
     );
   }
+}
+
+/**
+ * Refuses what the server would not even read: it would end the call, and with
+ * it the calls of other runs.
+ */
+function checkSize(frame: RequestFrame, field: string, limit: number): RequestFrame {
+  if (frame.t === "message" && frame.encoded.length > limit) {
+    const detail = create(ErrorDetailSchema, {
+      reason: Reason.TOO_LARGE,
+      field,
+      limit: BigInt(limit),
+    });
+    const message = `${field} takes ${frame.encoded.length} bytes, the limit is ${limit}`;
+    throw new RefusalError(message, undefined, detail);
+  }
+  return frame;
 }
 
 /** 0 or nothing: the server told no limit. */

@@ -1,7 +1,6 @@
 /**
- * Ingest calls that the runs of a process share: one carries all the runs of a
- * namespace that are sent over one transport, so that a thousand of them cost
- * little more than one.
+ * An Ingest call that runs share, so that a thousand of them cost little more
+ * than one (`ingest-pool.ts` says which).
  *
  * Invariants: requests are pulled by the transport, never pushed: frames are
  * taken from the runs, which take turns, when those before them have been
@@ -12,19 +11,22 @@
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { IngestResponse, RunRejected } from "../../gen/runlog/v1/ingest_pb.js";
-import { NoAnswerError } from "./errors.ts";
+import { isRetryable, NoAnswerError } from "./errors.ts";
 import {
   type IngestMethod,
   ingestMethodOf,
   messageFrame,
   type RequestFrame,
 } from "./ingest-transport.ts";
+import { defaultSenderLimits } from "./limits.ts";
 import { Wakeup } from "./wakeup.ts";
 
 /** Runs on one call; the server's own limit may be another, and is then found. */
 const maxLanes = 5_000;
 /** Encoded bytes of events that are handed to the transport at once. */
 const maxBatchBytes = 256 * 1024;
+/** Milliseconds in which the server answers a release, unless it is busy answering others. */
+const releaseTimeoutMs = defaultSenderLimits.ackTimeoutMs;
 
 /** How a call ended. */
 export type StreamEnd =
@@ -35,12 +37,26 @@ export type StreamEnd =
 export interface Lane {
   /** As the server's frames name it. */
   readonly runId: string;
+  /** It wants no call any more. */
+  readonly isOver: boolean;
+  /** It is on this call. */
+  onJoined(call: SharedIngest): void;
   /** The next frame; the first one opens the run. Undefined where there is none until it is woken. */
   next(): RequestFrame | undefined;
   /** The server has said this of the run, or of the whole call. */
   onFrame(frame: IngestResponse["frame"]): void;
   /** The call is over, and the lane has left it. */
   onEnd(end: StreamEnd): void;
+}
+
+/** Who is told of a call, besides its lanes. */
+export interface CallListeners {
+  /** It takes no more lanes. */
+  readonly onClosed: () => void;
+  /** A run is left, and until the promise resolves the server may still hear of it. */
+  readonly onLeaving: (runId: string, left: Promise<unknown>) => void;
+  /** The call was refused for good, for the sake of one of these runs or of all. */
+  readonly onRefused: (runIds: readonly string[]) => void;
 }
 
 /** What a lane leaves behind. */
@@ -52,45 +68,11 @@ export type Leaving =
   /** The server holds it or may be about to; nobody waits for what it still has to say. */
   | "aborted";
 
-/** The calls that take lanes, by their namespaces. */
-const calls = new WeakMap<Transport, Map<string, Set<SharedIngest>>>();
-
-/**
- * Puts a run on a call: on one that is there, or on a new one.
- *
- * @param endTimeoutMs that the server has to end a call which this side has half-closed
- */
-export function joinIngest(
-  transport: Transport,
-  namespace: string,
-  endTimeoutMs: number,
-  lane: Lane,
-): SharedIngest {
-  const byNamespace = calls.get(transport) ?? new Map<string, Set<SharedIngest>>();
-  calls.set(transport, byNamespace);
-  const open = byNamespace.get(namespace) ?? new Set();
-  byNamespace.set(namespace, open);
-  for (const call of open) {
-    if (!call.takes(lane.runId)) continue;
-    call.add(lane);
-    return call;
-  }
-  const call = new SharedIngest(transport, endTimeoutMs, () => {
-    open.delete(call);
-    if (open.size === 0) byNamespace.delete(namespace);
-  });
-  open.add(call);
-  call.add(lane);
-  // It ends in a StreamEnd, never in a rejection.
-  void call.run();
-  return call;
-}
-
 /** See the head of this file. */
 export class SharedIngest {
   readonly #ingest: IngestMethod;
   readonly #endTimeoutMs: number;
-  readonly #onClosed: () => void;
+  readonly #listeners: CallListeners;
   readonly #lanes = new Map<string, Lane>();
   /** Lanes that may have something to send, in the order of their turns. */
   readonly #ready = new Set<Lane>();
@@ -103,33 +85,39 @@ export class SharedIngest {
   readonly #wakeup = new Wakeup();
   readonly #controller = new AbortController();
   readonly #over = Promise.withResolvers<StreamEnd>();
+  #answers = 0;
+  /** It has had more than one lane at once. */
+  #wasShared = false;
   /** It takes no more lanes. */
   #isClosed = false;
   /** It sends nothing more. */
   #isHalfClosed = false;
-  #deadline: ReturnType<typeof setTimeout> | undefined;
+  #endDeadline: ReturnType<typeof setTimeout> | undefined;
+  #releaseDeadline: ReturnType<typeof setTimeout> | undefined;
 
-  /** @param onClosed told when it takes no more lanes */
-  constructor(transport: Transport, endTimeoutMs: number, onClosed: () => void) {
+  /** @param endTimeoutMs that the server has to end the call once this side has half-closed it */
+  constructor(transport: Transport, endTimeoutMs: number, listeners: CallListeners) {
     this.#ingest = ingestMethodOf(transport);
     this.#endTimeoutMs = endTimeoutMs;
-    this.#onClosed = onClosed;
+    this.#listeners = listeners;
+  }
+
+  /** How many frames have come: while there are more, the server is not silent. */
+  get answers(): number {
+    return this.#answers;
   }
 
   /** Whether the run can be put on this call. */
   takes(runId: string): boolean {
-    // Frames of the server name a run: what is meant for one lane must not reach another.
-    return (
-      !this.#isClosed &&
-      this.#lanes.size < maxLanes &&
-      !this.#lanes.has(runId) &&
-      !this.#leaving.has(runId)
-    );
+    // Frames of the server name the run, not the lane.
+    return !this.#isClosed && this.#lanes.size < maxLanes && !this.#lanes.has(runId);
   }
 
   /** Puts a run that `takes` allows on this call. */
   add(lane: Lane): void {
     this.#lanes.set(lane.runId, lane);
+    this.#wasShared ||= this.#lanes.size > 1;
+    lane.onJoined(this);
     this.wake(lane);
   }
 
@@ -142,6 +130,7 @@ export class SharedIngest {
 
   /** Ends the call for all its lanes. */
   abort(error: unknown): void {
+    this.#close();
     this.#controller.abort(error);
   }
 
@@ -149,22 +138,37 @@ export class SharedIngest {
    * Takes a lane off the call. Resolves once the server does not hold its run
    * any more, or with what went wrong; never rejects.
    */
-  async leave(lane: Lane, leaving: Leaving): Promise<StreamEnd> {
+  leave(lane: Lane, leaving: Leaving): Promise<StreamEnd> {
     const { runId } = lane;
-    if (this.#lanes.get(runId) !== lane) return { t: "ended" };
-    this.#lanes.delete(runId);
-    this.#ready.delete(lane);
+    const isHere = this.#lanes.get(runId) === lane;
+    if (isHere) {
+      this.#lanes.delete(runId);
+      this.#ready.delete(lane);
+    }
     if (this.#lanes.size === 0) {
-      if (leaving === "aborted") this.abort(new Error("the last run has left the call"));
+      if (leaving === "aborted") this.#giveUp();
       this.#halfClose();
+      if (leaving !== "over") this.#listeners.onLeaving(runId, this.#over.promise);
       return this.#over.promise;
     }
-    if (leaving === "over" || !this.#asked.has(lane)) return { t: "ended" };
-    this.#toRelease.push(runId);
-    this.#wakeup.wake();
-    return new Promise((resolve) => {
+    if (!isHere || leaving === "over" || !this.#asked.has(lane)) {
+      return Promise.resolve({ t: "ended" });
+    }
+    const left = new Promise<StreamEnd>((resolve) => {
       this.#leaving.set(runId, resolve);
     });
+    this.#listeners.onLeaving(runId, left);
+    this.#toRelease.push(runId);
+    this.#wakeup.wake();
+    if (this.#releaseDeadline === undefined) this.#expectRelease();
+    return left;
+  }
+
+  /** Ends the call at once, which also releases what is to be released. */
+  #giveUp(): void {
+    for (const tell of this.#leaving.values()) tell({ t: "ended" });
+    this.#leaving.clear();
+    this.abort(new Error("the last run has left the call"));
   }
 
   /** Makes the call. Never rejects. */
@@ -180,13 +184,24 @@ export class SharedIngest {
       end = { t: "broken", error: signal.aborted ? signal.reason : error };
     }
     this.#halfClose();
-    clearTimeout(this.#deadline);
+    clearTimeout(this.#endDeadline);
+    clearTimeout(this.#releaseDeadline);
     this.#controller.abort();
     const lanes = [...this.#lanes.values()];
     this.#lanes.clear();
     this.#over.resolve(end);
     for (const tell of this.#leaving.values()) tell(end);
-    for (const lane of lanes) lane.onEnd(end);
+    const told = this.#separated(end, lanes);
+    for (const lane of lanes) lane.onEnd(told);
+  }
+
+  /** What a call's refusal is to lanes of which one may have been at fault: they are tried by themselves. */
+  #separated(end: StreamEnd, lanes: readonly Lane[]): StreamEnd {
+    if (end.t === "ended" || !this.#wasShared || isRetryable(end.error)) return end;
+    this.#listeners.onRefused(lanes.map(({ runId }) => runId));
+    const { rawMessage } = ConnectError.from(end.error);
+    const error = new ConnectError(rawMessage, Code.Unavailable, undefined, undefined, end.error);
+    return { t: "broken", error };
   }
 
   async *#requests(): AsyncGenerator<readonly RequestFrame[]> {
@@ -212,6 +227,7 @@ export class SharedIngest {
   }
 
   #onFrame(frame: IngestResponse["frame"]): void {
+    this.#answers++;
     if (frame.case === undefined) return; // Of a newer server; we need not know it.
     if (frame.case === "goAway") {
       for (const lane of [...this.#lanes.values()]) lane.onFrame(frame);
@@ -224,6 +240,9 @@ export class SharedIngest {
       if (frame.case !== "released") return;
       this.#leaving.get(runId)?.({ t: "ended" });
       this.#leaving.delete(runId);
+      if (this.#leaving.size > 0) return;
+      clearTimeout(this.#releaseDeadline);
+      this.#releaseDeadline = undefined;
       return;
     }
     if (frame.case === "rejected" && this.#isFull(frame.value)) {
@@ -239,14 +258,14 @@ export class SharedIngest {
 
   /** Whether a run was refused because the server takes no more on this call. */
   #isFull({ detail }: RunRejected): boolean {
-    return detail?.reason === Reason.QUOTA && this.#lanes.size > 1;
+    return detail?.reason === Reason.QUOTA && this.#wasShared;
   }
 
   /** Takes no more lanes. */
   #close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#onClosed();
+    this.#listeners.onClosed();
   }
 
   /** Sends nothing more; the server acknowledges what it has and ends the call. */
@@ -255,10 +274,15 @@ export class SharedIngest {
     if (this.#isHalfClosed) return;
     this.#isHalfClosed = true;
     this.#wakeup.wake();
-    this.#deadline = setTimeout(() => this.abort(this.#noEnd()), this.#endTimeoutMs);
+    const error = new NoAnswerError("end of the call", this.#endTimeoutMs);
+    this.#endDeadline = setTimeout(() => this.abort(error), this.#endTimeoutMs);
   }
 
-  #noEnd(): NoAnswerError {
-    return new NoAnswerError("end of the call", this.#endTimeoutMs);
+  #expectRelease(): void {
+    const before = this.#answers;
+    this.#releaseDeadline = setTimeout(() => {
+      if (this.#answers !== before) this.#expectRelease();
+      else this.abort(new NoAnswerError("RunReleased", releaseTimeoutMs));
+    }, releaseTimeoutMs);
   }
 }

@@ -17,7 +17,7 @@ import { connectTo, type NodeConnection } from "../../src/client/node/index.ts";
 import { nextTurn } from "../../src/turn.ts";
 import { chosenSeed, randomOf } from "../crash/random.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
-import { BreakingProxy, randomCuts } from "./breaking-proxy.ts";
+import { BreakingProxy, noFault, randomCuts } from "./breaking-proxy.ts";
 
 const backoff = { baseMs: 2, capMs: 20 };
 const succeeded = { state: RunState.SUCCEEDED };
@@ -206,6 +206,81 @@ describe("senders that share a call", () => {
       await other.finish(succeeded);
       assert.equal(other.stats.reconnects, 0);
     }
+  });
+
+  it("are not touched by what is too large for the server to read", async () => {
+    const others = openAll(2);
+    await emitEach(others, 1, 2);
+    const isTooLarge = isRefusal(Reason.TOO_LARGE);
+    const labels = { l: "x".repeat(9 * 1024 * 1024) };
+    await assert.rejects(open("large", { spec: { labels } }).opened, isTooLarge);
+    const ending = open("ending");
+    await ending.opened;
+    const output = new Uint8Array(9 * 1024 * 1024);
+    await assert.rejects(ending.finish({ ...succeeded, output }), isTooLarge);
+    await emitEach(others, 3, 4);
+    for (const other of others) {
+      await other.finish(succeeded);
+      assert.equal(other.stats.reconnects, 0);
+    }
+    assert.equal(proxy.calls, 1);
+  });
+
+  it("survive the one for whose sake the server refuses the call", async () => {
+    const sent = Promise.withResolvers<void>();
+    let isLost = false;
+    proxy.newFault = () => (from, chunk) => {
+      if (from === "client" && chunk.includes("e-large")) {
+        isLost = true;
+        sent.resolve();
+      }
+      return isLost ? "swallow" : "forward";
+    };
+    const [large, ...others] = openAll(4);
+    await emitEach([large!, ...others], 1, 1);
+    // What was sent cannot be dropped any more, and the next server does not even read it.
+    large!.emit({ type: "e-large", data: new Uint8Array(200_000) });
+    for (const other of others) other.emit({ type: "e2" });
+    await sent.promise;
+    const { port } = new URL(server.url);
+    server = await server.restart({
+      port: Number(port),
+      limits: { maxEventBytes: 2_000, maxAppendBytes: 6_000, maxMessageBytes: 65_536 },
+    });
+    proxy.newFault = noFault;
+    proxy.cutAll();
+    await assert.rejects(large!.finish(succeeded), isRefusal(Reason.TOO_LARGE));
+    for (const [i, other] of others.entries()) {
+      await other.finish(succeeded);
+      assert.deepEqual((await endOf(`r${i + 1}`)).types, typesUpTo(2));
+    }
+  });
+
+  it("wait with those that a busy server answers later", async () => {
+    const others = openAll(2);
+    await emitEach(others, 1, 1);
+    // So short that it would pass before any answer.
+    const limits = { backoff, openTimeoutMs: 1 };
+    const hasty = Array.from({ length: 50 }, (_, i) => open(`hasty${i}`, { limits }));
+    await emitEach([...hasty, ...others], 2, 3);
+    for (const sender of [...hasty, ...others]) assert.equal(sender.stats.reconnects, 0);
+  });
+
+  it("are closed where the last one gives the call up meanwhile", async () => {
+    let isSilent = false;
+    proxy.newFault = () => () => (isSilent ? "swallow" : "forward");
+    const closing = openAll(3);
+    const controller = new AbortController();
+    const last = open("last", { signal: controller.signal });
+    await emitEach([...closing, last], 1, 1);
+    isSilent = true;
+    const closed = closing.map((sender) => sender.close(60_000));
+    // Their releases are on their way.
+    await nextTurn();
+    controller.abort();
+    for (const one of closed) assert.deepEqual(await one, { durable: 1, unacked: 0 });
+    for (const sender of closing) assert.deepEqual(sender.state, { t: "closed", unacked: 0 });
+    proxy.cutAll();
   });
 
   it("are fenced by each other where they have the same run", async () => {

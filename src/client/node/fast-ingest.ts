@@ -4,6 +4,7 @@
  * costs a client.
  */
 
+import { Code, ConnectError } from "@connectrpc/connect";
 import {
   requestHeader,
   validateResponse,
@@ -44,10 +45,19 @@ export function fastIngest(
     for await (const chunk of response.body) {
       const messages: Uint8Array[] = [];
       reader.take(chunk, messages);
-      if (messages.length > 0) yield messages.map(decodeIngestResponse);
+      if (messages.length > 0) yield messages.map(decode);
     }
     if (!foundStatus) validateTrailer(response.trailer, response.header);
   };
+}
+
+function decode(message: Uint8Array): IngestResponse {
+  try {
+    return decodeIngestResponse(message);
+  } catch (error) {
+    // As Connect says it: perhaps a proxy's doing, so not the end.
+    throw ConnectError.from(error, Code.Internal);
+  }
 }
 
 async function* encoded(

@@ -57,14 +57,23 @@ export function connectTo(urls: string): NodeConnection {
     transport: {
       unary: async (...call) => (await reachable()).unary(...call),
       stream: async (...call) => (await reachable()).stream(...call),
-      async *ingest(...call) {
-        yield* (await reachable()).ingest(...call);
+      async *ingest(requests, signal) {
+        const transport = await Promise.race([reachable(), abortOf(signal)]);
+        yield* transport.ingest(requests, signal);
       },
     },
     close() {
       for (const node of nodes) node.close();
     },
   };
+}
+
+/** Rejects with the signal's reason. */
+function abortOf(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
 }
 
 interface Node extends NodeConnection {
