@@ -33,6 +33,8 @@ interface Figures {
   readonly p99: number;
   /** Microseconds of CPU for each event that is written: the database's, and the nodes' or the bare client's. */
   readonly cpu: number;
+  /** The same of the producers, which share the machine; none where the bare client makes its own events. */
+  readonly load: number;
 }
 
 /** A round of runlog, with what was in one of its commits on average. */
@@ -79,12 +81,14 @@ async function runlog(nodes: number, namespaces: number): Promise<[fast: Round, 
       const times = await Promise.all(servers.map(({ pid }) => cpuMs(pid!)));
       return times.reduce((sum, one) => sum + one, 0);
     };
+    const loadBefore = ownCpuMs();
     const [written, usedMs] = await timedWithCpu(nodesCpuMs, () =>
       each(async (index) => {
         const one = await ingest(clientAt(index), runOf(index), unacked);
         for (const ms of one.ackMs) ackMs.push(ms);
       }),
     );
+    const loadMs = ownCpuMs() - loadBefore;
     const read = await timed(() => each((index) => replay(clientAt(index), runOf(index))));
     return {
       figures: {
@@ -93,6 +97,7 @@ async function runlog(nodes: number, namespaces: number): Promise<[fast: Round, 
         p50: quantile(ackMs, 0.5),
         p99: quantile(ackMs, 0.99),
         cpu: (usedMs * 1_000) / (producers * events),
+        load: (loadMs * 1_000) / (producers * events),
       },
       shape: await shapeOf(database, `${name}-%`),
     };
@@ -165,6 +170,7 @@ async function bare(nodes: number, namespaces: number, shape: Shape): Promise<Fi
       p50: quantile(commitMs, 0.5),
       p99: quantile(commitMs, 0.99),
       cpu: (usedMs * 1_000) / (commits * lanes * perCommit),
+      load: 0,
     };
   } finally {
     for (const client of clients) await client.close();
@@ -210,7 +216,7 @@ try {
     `${producers} producers, ${perFrame} events of ${payloadBytes} bytes to an Append, median of ${rounds}`,
   );
   console.log(
-    "nodes | namespaces | pipelined: ingest, events/s (of bare) | CPU, µs/event (bare, its share) | commit | replay, events/s (of bare) | one Append at a time: events/s (of bare) | CPU | ack p50, p99 ms (bare commit) | commit",
+    "nodes | namespaces | pipelined: ingest, events/s (of bare) | CPU, µs/event (bare, its share; producers) | commit | replay, events/s (of bare) | one Append at a time: events/s (of bare) | CPU | ack p50, p99 ms (bare commit) | commit",
   );
   for (const namespaces of [1, 4]) {
     for (const nodes of [1, 2, 3]) {
@@ -231,7 +237,9 @@ try {
       };
       const cpu = (way: 0 | 1) => {
         const [mine, bareOnes] = [median(ours[way], "cpu"), median(theirs[way], "cpu")];
-        return `${mine.toFixed(1)} (${bareOnes.toFixed(1)}, ${Math.round((bareOnes / mine) * 100)} %)`;
+        const load = median(ours[way], "load");
+        const ratio = Math.round((bareOnes / mine) * 100);
+        return `${mine.toFixed(1)} (${bareOnes.toFixed(1)}, ${ratio} %; ${load.toFixed(1)})`;
       };
       const ms = (all: readonly Figures[]) =>
         `${median(all, "p50").toFixed(1)}, ${median(all, "p99").toFixed(1)}`;

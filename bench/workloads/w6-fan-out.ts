@@ -19,6 +19,8 @@ interface Params extends Case {
 const steady = "1,000 events/s";
 const burst = "all at once";
 const peers = [redis, jetstreamDefault, durableStreams];
+/** Milliseconds without a delivery after which the rest is given up. */
+const stallMs = 10_000;
 /** A rate that is no bound; JSON knows no Infinity. */
 const unbounded = Number.MAX_SAFE_INTEGER;
 
@@ -56,6 +58,7 @@ export const w6: Workload<Params> = {
     broken.promise.catch(() => undefined);
     let last = 1;
     let left = 0;
+    let delivered = 0;
     let onArrived: () => void = () => undefined;
     const followings = await Promise.all(
       Array.from({ length: subscribers }, () => {
@@ -63,6 +66,7 @@ export const w6: Workload<Params> = {
         return follow((n) => {
           try {
             checker.take(n);
+            delivered++;
           } catch (error) {
             broken.reject(error);
           }
@@ -89,10 +93,16 @@ export const w6: Workload<Params> = {
         }
         if (acked.length === count) clearInterval(timer);
       }, 1);
+      let before = delivered;
+      const stalled = setInterval(() => {
+        if (delivered === before) broken.reject(new Error(`void: nothing came for ${stallMs} ms`));
+        before = delivered;
+      }, stallMs);
       try {
         await Promise.race([arrived, ...failed]);
       } finally {
         clearInterval(timer);
+        clearInterval(stalled);
       }
       const ms = performance.now() - start;
       await Promise.all(acked);
