@@ -30,23 +30,12 @@ export const w2: Workload<Params> = {
   systems: [runlog, ...peers],
   rounds: 3,
   cases: (mode) => {
-    const isQuick = mode === "quick";
     const runs = 1_000;
+    if (mode === "quick")
+      return [{ name: emitted, runs, eventsEach: 5, warmUpEach: 2, unacked: 100 }];
     return [
-      {
-        name: emitted,
-        runs,
-        eventsEach: isQuick ? 5 : 100,
-        warmUpEach: isQuick ? 2 : 40,
-        unacked: 100,
-      },
-      {
-        name: awaited,
-        runs,
-        eventsEach: isQuick ? 5 : 50,
-        warmUpEach: isQuick ? 2 : 20,
-        unacked: 1,
-      },
+      { name: emitted, runs, eventsEach: 100, warmUpEach: 40, unacked: 100 },
+      { name: awaited, runs, eventsEach: 50, warmUpEach: 20, unacked: 1 },
     ];
   },
   async run({ client, params: { runs, eventsEach, warmUpEach, unacked } }) {
