@@ -62,6 +62,8 @@ export class IngestStream {
   readonly #limits: Limits;
   readonly #outbox = new Outbox<IngestFrame>();
   readonly #runs = new Map<string, Producer>();
+  /** Of a run that is opened again, until that is decided: the producer that it had. */
+  readonly #before = new Map<Producer, Producer>();
   /** Weak: a run that is opened again has another producer. */
   readonly #ended = new WeakSet<Producer>();
   readonly #asker: Asker;
@@ -169,6 +171,8 @@ export class IngestStream {
   #open(open: OpenRun): void {
     const { runId } = open;
     const producer = this.#newProducer(runId);
+    const before = this.#runs.get(runId);
+    if (before !== undefined) this.#before.set(producer, before);
     this.#refuseUnless(runId, producer, () => {
       const namespace = checkNamespace("open.namespace", open.namespace);
       this.#namespace ??= namespace;
@@ -299,13 +303,18 @@ export class IngestStream {
   }
 
   #settle(operation: ProducerOperation): void {
+    const { namespace, producer } = operation;
     this.#pendingFrames--;
-    if (operation.kind === "check") {
-      this.#committer.release(operation.namespace, operation.producer);
+    if (operation.kind === "check") this.#committer.release(namespace, producer);
+    const before = this.#before.get(producer);
+    if (before !== undefined) {
+      // Whether the run was opened again or refused, this one does not hold it any more.
+      this.#before.delete(producer);
+      this.#committer.release(namespace, before);
     }
     if (operation.kind === "append") {
       this.#pendingBytes -= operation.bytes;
-      this.#count(operation.producer, -operation.events.length);
+      this.#count(producer, -operation.events.length);
     }
     this.#wakeReader?.();
   }

@@ -32,6 +32,25 @@ describeJournal("holding runs", (open) => {
     await store.remove();
   });
 
+  it("ends where the stream opens its run again and is refused", async () => {
+    const store = await open();
+    const domain = domainOver(store.journal);
+    const answers: string[] = [];
+    async function* requests(): AsyncGenerator<IngestRequest> {
+      for (const agentId of ["a", "a", "b"]) {
+        yield requestOf({ frame: { case: "open", value: { runId: "r", create: { agentId } } } });
+      }
+      await domain.committer.idle();
+      assert.deepEqual(domain.committer.heldRunIds("default"), []);
+      assert.equal(domain.leases.advance(Number.MAX_SAFE_INTEGER).length, 1);
+    }
+    for await (const frames of new IngestStream(domain).run(toIngestBytes(requests()))) {
+      answers.push(...frames.map(({ t }) => t));
+    }
+    assert.deepEqual(answers, ["opened", "opened", "rejected"]);
+    await store.remove();
+  });
+
   it("does not begin again by a question that was asked before", async () => {
     const store = await open();
     const domain = domainOver(store.journal);
