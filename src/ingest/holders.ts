@@ -43,14 +43,19 @@ export class Holders {
     if (this.of(namespace, producer.runId) === undefined) this.#set(namespace, producer);
   }
 
-  /** A producer has gone, or was refused: its run's lease begins, unless somebody else has the run. */
+  /**
+   * A producer has gone, or was refused: the lease of its run begins, unless
+   * somebody else has the run. What its stream held before it is gone with it.
+   */
   release(namespace: string, producer: Producer): void {
     producer.hasLeft = true;
-    if (this.of(namespace, producer.runId) !== producer) return;
+    const holder = this.of(namespace, producer.runId);
+    if (holder === undefined || holder.owner !== producer.owner) return;
+    holder.hasLeft = true;
     const producers = this.#producers.get(namespace);
-    producers?.delete(producer.runId);
+    producers?.delete(holder.runId);
     if (producers?.size === 0) this.#producers.delete(namespace);
-    const { runId, epoch, leaseMs } = producer;
+    const { runId, epoch, leaseMs } = holder;
     if (epoch === undefined || leaseMs === undefined) return;
     this.#leases.start({ namespace, runId, epoch, leaseMs });
   }

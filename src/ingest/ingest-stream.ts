@@ -62,8 +62,6 @@ export class IngestStream {
   readonly #limits: Limits;
   readonly #outbox = new Outbox<IngestFrame>();
   readonly #runs = new Map<string, Producer>();
-  /** Of a run that is opened again, until that is decided: the producer that it had. */
-  readonly #before = new Map<Producer, Producer>();
   /** Weak: a run that is opened again has another producer. */
   readonly #ended = new WeakSet<Producer>();
   readonly #asker: Asker;
@@ -171,8 +169,6 @@ export class IngestStream {
   #open(open: OpenRun): void {
     const { runId } = open;
     const producer = this.#newProducer(runId);
-    const before = this.#runs.get(runId);
-    if (before !== undefined) this.#before.set(producer, before);
     this.#refuseUnless(runId, producer, () => {
       const namespace = checkNamespace("open.namespace", open.namespace);
       this.#namespace ??= namespace;
@@ -306,12 +302,6 @@ export class IngestStream {
     const { namespace, producer } = operation;
     this.#pendingFrames--;
     if (operation.kind === "check") this.#committer.release(namespace, producer);
-    const before = this.#before.get(producer);
-    if (before !== undefined) {
-      // Whether the run was opened again or refused, this one does not hold it any more.
-      this.#before.delete(producer);
-      this.#committer.release(namespace, before);
-    }
     if (operation.kind === "append") {
       this.#pendingBytes -= operation.bytes;
       this.#count(producer, -operation.events.length);
