@@ -40,7 +40,7 @@ export type Answer =
   | { readonly t: "failed"; readonly message: string; readonly code: string | undefined };
 
 /** What stands before each value. */
-const tags = { null: 0, number: 1, latin1: 2, utf8: 3, blob: 4, bigint: 5 } as const;
+const tags = { null: 0, number: 1, latin1: 2, utf8: 3, blob: 4 } as const;
 /** Bytes of a tag and a length, or of a tag and a number. */
 const headBytes = 9;
 /** Bytes of the first buffer. */
@@ -90,12 +90,6 @@ class ValueWriter {
         return;
       case "string":
         this.#text(value);
-        return;
-      case "bigint":
-        this.#reserve(0);
-        this.#bytes[this.#at] = tags.bigint;
-        this.#view.setBigInt64(this.#at + 1, value);
-        this.#at += headBytes;
         return;
       default:
         if (value === null) {
@@ -180,7 +174,6 @@ export class ValueReader {
     const head = this.#at + 1;
     this.#at += headBytes;
     if (tag === tags.number) return this.#view.getFloat64(head);
-    if (tag === tags.bigint) return this.#view.getBigInt64(head);
     const start = this.#at;
     const length = this.#view.getUint32(head);
     this.#at += length;

@@ -8,7 +8,6 @@ const values = fc.oneof(
   fc.double(),
   fc.integer(),
   fc.maxSafeInteger(),
-  fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
   fc.string(),
   fc.string({ unit: "binary" }),
   fc.uint8Array({ maxLength: 300 }).map((bytes) => Buffer.from(bytes)),
@@ -49,7 +48,7 @@ describe("values on their way to SQLite's thread", () => {
   });
 
   it("that SQLite has no type for are refused", () => {
-    for (const value of [undefined, true, {}]) {
+    for (const value of [undefined, true, {}, 1n]) {
       assert.throws(() => pack([{ text: "t", parameters: [value] }], undefined), TypeError);
     }
   });
