@@ -12,7 +12,7 @@ import type { Run, RunResultSchema, RunSpecSchema } from "../../gen/runlog/v1/ru
 import { maxRunIdBytes } from "../limits.ts";
 import { isRetryable, NoAnswerError, RefusalError } from "./errors.ts";
 import { ingestPoolOf } from "./ingest-pool.ts";
-import { messageFrame, type RequestFrame } from "./ingest-transport.ts";
+import { type MessageFrame, messageFrame, type RequestFrame } from "./ingest-transport.ts";
 import { defaultMaxAppendBytes, type SenderLimits } from "./limits.ts";
 import type { FrameLimits, SendBuffer } from "./send-buffer.ts";
 import type { Lane, Leaving, SharedIngest, StreamEnd } from "./shared-ingest.ts";
@@ -111,7 +111,8 @@ export class IngestCall implements Lane {
     }
     const onAbort = () => this.#leave("aborted", { t: "refused", error: signal.reason });
     signal.addEventListener("abort", onAbort, { once: true });
-    await ingestPoolOf(this.#transport, namespace).join(this, limits.halfCloseTimeoutMs);
+    // It may wait for another to leave; an abort does not.
+    void ingestPoolOf(this.#transport, namespace).join(this, limits.halfCloseTimeoutMs);
     const end = await this.#over.promise;
     signal.removeEventListener("abort", onAbort);
     return end;
@@ -282,17 +283,12 @@ export class IngestCall implements Lane {
  * Refuses what the server would not even read: it would end the call, and with
  * it the calls of other runs.
  */
-function checkSize(frame: RequestFrame, field: string, limit: number): RequestFrame {
-  if (frame.t === "message" && frame.encoded.length > limit) {
-    const detail = create(ErrorDetailSchema, {
-      reason: Reason.TOO_LARGE,
-      field,
-      limit: BigInt(limit),
-    });
-    const message = `${field} takes ${frame.encoded.length} bytes, the limit is ${limit}`;
-    throw new RefusalError(message, undefined, detail);
-  }
-  return frame;
+function checkSize(frame: MessageFrame, field: string, limit: number): MessageFrame {
+  const { length } = frame.encoded;
+  if (length <= limit) return frame;
+  const data = { reason: Reason.TOO_LARGE, field, limit: BigInt(limit) };
+  const message = `${field} takes ${length} bytes, the limit is ${limit}`;
+  throw new RefusalError(message, undefined, create(ErrorDetailSchema, data));
 }
 
 /** 0 or nothing: the server told no limit. */

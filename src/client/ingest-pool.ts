@@ -45,18 +45,13 @@ export class IngestPool {
 
   /**
    * Puts a run on a call, which it is told: on one that is there, or on a new one.
+   * Never rejects.
    *
    * @param endTimeoutMs that the server has to end a call which this side has half-closed
    */
   async join(lane: Lane, endTimeoutMs: number): Promise<void> {
     this.#busy++;
-    for (
-      let before = this.#leaving.get(lane.runId);
-      before !== undefined;
-      before = this.#leaving.get(lane.runId)
-    ) {
-      await before;
-    }
+    while (this.#leaving.has(lane.runId)) await this.#leaving.get(lane.runId);
     if (!lane.isOver) this.#callFor(lane.runId, endTimeoutMs).add(lane);
     this.#done();
   }

@@ -13,12 +13,19 @@ import {
 } from "../../gen/runlog/v1/ingest_pb.js";
 import type { EncodedAppend } from "./encode.ts";
 
+/** A frame that is no Append. */
+export interface MessageFrame {
+  readonly t: "message";
+  readonly message: IngestRequest;
+  readonly encoded: Uint8Array;
+}
+
 /** A frame for the server. */
 export type RequestFrame =
   | { readonly t: "append"; readonly append: EncodedAppend; readonly bytes: number }
-  | { readonly t: "message"; readonly message: IngestRequest; readonly encoded: Uint8Array };
+  | MessageFrame;
 
-/** A call, made with what is sent; throws ConnectError, and the signal's reason once that aborts. */
+/** A call, made with what is sent; it ends with ConnectError where it fails, or once the signal aborts. */
 export type IngestMethod = (
   requests: AsyncIterable<readonly RequestFrame[]>,
   signal: AbortSignal,
@@ -29,10 +36,10 @@ export interface IngestTransport extends Transport {
   readonly ingest: IngestMethod;
 }
 
-/** A frame that is no Append. Throws where it cannot be encoded. */
+/** Throws where it cannot be encoded. */
 export function messageFrame(
   frame: MessageInitShape<typeof IngestRequestSchema>["frame"] & {},
-): RequestFrame {
+): MessageFrame {
   const message = create(IngestRequestSchema, { frame });
   return { t: "message", message, encoded: toBinary(IngestRequestSchema, message) };
 }

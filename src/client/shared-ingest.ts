@@ -206,7 +206,7 @@ export class SharedIngest {
 
   async *#requests(): AsyncGenerator<readonly RequestFrame[]> {
     while (!this.#isHalfClosed) {
-      const frames = this.#toRelease
+      const frames: RequestFrame[] = this.#toRelease
         .splice(0)
         .map((runId) => messageFrame({ case: "release", value: { runId } }));
       let bytes = 0;
