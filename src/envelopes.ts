@@ -3,6 +3,7 @@
  * big-endian number (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
  */
 import { Code, ConnectError } from "@connectrpc/connect";
+import { FieldWriter, type WritableMessage } from "./field-writer.ts";
 
 const headerBytes = 5;
 const compressedFlag = 1;
@@ -103,7 +104,28 @@ export function envelop(messages: readonly MessageParts[]): readonly Uint8Array[
 function headerOf(parts: MessageParts): Uint8Array {
   let size = 0;
   for (const part of parts) size += part.length;
-  const header = Buffer.allocUnsafe(headerBytes);
+  return writeHeader(Buffer.allocUnsafe(headerBytes), size);
+}
+
+/** Puts messages into envelopes, one behind the other in one piece of memory: for many small ones. */
+export function envelopTogether(messages: readonly (Uint8Array | WritableMessage)[]): Uint8Array {
+  let bytes = 0;
+  for (const message of messages) bytes += headerBytes + sizeOf(message);
+  const out = new FieldWriter(bytes);
+  const header = Buffer.alloc(headerBytes);
+  for (const message of messages) {
+    out.raw(writeHeader(header, sizeOf(message)));
+    if (message instanceof Uint8Array) out.raw(message);
+    else message.writeTo(out);
+  }
+  return out.buffer;
+}
+
+function sizeOf(message: Uint8Array | WritableMessage): number {
+  return message instanceof Uint8Array ? message.length : message.size;
+}
+
+function writeHeader(header: Buffer, size: number): Buffer {
   header[0] = 0;
   header.writeUInt32BE(size, 1);
   return header;

@@ -5,9 +5,6 @@
  * Layout: https://protobuf.dev/programming-guides/encoding/
  */
 
-/** gRPC's envelope before a message: `src/envelopes.ts`. */
-export const envelopeBytes = 5;
-
 const utf8 = new TextEncoder();
 
 /** Bytes of a text in UTF-8; undefined where it is no well-formed text. */
@@ -34,10 +31,30 @@ export function numberField(value: number): number {
   return value === 0 ? 0 : 1 + varintBytes(value);
 }
 
-function varintBytes(value: number): number {
+/** Bytes of a varint. */
+export function varintBytes(value: number): number {
   let bytes = 1;
   for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes++;
   return bytes;
+}
+
+/** Writes a varint; the place behind it. */
+export function writeVarint(target: Uint8Array, at: number, value: number): number {
+  let rest = value;
+  let offset = at;
+  while (rest >= 0x80) {
+    target[offset++] = (rest % 0x80) | 0x80;
+    rest = Math.floor(rest / 0x80);
+  }
+  target[offset++] = rest;
+  return offset;
+}
+
+/** A message that is written where it is to stand. */
+export interface WritableMessage {
+  /** Bytes. */
+  readonly size: number;
+  readonly writeTo: (out: FieldWriter) => void;
 }
 
 /** Writes fields one behind the other, with tags that are one byte each. */
@@ -51,21 +68,10 @@ export class FieldWriter {
     this.buffer = new Uint8Array(bytes);
   }
 
-  /** The envelope of a message of so many bytes, which is not compressed. */
-  envelope(length: number): void {
-    this.buffer[this.#at] = 0;
-    new DataView(this.buffer.buffer).setUint32(this.#at + 1, length);
-    this.#at += envelopeBytes;
-  }
-
   /** A number's field, or a tag with the length of what follows. */
   number(tag: number, value: number): void {
     this.buffer[this.#at++] = tag;
-    let rest = value;
-    for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) {
-      this.buffer[this.#at++] = (rest % 0x80) | 0x80;
-    }
-    this.buffer[this.#at++] = rest;
+    this.#at = writeVarint(this.buffer, this.#at, value);
   }
 
   /** What is encoded already. */

@@ -10,12 +10,12 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import {
-  envelopeBytes,
   FieldWriter,
   messageField,
   numberField,
   textField,
   utf8LengthOf,
+  type WritableMessage,
 } from "../field-writer.ts";
 import type { EventInit } from "./sender-types.ts";
 
@@ -80,31 +80,18 @@ function encodePlain(init: EventInit, nowMs: number): Uint8Array<ArrayBuffer> | 
   return out.buffer;
 }
 
-/** Encoded messages in gRPC's envelopes, one behind the other; Appends are IngestRequests. */
-export function encodeEnvelopes(
-  messages: readonly (EncodedAppend | Uint8Array)[],
-): Uint8Array<ArrayBuffer> {
-  const sizes = messages.map((message) =>
-    message instanceof Uint8Array ? message.length : messageField(appendBytes(message)),
-  );
-  const out = new FieldWriter(sizes.reduce((sum, size) => sum + envelopeBytes + size, 0));
-  for (const [index, message] of messages.entries()) {
-    out.envelope(sizes[index]!);
-    if (message instanceof Uint8Array) out.raw(message);
-    else writeAppend(out, message);
-  }
-  return out.buffer;
-}
-
-function appendBytes({ runId, firstRunSeq, events }: EncodedAppend): number {
-  let bytes = textField(utf8LengthOf(runId) ?? 0) + numberField(firstRunSeq);
+/** An IngestRequest with an Append. */
+export function appendMessage({ runId, firstRunSeq, events }: EncodedAppend): WritableMessage {
+  const runIdBytes = utf8LengthOf(runId) ?? 0;
+  let bytes = textField(runIdBytes) + numberField(firstRunSeq);
   for (const event of events) bytes += messageField(event.length);
-  return bytes;
-}
-
-function writeAppend(out: FieldWriter, append: EncodedAppend): void {
-  out.number(tagAppend, appendBytes(append));
-  out.text(tagAppendRunId, append.runId, utf8LengthOf(append.runId) ?? 0);
-  if (append.firstRunSeq > 0) out.number(tagAppendFirstRunSeq, append.firstRunSeq);
-  for (const event of append.events) out.bytes(tagAppendEvents, event);
+  return {
+    size: messageField(bytes),
+    writeTo(out) {
+      out.number(tagAppend, bytes);
+      out.text(tagAppendRunId, runId, runIdBytes);
+      if (firstRunSeq > 0) out.number(tagAppendFirstRunSeq, firstRunSeq);
+      for (const event of events) out.bytes(tagAppendEvents, event);
+    },
+  };
 }

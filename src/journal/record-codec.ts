@@ -6,6 +6,7 @@
  * Layout: https://protobuf.dev/programming-guides/encoding/, with the field
  * numbers of EventBatch and SequencedEvent in `proto/runlog/v1`.
  */
+import { varintBytes, writeVarint } from "../field-writer.ts";
 
 const tagBatchItem = 0x0a; // EventBatch.events
 const tagSeq = 0x08;
@@ -20,28 +21,11 @@ const factTags = { run_started: 0x32, run_finished: 0x3a, run_resumed: 0x42 } as
 /** A fact about a run. */
 export type FactKind = keyof typeof factTags;
 
-function varintSize(value: number): number {
-  let size = 1;
-  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) size++;
-  return size;
-}
-
-function writeVarint(target: Uint8Array, at: number, value: number): number {
-  let rest = value;
-  let offset = at;
-  while (rest >= 0x80) {
-    target[offset++] = (rest % 0x80) | 0x80;
-    rest = Math.floor(rest / 0x80);
-  }
-  target[offset++] = rest;
-  return offset;
-}
-
 /** google.protobuf.Timestamp of milliseconds since 1970. */
 function timestampBytes(timeMs: number): Uint8Array {
   const seconds = Math.floor(timeMs / 1000);
   const nanos = (timeMs - seconds * 1000) * 1_000_000;
-  const bytes = new Uint8Array(1 + varintSize(seconds) + (nanos > 0 ? 1 + varintSize(nanos) : 0));
+  const bytes = new Uint8Array(1 + varintBytes(seconds) + (nanos > 0 ? 1 + varintBytes(nanos) : 0));
   bytes[0] = 0x08;
   const end = writeVarint(bytes, 1, seconds);
   if (nanos > 0) {
@@ -83,21 +67,21 @@ function layOut(
   const runId = Buffer.from(head.runId, "utf8");
   const time = timestampBytes(head.timeMs);
   const fixed =
-    1 + varintSize(runId.length) + runId.length + 1 + varintSize(time.length) + time.length;
+    1 + varintBytes(runId.length) + runId.length + 1 + varintBytes(time.length) + time.length;
   const itemSizes = new Array<number>(bodies.length);
   let size = 0;
   for (let i = 0; i < bodies.length; i++) {
     const length = bodies[i]!.length;
     const item =
       1 +
-      varintSize(head.firstSeq + i) +
+      varintBytes(head.firstSeq + i) +
       fixed +
-      (firstRunSeq > 0 ? 1 + varintSize(firstRunSeq + i) : 0) +
+      (firstRunSeq > 0 ? 1 + varintBytes(firstRunSeq + i) : 0) +
       1 +
-      varintSize(length) +
+      varintBytes(length) +
       length;
     itemSizes[i] = item;
-    size += 1 + varintSize(item) + item;
+    size += 1 + varintBytes(item) + item;
   }
   return { size, head, tag, firstRunSeq, bodies, itemSizes, runId, time };
 }

@@ -11,6 +11,7 @@ import {
   SubscribeResponseSchema,
 } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { SubscriptionFrame } from "../delivery/frames.ts";
+import { varintBytes, writeVarint } from "../field-writer.ts";
 import type { IngestFrame } from "../ingest/ingest-stream.ts";
 import { describeRefusal } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
@@ -131,11 +132,9 @@ const lengthDelimited = 2;
 const eventsTag = Uint8Array.of((eventsField << 3) | lengthDelimited);
 
 function lengthPrefix(length: number): Uint8Array {
-  const bytes: number[] = [];
-  let rest = length;
-  for (; rest >= 0x80; rest >>>= 7) bytes.push((rest & 0x7f) | 0x80);
-  bytes.push(rest);
-  return Uint8Array.from(bytes);
+  const bytes = new Uint8Array(varintBytes(length));
+  writeVarint(bytes, 0, length);
+  return bytes;
 }
 
 function decodeBatch(parts: readonly Uint8Array[]): EventBatch {

@@ -9,9 +9,9 @@ import {
   IngestResponseSchema,
 } from "../../gen/runlog/v1/ingest_pb.js";
 import { decodeIngestResponse } from "../../src/client/decode.ts";
-import { encodeEnvelopes, encodeEvent, eventOf } from "../../src/client/encode.ts";
+import { appendMessage, encodeEvent, eventOf } from "../../src/client/encode.ts";
 import type { EventInit } from "../../src/client/index.ts";
-import { EnvelopeReader } from "../../src/envelopes.ts";
+import { EnvelopeReader, envelopTogether } from "../../src/envelopes.ts";
 
 const texts = fc.oneof(
   fc.constantFrom("", "token", "token ä", "😀"),
@@ -74,9 +74,11 @@ describe("encoding of what producers send", () => {
     });
     fc.assert(
       fc.property(fc.array(fc.oneof(append, texts), { maxLength: 6 }), (frames) => {
-        const bytes = encodeEnvelopes(
+        const bytes = envelopTogether(
           frames.map((frame) =>
-            typeof frame === "string" ? toBinary(IngestRequestSchema, message(frame)) : frame,
+            typeof frame === "string"
+              ? toBinary(IngestRequestSchema, message(frame))
+              : appendMessage(frame),
           ),
         );
         const found: Uint8Array[] = [];

@@ -3,7 +3,6 @@
  * promises and a write for each message, which is most of what a small Append
  * costs a client.
  */
-
 import { Code, ConnectError } from "@connectrpc/connect";
 import {
   requestHeader,
@@ -12,9 +11,9 @@ import {
 } from "@connectrpc/connect/protocol-grpc";
 import { createNodeHttpClient, type NodeHttpClientOptions } from "@connectrpc/connect-node";
 import { type IngestResponse, IngestService } from "../../../gen/runlog/v1/ingest_pb.js";
-import { EnvelopeReader } from "../../envelopes.ts";
+import { EnvelopeReader, envelopTogether } from "../../envelopes.ts";
 import { decodeIngestResponse } from "../decode.ts";
-import { encodeEnvelopes } from "../encode.ts";
+import { appendMessage } from "../encode.ts";
 import type { IngestMethod, RequestFrame } from "../ingest-transport.ts";
 
 /** How a server is reached: HTTP/2 on connections that others use too. */
@@ -64,8 +63,8 @@ async function* encoded(
   batches: AsyncIterable<readonly RequestFrame[]>,
 ): AsyncGenerator<Uint8Array> {
   for await (const frames of batches) {
-    yield encodeEnvelopes(
-      frames.map((frame) => (frame.t === "append" ? frame.append : frame.encoded)),
+    yield envelopTogether(
+      frames.map((frame) => (frame.t === "append" ? appendMessage(frame.append) : frame.encoded)),
     );
   }
 }
