@@ -10,6 +10,7 @@ import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
 import { Consumer, deliverySettings } from "../support/consumer.ts";
 import { append, type Domain, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 import { typeChoices, typeOf } from "../support/wanted.ts";
 
@@ -174,8 +175,10 @@ async function runSteps(domain: Domain, steps: readonly Step[]) {
 describeJournal("a fork with what it inherits", (open, backend) => {
   for (const [name, limits] of Object.entries(deliverySettings)) {
     it(`is one sequence, without doubling at the fork point, over forks of forks, live and paged both ways, ${name}`, async () => {
-      await fc.assert(
-        fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 120 }), async (steps) => {
+      await assertHistories(
+        backend.histories(100),
+        [fc.array(step, { minLength: 20, maxLength: 120 })],
+        async (steps) => {
           const store = await open();
           try {
             const domain = domainOver(store.journal, limits);
@@ -211,8 +214,7 @@ describeJournal("a fork with what it inherits", (open, backend) => {
           } finally {
             await store.remove();
           }
-        }),
-        { numRuns: backend.histories(100) },
+        },
       );
     });
   }

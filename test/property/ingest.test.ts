@@ -8,6 +8,7 @@ import { type IngestFrame, IngestStream } from "../../src/ingest/ingest-stream.t
 import type { Limits } from "../../src/limits.ts";
 import { toIngestBytes } from "../../src/server/ingest-bytes.ts";
 import { type Domain, domainOver, eventOf, readAll } from "../support/domain.ts";
+import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 import { IngestModel, type ModelAnswer, type ModelStep, payloadOf } from "./ingest-model.ts";
 
@@ -261,8 +262,10 @@ const settings: Readonly<Record<string, Partial<Limits>>> = {
 describeJournal("ingest does what its model does", (open, backend) => {
   for (const [name, limits] of Object.entries(settings)) {
     it(`for random batches, overlaps, gaps, conflicts, reopenings, stale producers, releases, lost connections and leases that lapse, ${name}`, async () => {
-      await fc.assert(
-        fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 120 }), async (steps) => {
+      await assertHistories(
+        backend.histories(200),
+        [fc.array(step, { minLength: 10, maxLength: 120 })],
+        async (steps) => {
           const store = await open();
           try {
             const { model, acks } = await compare(
@@ -322,8 +325,7 @@ describeJournal("ingest does what its model does", (open, backend) => {
           } finally {
             await store.remove();
           }
-        }),
-        { numRuns: backend.histories(200) },
+        },
       );
     });
   }

@@ -5,6 +5,7 @@ import type { WakeUps } from "../../src/journal/wake-ups.ts";
 import type { Limits } from "../../src/limits.ts";
 import { Consumer } from "../support/consumer.ts";
 import { append, eventOf, openRun, readAll } from "../support/domain.ts";
+import { assertHistories } from "../support/histories.ts";
 import { deaf, lossy, startNodes, type TestNodes } from "../support/nodes.ts";
 import { isWanted, runCount, scopes, typeChoices, typeOf, type Wanted } from "../support/wanted.ts";
 
@@ -129,8 +130,9 @@ describe("nodes on one journal", () => {
   for (const [name, [limits, wakeUps]] of Object.entries(settings)) {
     describe(name, () => {
       it("append in one order, and deliver it to whoever attaches wherever", async () => {
-        await fc.assert(
-          fc.asyncProperty(
+        await assertHistories(
+          25,
+          [
             fc.tuple(
               ...Array.from({ length: runCount }, (_, i) => fc.nat({ max: Math.max(0, i - 1) })),
             ),
@@ -142,43 +144,42 @@ describe("nodes on one journal", () => {
               { minLength: consumerCount, maxLength: consumerCount },
             ),
             fc.array(step, { minLength: 60, maxLength: 120, size: "max" }),
-            async (parents, chosen, steps) => {
-              const running = await startNodes(nodeCount, { limits, wakeUps });
-              try {
-                const { consumers, sent } = await runSteps(running, parents, chosen, steps);
-                const everything = await readAll(running.nodes[0]!.journal);
-                assert.deepEqual(
-                  everything.map((record) => Number(record.seq)),
-                  everything.map((_, index) => index + 1),
-                  "seq is dense",
+          ],
+          async (parents, chosen, steps) => {
+            const running = await startNodes(nodeCount, { limits, wakeUps });
+            try {
+              const { consumers, sent } = await runSteps(running, parents, chosen, steps);
+              const everything = await readAll(running.nodes[0]!.journal);
+              assert.deepEqual(
+                everything.map((record) => Number(record.seq)),
+                everything.map((_, index) => index + 1),
+                "seq is dense",
+              );
+              for (let run = 0; run < runCount; run++) {
+                const runSeqs = everything.flatMap(({ runId, record, runSeq }) =>
+                  runId === `run-${run}` && record.case === "event" ? [Number(runSeq)] : [],
                 );
-                for (let run = 0; run < runCount; run++) {
-                  const runSeqs = everything.flatMap(({ runId, record, runSeq }) =>
-                    runId === `run-${run}` && record.case === "event" ? [Number(runSeq)] : [],
-                  );
-                  assert.deepEqual(
-                    runSeqs,
-                    Array.from({ length: sent[run]! }, (_, index) => index + 1),
-                    "run_seq is dense",
-                  );
-                }
-                for (const [index, one] of consumers.entries()) {
-                  const expected = everything.filter((record) =>
-                    isWanted(one.wanted, record, parents),
-                  );
-                  // Who is attached gets all of it without resuming.
-                  one.attach(running.nodes[index % nodeCount]!);
-                  await one.readUntil(expected.length);
-                  assert.deepEqual(one.received, expected, JSON.stringify(one.wanted));
-                  await one.drop();
-                }
-                assert.deepEqual(running.failures, []);
-              } finally {
-                await running.remove();
+                assert.deepEqual(
+                  runSeqs,
+                  Array.from({ length: sent[run]! }, (_, index) => index + 1),
+                  "run_seq is dense",
+                );
               }
-            },
-          ),
-          { numRuns: 25 },
+              for (const [index, one] of consumers.entries()) {
+                const expected = everything.filter((record) =>
+                  isWanted(one.wanted, record, parents),
+                );
+                // Who is attached gets all of it without resuming.
+                one.attach(running.nodes[index % nodeCount]!);
+                await one.readUntil(expected.length);
+                assert.deepEqual(one.received, expected, JSON.stringify(one.wanted));
+                await one.drop();
+              }
+              assert.deepEqual(running.failures, []);
+            } finally {
+              await running.remove();
+            }
+          },
         );
       });
     });

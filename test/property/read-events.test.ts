@@ -9,6 +9,7 @@ import type { Producer } from "../../src/ingest/operation.ts";
 import type { Direction } from "../../src/journal/page-keys.ts";
 import type { Limits } from "../../src/limits.ts";
 import { append, type Domain, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 import { isWanted, runCount, scopes, typeChoices, typeOf, type Wanted } from "../support/wanted.ts";
 
@@ -160,91 +161,84 @@ describeJournal("pages chained by next_seq", (open, backend) => {
   };
 
   it("hold every matching event once and in order, from any seq, in both directions", async () => {
-    await fc.assert(
-      fc.asyncProperty(
+    await assertHistories(
+      backend.histories(60),
+      [
         parentsOf,
         commits,
         fc.array(fc.tuple(wanted, someLimits, maxEvents, fc.nat()), {
           minLength: 6,
           maxLength: 6,
         }),
-        async (parents, written, readers) => {
-          await over({}, parents, async (domain, writer) => {
-            await writer.open();
-            for (const commit of written) await writer.write(commit);
-            const everything = await readAll(domain.journal);
-            const endSeq = everything.length;
-            for (const [asked, limits, most, place] of readers) {
-              const limited = { ...domain, limits: { ...domain.limits, ...limits } };
-              for (const direction of directions) {
-                const seq = place % (direction === "forward" ? endSeq + 1 : endSeq + 2);
-                const from = { wanted: asked, direction, seq, maxEvents: most };
-                const reader = new Reader(limited, from);
-                await reader.readToEnd();
-                const expected = everything.filter(
-                  (event) =>
-                    isWanted(asked, event, parents) &&
-                    (direction === "forward" || seq === 0 ? event.seq > seq : event.seq < seq),
-                );
-                if (direction === "backward") expected.reverse();
-                assert.deepEqual(reader.received, expected, JSON.stringify({ ...from, limits }));
-                assert.ok(await reader.read(), "the end stays the end");
-                assert.equal(reader.received.length, expected.length);
-              }
+      ],
+      async (parents, written, readers) => {
+        await over({}, parents, async (domain, writer) => {
+          await writer.open();
+          for (const commit of written) await writer.write(commit);
+          const everything = await readAll(domain.journal);
+          const endSeq = everything.length;
+          for (const [asked, limits, most, place] of readers) {
+            const limited = { ...domain, limits: { ...domain.limits, ...limits } };
+            for (const direction of directions) {
+              const seq = place % (direction === "forward" ? endSeq + 1 : endSeq + 2);
+              const from = { wanted: asked, direction, seq, maxEvents: most };
+              const reader = new Reader(limited, from);
+              await reader.readToEnd();
+              const expected = everything.filter(
+                (event) =>
+                  isWanted(asked, event, parents) &&
+                  (direction === "forward" || seq === 0 ? event.seq > seq : event.seq < seq),
+              );
+              if (direction === "backward") expected.reverse();
+              assert.deepEqual(reader.received, expected, JSON.stringify({ ...from, limits }));
+              assert.ok(await reader.read(), "the end stays the end");
+              assert.equal(reader.received.length, expected.length);
             }
-          });
-        },
-      ),
-      { numRuns: backend.histories(60) },
+          }
+        });
+      },
     );
   });
 
   it("lose and double nothing while others append", async () => {
-    await fc.assert(
-      fc.asyncProperty(
-        parentsOf,
-        commits,
-        commits,
-        wanted,
-        someLimits,
-        maxEvents,
-        async (parents, before, meanwhile, asked, limits, most) => {
-          await over(limits, parents, async (domain, writer) => {
-            await writer.open();
-            for (const commit of before) await writer.write(commit);
-            const durable = await readAll(domain.journal);
-            const [ahead, back] = directions.map(
-              (direction) =>
-                new Reader(domain, { wanted: asked, direction, seq: 0, maxEvents: most }),
-            ) as [Reader, Reader];
-            let isBack = false;
-            for (const commit of meanwhile) {
-              // Neither waits for the other: the commit falls anywhere into the pages.
-              await Promise.all([
-                writer.write(commit),
-                ahead.read(),
-                isBack ||
-                  back.read().then((end) => {
-                    isBack = end;
-                  }),
-              ]);
-            }
-            if (!isBack) await back.readToEnd();
-            await ahead.readToEnd();
-            const matching = (await readAll(domain.journal)).filter((event) =>
-              isWanted(asked, event, parents),
-            );
-            assert.deepEqual(ahead.received, matching);
-            // What was durable at the first page's time: at least what was so before it.
-            const newest = back.received[0]?.seq ?? 0n;
-            const expected = matching.filter((event) => event.seq <= newest).reverse();
-            assert.deepEqual(back.received, expected);
-            const known = durable.filter((event) => isWanted(asked, event, parents));
-            assert.ok(newest >= (known.at(-1)?.seq ?? 0n));
-          });
-        },
-      ),
-      { numRuns: backend.histories(80) },
+    await assertHistories(
+      backend.histories(80),
+      [parentsOf, commits, commits, wanted, someLimits, maxEvents],
+      async (parents, before, meanwhile, asked, limits, most) => {
+        await over(limits, parents, async (domain, writer) => {
+          await writer.open();
+          for (const commit of before) await writer.write(commit);
+          const durable = await readAll(domain.journal);
+          const [ahead, back] = directions.map(
+            (direction) =>
+              new Reader(domain, { wanted: asked, direction, seq: 0, maxEvents: most }),
+          ) as [Reader, Reader];
+          let isBack = false;
+          for (const commit of meanwhile) {
+            // Neither waits for the other: the commit falls anywhere into the pages.
+            await Promise.all([
+              writer.write(commit),
+              ahead.read(),
+              isBack ||
+                back.read().then((end) => {
+                  isBack = end;
+                }),
+            ]);
+          }
+          if (!isBack) await back.readToEnd();
+          await ahead.readToEnd();
+          const matching = (await readAll(domain.journal)).filter((event) =>
+            isWanted(asked, event, parents),
+          );
+          assert.deepEqual(ahead.received, matching);
+          // What was durable at the first page's time: at least what was so before it.
+          const newest = back.received[0]?.seq ?? 0n;
+          const expected = matching.filter((event) => event.seq <= newest).reverse();
+          assert.deepEqual(back.received, expected);
+          const known = durable.filter((event) => isWanted(asked, event, parents));
+          assert.ok(newest >= (known.at(-1)?.seq ?? 0n));
+        });
+      },
     );
   });
 });

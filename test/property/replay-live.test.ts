@@ -3,6 +3,7 @@ import fc from "fast-check";
 import type { Producer } from "../../src/ingest/operation.ts";
 import { Consumer, deliverySettings } from "../support/consumer.ts";
 import { append, type Domain, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 import { isWanted, runCount, scopes, typeChoices, typeOf, type Wanted } from "../support/wanted.ts";
 
@@ -96,8 +97,9 @@ async function runSteps(
 describeJournal("replay and live are one sequence", (open, backend) => {
   for (const [name, limits] of Object.entries(deliverySettings)) {
     it(`delivers every matching seq once, ascending, to whoever attaches, stops, drops and resumes, ${name}`, async () => {
-      await fc.assert(
-        fc.asyncProperty(
+      await assertHistories(
+        backend.histories(150),
+        [
           fc.tuple(
             ...Array.from({ length: runCount }, (_, i) => fc.nat({ max: Math.max(0, i - 1) })),
           ),
@@ -109,35 +111,34 @@ describeJournal("replay and live are one sequence", (open, backend) => {
             { minLength: scopeCount, maxLength: scopeCount },
           ),
           fc.array(step, { minLength: 20, maxLength: 150 }),
-          async (parents, chosen, steps) => {
-            const store = await open();
-            try {
-              const domain = domainOver(store.journal, limits);
-              const { consumers, sent } = await runSteps(domain, parents, chosen, steps);
-              const everything = await readAll(store.journal);
-              assert.deepEqual(
-                everything.map((record) => Number(record.seq)),
-                everything.map((_, index) => index + 1),
-                "seq is dense",
+        ],
+        async (parents, chosen, steps) => {
+          const store = await open();
+          try {
+            const domain = domainOver(store.journal, limits);
+            const { consumers, sent } = await runSteps(domain, parents, chosen, steps);
+            const everything = await readAll(store.journal);
+            assert.deepEqual(
+              everything.map((record) => Number(record.seq)),
+              everything.map((_, index) => index + 1),
+              "seq is dense",
+            );
+            assert.equal(
+              everything.filter((record) => record.record.case === "event").length,
+              sent.reduce((sum, count) => sum + count, 0),
+              "everything that was appended is durable",
+            );
+            for (const consumer of consumers) {
+              assert.equal(consumer.failure, undefined);
+              const expected = everything.filter((record) =>
+                isWanted(consumer.wanted, record, parents),
               );
-              assert.equal(
-                everything.filter((record) => record.record.case === "event").length,
-                sent.reduce((sum, count) => sum + count, 0),
-                "everything that was appended is durable",
-              );
-              for (const consumer of consumers) {
-                assert.equal(consumer.failure, undefined);
-                const expected = everything.filter((record) =>
-                  isWanted(consumer.wanted, record, parents),
-                );
-                assert.deepEqual(consumer.received, expected, JSON.stringify(consumer.wanted));
-              }
-            } finally {
-              await store.remove();
+              assert.deepEqual(consumer.received, expected, JSON.stringify(consumer.wanted));
             }
-          },
-        ),
-        { numRuns: backend.histories(150) },
+          } finally {
+            await store.remove();
+          }
+        },
       );
     });
   }

@@ -10,6 +10,7 @@ import { lockNamespace } from "../../src/journal/namespaces.ts";
 import { RefusedError } from "../../src/journal/refusal.ts";
 import { nextTurn } from "../../src/turn.ts";
 import { append, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 
 /** What becomes of a group that is sent. */
@@ -77,8 +78,10 @@ describeJournal("groups that are sent ahead", (open, { histories }) => {
     const hasAppend = journal.append !== undefined;
     try {
       let name = 0;
-      await fc.assert(
-        fc.asyncProperty(steps, fc.array(fates, { maxLength: 30 }), async (plan, ahead) => {
+      await assertHistories(
+        hasAppend ? histories(300) : 10,
+        [steps, fc.array(fates, { maxLength: 30 })],
+        async (plan, ahead) => {
           journal = fateful(opened.journal, [...ahead]);
           const domain = domainOver(journal);
           const prefix = `${++name}`;
@@ -135,8 +138,7 @@ describeJournal("groups that are sent ahead", (open, { histories }) => {
               events.map((text, index) => `${text} as ${index + 1}`),
             );
           }
-        }),
-        { numRuns: hasAppend ? histories(300) : 10 },
+        },
       );
     } finally {
       await opened.remove();

@@ -16,6 +16,7 @@ import {
   recordsIn,
   subscriptionTo,
 } from "../support/domain.ts";
+import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 import { quiet } from "../support/quiet.ts";
 import { isWanted, runCount, scopes, typeChoices, typeOf, type Wanted } from "../support/wanted.ts";
@@ -236,36 +237,36 @@ async function runSteps(domain: Domain, parents: readonly number[], steps: reado
 describeJournal("many subscriptions on one call", (open, backend) => {
   for (const [name, limits] of Object.entries(deliverySettings)) {
     it(`each deliver what their filters select, up to the seq of each change, within their credit, ${name}`, async () => {
-      await fc.assert(
-        fc.asyncProperty(
+      await assertHistories(
+        backend.histories(100),
+        [
           fc.tuple(
             ...Array.from({ length: runCount }, (_, i) => fc.nat({ max: Math.max(0, i - 1) })),
           ),
           fc.array(step, { minLength: 20, maxLength: 120 }),
-          async (parents, steps) => {
-            const store = await open();
-            try {
-              const all = await runSteps(domainOver(store.journal, limits), parents, steps);
-              const everything = await readAll(store.journal, { kind: "all" }, startedSeq);
-              for (const observed of all) {
-                const expected = observed.expected(everything, parents);
-                if (observed.ended !== "no") {
-                  assert.deepEqual(
-                    observed.received,
-                    expected.slice(0, observed.received.length),
-                    "one that was stopped missed nothing before",
-                  );
-                  continue;
-                }
-                assert.equal(observed.boundaries.length, observed.filters.length - 1);
-                assert.deepEqual(observed.received, expected);
+        ],
+        async (parents, steps) => {
+          const store = await open();
+          try {
+            const all = await runSteps(domainOver(store.journal, limits), parents, steps);
+            const everything = await readAll(store.journal, { kind: "all" }, startedSeq);
+            for (const observed of all) {
+              const expected = observed.expected(everything, parents);
+              if (observed.ended !== "no") {
+                assert.deepEqual(
+                  observed.received,
+                  expected.slice(0, observed.received.length),
+                  "one that was stopped missed nothing before",
+                );
+                continue;
               }
-            } finally {
-              await store.remove();
+              assert.equal(observed.boundaries.length, observed.filters.length - 1);
+              assert.deepEqual(observed.received, expected);
             }
-          },
-        ),
-        { numRuns: backend.histories(100) },
+          } finally {
+            await store.remove();
+          }
+        },
       );
     });
   }

@@ -1,5 +1,5 @@
 /** Every backend on which the suites of the domain run. */
-import { mkdtemp, rm, stat } from "node:fs/promises";
+import { mkdtemp, rm, stat, statfs } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "kysely";
@@ -20,6 +20,19 @@ export interface TestJournal {
   reopen(): Promise<TestJournal>;
   /** Closes it and removes what it stored. */
   remove(): Promise<void>;
+}
+
+/** Bytes that the journals of these suites take together, at most. */
+const neededBytes = 1 << 30;
+
+/** Where a journal is made that is gone with its test: in memory, where that has room. */
+async function temporaryDirectory(): Promise<string> {
+  const memory = "/dev/shm";
+  const left = await statfs(memory).then(
+    ({ bavail, bsize }) => bavail * bsize,
+    () => 0,
+  );
+  return mkdtemp(join(left >= neededBytes ? memory : tmpdir(), "runlog-test-"));
 }
 
 async function openSqlite(directory: string): Promise<TestJournal> {
@@ -74,7 +87,7 @@ export interface Backend {
 const backends: readonly Backend[] = [
   {
     name: "SQLite",
-    open: async () => openSqlite(await mkdtemp(join(tmpdir(), "runlog-test-"))),
+    open: async () => openSqlite(await temporaryDirectory()),
     histories: (count) => count,
   },
   {
