@@ -3,9 +3,8 @@
  * for ever on the node that they happened to reach first, and nodes that are
  * added later stay idle.
  */
-import type { ServerHttp2Session } from "node:http2";
+import type { Http2Session, ServerHttp2Session } from "node:http2";
 import type { Draining } from "./draining.ts";
-import type { PortRequest } from "./port.ts";
 
 /** By which part of it an age may differ, so that connections do not all go at once. */
 const jitter = 0.1;
@@ -54,9 +53,8 @@ export class ConnectionAges {
     };
   }
 
-  /** The way out of the connection that a request came on; undefined on HTTP/1.1. */
-  drainingOf(request: PortRequest): Draining | undefined {
-    const session = "stream" in request ? request.stream.session : undefined;
+  /** The way out of a connection; HTTP/1.1 has no session and none of its own. */
+  drainingOf(session: Http2Session | undefined): Draining | undefined {
     return session === undefined ? undefined : this.#drainings.get(session as ServerHttp2Session);
   }
 }

@@ -5,17 +5,14 @@
  * several promises and copies for each message, and takes more memory for each
  * stream.
  */
-import type {
-  Http2ServerRequest,
-  Http2ServerResponse,
-  IncomingHttpHeaders,
-  ServerHttp2Stream,
-} from "node:http2";
+import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import type { DescMethodStreaming } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import { percentEncode } from "./grpc-message.ts";
 import { messageBatches, type RequestBounds } from "./grpc-requests.ts";
+import type { StreamHandler } from "./port.ts";
+import type { ContextValuesOf } from "./service-context.ts";
 
 /** What a stream knows of its call. */
 export type StreamCall = Pick<HandlerContext, "signal" | "values">;
@@ -38,8 +35,35 @@ const contentTypes = /^application\/grpc(\+proto)?$/;
 /** A longer wait than this a timer cannot do: it is as good as none. */
 const longestTimeoutMs = 2 ** 31 - 1;
 
+/** What is answered, and how. */
+export interface GrpcHandlerOptions {
+  readonly streams: readonly GrpcStream[];
+  readonly bounds: RequestBounds;
+  readonly contextValues: ContextValuesOf;
+  /** Told about responses that could not be written though the client was there. */
+  readonly onFailure: (method: string, error: unknown) => void;
+}
+
+/** Makes the handler: it takes the hot streams that come as the head of this file says. */
+export function grpcHandler(options: GrpcHandlerOptions): StreamHandler {
+  const { bounds, contextValues, onFailure } = options;
+  const streams = new Map(
+    options.streams.map((one) => [`/${one.method.parent.typeName}/${one.method.name}`, one]),
+  );
+  return (stream, headers) => {
+    const path = headers[":path"]?.split("?", 1)[0] ?? "";
+    const method = streams.get(path);
+    if (method === undefined || !isPlainGrpc(headers)) return false;
+    const values = contextValues(stream.session);
+    answer(method, stream, headers, values, bounds).catch((error: unknown) => {
+      onFailure(path, error);
+    });
+    return true;
+  };
+}
+
 /** Whether a request is as the head of this file says. */
-export function isPlainGrpc(headers: IncomingHttpHeaders): boolean {
+function isPlainGrpc(headers: IncomingHttpHeaders): boolean {
   const { ":method": method, "content-type": type, "grpc-encoding": encoding } = headers;
   return (
     method === "POST" &&
@@ -50,10 +74,10 @@ export function isPlainGrpc(headers: IncomingHttpHeaders): boolean {
 }
 
 /** Answers a request. What goes wrong is told in the trailers; rejects where they cannot be sent. */
-export async function answerGrpc(
+async function answer(
   { serve }: GrpcStream,
-  { stream, headers }: Http2ServerRequest,
-  response: Http2ServerResponse,
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
   values: HandlerContext["values"],
   bounds: RequestBounds,
 ): Promise<void> {
@@ -80,8 +104,7 @@ export async function answerGrpc(
   }
   if (stream.destroyed) return;
   respond(stream, headers);
-  // Node's response sends them when the stream wants them.
-  response.addTrailers(trailersOf(failure));
+  stream.once("wantTrailers", () => stream.sendTrailers(trailersOf(failure)));
   stream.end();
 }
 

@@ -22,6 +22,12 @@ export type PortResponse = (http.ServerResponse | http2.Http2ServerResponse) & {
 /** Answers a request. */
 export type RequestHandler = (request: PortRequest, response: PortResponse) => void;
 
+/** Takes an HTTP/2 request as the stream that it is, unless it returns false. */
+export type StreamHandler = (
+  stream: http2.ServerHttp2Stream,
+  headers: http2.IncomingHttpHeaders,
+) => boolean;
+
 /** A port that listens. */
 export interface Port {
   readonly host: string;
@@ -61,6 +67,8 @@ export interface PortOptions {
   /** 0 takes a free one. */
   readonly port: number;
   readonly handler: RequestHandler;
+  /** Asked before the handler. */
+  readonly streamHandler: StreamHandler;
   /** Called with each HTTP/2 session; what it returns is called when the session has closed. */
   readonly onSession: (session: http2.ServerHttp2Session) => () => void;
 }
@@ -84,6 +92,14 @@ export async function listen(options: PortOptions): Promise<Port> {
     },
     handler,
   );
+  // What Node makes of a stream for the handler takes 4 KiB for as long as that is open.
+  const makeRequest = http2Server.listeners("stream")[0] as (...stream: unknown[]) => void;
+  http2Server.removeAllListeners("stream");
+  http2Server.on("stream", (stream, headers, ...more: unknown[]) => {
+    if (!options.streamHandler(stream, headers)) {
+      makeRequest.call(http2Server, stream, headers, ...more);
+    }
+  });
   const sessions = new Set<http2.ServerHttp2Session>();
   http2Server.on("session", (session) => {
     session.setLocalWindowSize(sessionWindowBytes);

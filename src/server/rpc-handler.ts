@@ -6,7 +6,6 @@
 import {
   type ConnectRouter,
   type ConnectRouterOptions,
-  type ContextValues,
   createConnectRouter,
 } from "@connectrpc/connect";
 import {
@@ -16,10 +15,10 @@ import {
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
 import { isConnectionLoss } from "./connection-loss.ts";
-import { answerGrpc, type GrpcStream, isPlainGrpc } from "./grpc-handler.ts";
 import { writePlainMessage } from "./grpc-message.ts";
 import { withMessageDeadline } from "./message-deadline.ts";
-import type { PortRequest, RequestHandler } from "./port.ts";
+import type { RequestHandler } from "./port.ts";
+import type { ContextValuesOf } from "./service-context.ts";
 
 /** How the messages of a request are encoded. */
 export type RequestFormat = "binary" | "json";
@@ -29,12 +28,9 @@ export interface RpcHandlerOptions {
   /** Registers the services, once for requests in each format. */
   readonly routes: (router: ConnectRouter, format: RequestFormat) => void;
   readonly router: ConnectRouterOptions;
-  /** Methods that are answered as bytes where they come as plain gRPC. */
-  readonly streams: readonly GrpcStream[];
   /** Milliseconds that one message may take to arrive. */
   readonly messageTimeoutMs: number;
-  /** What the services are told of a request besides its messages. */
-  readonly contextValues: (request: PortRequest) => ContextValues;
+  readonly contextValues: ContextValuesOf;
   /** Answers what is no method of a service. */
   readonly fallback: RequestHandler;
   /** Told about responses that could not be written though the client was there. */
@@ -52,10 +48,6 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
     return new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
   };
   const methods = { binary: methodsOf("binary"), json: methodsOf("json") };
-  const streams = new Map(
-    options.streams.map((one) => [`/${one.method.parent.typeName}/${one.method.name}`, one]),
-  );
-  const maxBytes = options.router.readMaxBytes ?? Number.POSITIVE_INFINITY;
   return (request, response) => {
     const path = request.url?.split("?", 1)[0] ?? "";
     // As application/json, application/connect+json, application/grpc-web+json.
@@ -65,20 +57,7 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
       options.fallback(request, response);
       return;
     }
-    const values = options.contextValues(request);
-    const stream = streams.get(path);
-    if (
-      stream !== undefined &&
-      "stream" in request &&
-      "stream" in response &&
-      isPlainGrpc(request.headers)
-    ) {
-      const { messageTimeoutMs } = options;
-      answerGrpc(stream, request, response, values, { maxBytes, messageTimeoutMs }).catch(
-        (error: unknown) => options.onFailure(path, error),
-      );
-      return;
-    }
+    const values = options.contextValues("stream" in request ? request.stream.session : undefined);
     const asked = universalRequestFromNodeRequest(request, response, undefined, values);
     const isEnveloped = !/^application\/(json|proto)\b/.test(
       asked.header.get("content-type") ?? "",

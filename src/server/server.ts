@@ -14,13 +14,18 @@ import { adminService } from "./admin-service.ts";
 import { ConnectionAges } from "./connection-ages.ts";
 import { type Domain, openDomain } from "./domain.ts";
 import { Draining } from "./draining.ts";
+import { grpcHandler } from "./grpc-handler.ts";
 import { healthService } from "./health.ts";
 import { IngestBytesService } from "./ingest-bytes.ts";
 import { ingestBytesService, ingestGrpc, ingestService } from "./ingest-service.ts";
 import { listen, type Port, type RequestHandler } from "./port.ts";
 import { rpcHandler } from "./rpc-handler.ts";
 import { runService } from "./run-service.ts";
-import { connectionDraining, type ServiceContext } from "./service-context.ts";
+import {
+  type ContextValuesOf,
+  connectionDraining,
+  type ServiceContext,
+} from "./service-context.ts";
 import { subscribeGrpc, subscribeService } from "./subscribe-service.ts";
 
 /** How to run a server. */
@@ -86,10 +91,19 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   let port: Port;
   try {
     const ages = new ConnectionAges(context.draining, limits.maxConnectionAgeMs, drainTimeoutMs);
+    // What the services are told of a call besides its messages.
+    const contextValues: ContextValuesOf = (session) =>
+      createContextValues().set(connectionDraining, ages.drainingOf(session));
     port = await listen({
       host: options.host,
       port: options.port,
-      handler: requestHandler(context, ages, logger),
+      handler: requestHandler(context, contextValues, logger),
+      streamHandler: grpcHandler({
+        streams: [ingestGrpc(context), subscribeGrpc(context)],
+        bounds: { maxBytes: limits.maxMessageBytes, messageTimeoutMs: limits.messageTimeoutMs },
+        contextValues,
+        onFailure: (method, error) => logger.warn({ err: error, method }, cutResponse),
+      }),
       onSession: (session) => ages.add(session),
     });
   } catch (error) {
@@ -127,9 +141,12 @@ function failureLog(logger: Logger): (error: unknown) => void {
   };
 }
 
+/** Logged where a response could not be written though the client was there. */
+const cutResponse = "a response was cut";
+
 function requestHandler(
   context: ServiceContext,
-  ages: ConnectionAges,
+  contextValues: ContextValuesOf,
   logger: Logger,
 ): RequestHandler {
   const { limits, draining } = context;
@@ -142,10 +159,8 @@ function requestHandler(
       router.service(AdminService, adminService(context));
       router.service(Health, healthService(draining));
     },
-    streams: [ingestGrpc(context), subscribeGrpc(context)],
     messageTimeoutMs: limits.messageTimeoutMs,
-    contextValues: (request) =>
-      createContextValues().set(connectionDraining, ages.drainingOf(request)),
+    contextValues,
     router: { readMaxBytes: limits.maxMessageBytes, compressMinBytes: neverCompress },
     fallback(request, response) {
       const isHealth = request.method === "GET" && request.url === "/healthz";
@@ -157,7 +172,7 @@ function requestHandler(
       response.writeHead(status, { "content-type": "text/plain" });
       response.end(`${text}\n`);
     },
-    onFailure: (method, error) => logger.warn({ err: error, method }, "a response was cut"),
+    onFailure: (method, error) => logger.warn({ err: error, method }, cutResponse),
   });
 }
 

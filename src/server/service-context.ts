@@ -1,6 +1,6 @@
 /** What every service works with, and how its errors leave it. */
-
-import { createContextKey, type HandlerContext } from "@connectrpc/connect";
+import type { Http2Session } from "node:http2";
+import { type ContextValues, createContextKey, type HandlerContext } from "@connectrpc/connect";
 import type { Tails } from "../delivery/tail.ts";
 import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
@@ -24,6 +24,9 @@ export interface ServiceContext {
 
 /** The way out of the connection that a call came on; without it, the server's. */
 export const connectionDraining = createContextKey<Draining | undefined>(undefined);
+
+/** What the services are told of a call besides its messages; HTTP/1.1 has no session. */
+export type ContextValuesOf = (session: Http2Session | undefined) => ContextValues;
 
 /** What a call listens to in order to leave in time. */
 export function drainingOf(
