@@ -35,6 +35,12 @@ const contentTypes = /^application\/grpc(\+proto)?$/;
 /** A longer wait than this a timer cannot do: it is as good as none. */
 const longestTimeoutMs = 2 ** 31 - 1;
 
+/** What is kept of a request's headers while its stream is open. */
+interface PlainGrpc {
+  readonly contentType: string;
+  readonly timeout: string | undefined;
+}
+
 /** What is answered, and how. */
 export interface GrpcHandlerOptions {
   readonly streams: readonly GrpcStream[];
@@ -53,31 +59,34 @@ export function grpcHandler(options: GrpcHandlerOptions): StreamHandler {
   return (stream, headers) => {
     const path = headers[":path"]?.split("?", 1)[0] ?? "";
     const method = streams.get(path);
-    if (method === undefined || !isPlainGrpc(headers)) return false;
+    const asked = plainGrpcOf(headers);
+    if (method === undefined || asked === undefined) return false;
     const values = contextValues(stream.session);
-    answer(method, stream, headers, values, bounds).catch((error: unknown) => {
+    answer(method, stream, asked, values, bounds).catch((error: unknown) => {
       onFailure(path, error);
     });
     return true;
   };
 }
 
-/** Whether a request is as the head of this file says. */
-function isPlainGrpc(headers: IncomingHttpHeaders): boolean {
-  const { ":method": method, "content-type": type, "grpc-encoding": encoding } = headers;
-  return (
+/** What a request's headers say, where they are as the head of this file says. */
+function plainGrpcOf(headers: IncomingHttpHeaders): PlainGrpc | undefined {
+  const { ":method": method, "content-type": contentType, "grpc-encoding": encoding } = headers;
+  const isPlain =
     method === "POST" &&
-    typeof type === "string" &&
-    contentTypes.test(type) &&
-    (encoding === undefined || encoding === "identity")
-  );
+    contentType !== undefined &&
+    contentTypes.test(contentType) &&
+    (encoding === undefined || encoding === "identity");
+  if (!isPlain) return undefined;
+  const { "grpc-timeout": timeout } = headers;
+  return { contentType, timeout: typeof timeout === "string" ? timeout : undefined };
 }
 
 /** Answers a request. What goes wrong is told in the trailers; rejects where they cannot be sent. */
 async function answer(
   { serve }: GrpcStream,
   stream: ServerHttp2Stream,
-  headers: IncomingHttpHeaders,
+  { contentType, timeout }: PlainGrpc,
   values: HandlerContext["values"],
   bounds: RequestBounds,
 ): Promise<void> {
@@ -86,14 +95,14 @@ async function answer(
   stream.once("close", onClose);
   // Its loss is noticed by its closing.
   stream.on("error", () => undefined);
-  const deadline = startDeadline(headers, abort);
+  const deadline = startDeadline(timeout, abort);
   let failure: ConnectError | undefined;
   try {
     if (deadline.error !== undefined) throw deadline.error;
     const call: StreamCall = { signal: abort.signal, values };
     for await (const pieces of serve(messageBatches(stream, bounds), call)) {
       if (stream.destroyed) return;
-      respond(stream, headers);
+      respond(stream, contentType);
       if (!writeAll(stream, pieces)) await drained(stream);
     }
   } catch (error) {
@@ -103,17 +112,16 @@ async function answer(
     stream.off("close", onClose);
   }
   if (stream.destroyed) return;
-  respond(stream, headers);
+  respond(stream, contentType);
   stream.once("wantTrailers", () => stream.sendTrailers(trailersOf(failure)));
   stream.end();
 }
 
 function startDeadline(
-  headers: IncomingHttpHeaders,
+  asked: string | undefined,
   abort: AbortController,
 ): { readonly error?: ConnectError; readonly timer?: NodeJS.Timeout } {
-  const asked = headers["grpc-timeout"];
-  if (typeof asked !== "string") return {};
+  if (asked === undefined) return {};
   const { timeoutMs, error } = parseTimeout(asked, Number.POSITIVE_INFINITY);
   if (error !== undefined) return { error };
   if (timeoutMs === undefined || timeoutMs > longestTimeoutMs) return {};
@@ -122,9 +130,9 @@ function startDeadline(
 }
 
 /** Sends the headers once. */
-function respond(stream: ServerHttp2Stream, { "content-type": type }: IncomingHttpHeaders): void {
+function respond(stream: ServerHttp2Stream, contentType: string): void {
   if (stream.headersSent) return;
-  stream.respond({ ":status": 200, "content-type": type }, { waitForTrailers: true });
+  stream.respond({ ":status": 200, "content-type": contentType }, { waitForTrailers: true });
 }
 
 /** Writes pieces in one go; whether more can be written now. */

@@ -90,8 +90,8 @@ export async function* messageBatches(
     }
   } finally {
     clearTimeout(timer);
-    stream.off("data", onData).off("end", onEnd).off("close", onGone);
-    // Its end is only seen where it is read; the listener for errors stays.
+    stream.off("data", onData).off("end", onEnd).off("error", onGone).off("close", onGone);
+    // Its end is only seen where it is read.
     stream.resume();
   }
 }

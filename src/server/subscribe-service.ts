@@ -8,6 +8,7 @@ import {
 } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { SubscriptionFrame } from "../delivery/frames.ts";
 import { subscribe } from "../delivery/subscribe.ts";
+import type { Subscription } from "../delivery/subscription.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import { toConnectError } from "./errors.ts";
 import type { GrpcStream, StreamCall } from "./grpc-handler.ts";
@@ -35,7 +36,8 @@ async function* stream(
   call: HandlerContext,
 ): AsyncGenerator<SubscribeResponse> {
   const format = formatOf(call);
-  for await (const frame of frames(context, request, call)) {
+  const subscription = async () => parseSubscription("", request, context.limits);
+  for await (const frame of frames(context, subscription(), call)) {
     yield toSubscribeResponse(frame, format);
   }
 }
@@ -45,13 +47,21 @@ export function subscribeGrpc(context: ServiceContext): GrpcStream {
   const shared = new SharedFrames();
   return {
     method: SubscribeService.method.subscribe,
-    async *serve(requests, call) {
-      const request = await onlyRequest(requests);
-      for await (const frame of frames(context, request, call)) {
-        yield shared.piecesOf(frame);
-      }
+    serve(requests, call) {
+      // Neither the request nor what read it is kept while the subscription goes on.
+      const subscription = onlyRequest(requests).then((request) =>
+        parseSubscription("", request, context.limits),
+      );
+      return piecesOf(shared, frames(context, subscription, call));
     },
   };
+}
+
+async function* piecesOf(
+  shared: SharedFrames,
+  frames: AsyncIterable<SubscriptionFrame | GoAwayFrame>,
+): AsyncGenerator<readonly Uint8Array[]> {
+  for await (const frame of frames) yield shared.piecesOf(frame);
 }
 
 async function onlyRequest(
@@ -75,13 +85,12 @@ async function onlyRequest(
 
 async function* frames(
   context: ServiceContext,
-  request: SubscribeRequest,
+  subscription: Promise<Subscription>,
   call: StreamCall,
 ): AsyncGenerator<SubscriptionFrame | GoAwayFrame> {
   const ending = new StreamEnding(context, call);
   try {
-    const subscription = parseSubscription("", request, context.limits);
-    yield* subscribe(context, subscription, ending.signal);
+    yield* subscribe(context, await subscription, ending.signal);
     if (ending.isDraining) {
       yield { t: "go_away", reason: goAwayReason };
       // An OK here would say that the subscription ended as asked.
