@@ -28,6 +28,12 @@ export class Deque<T> {
     return item;
   }
 
+  /** Removes all. */
+  clear(): void {
+    this.#items = [];
+    this.#head = 0;
+  }
+
   /** Index of the first item for which `isAfter` holds, where it holds for all behind it too. */
   firstIndex(isAfter: (item: T) => boolean): number {
     let low = 0;

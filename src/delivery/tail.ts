@@ -10,6 +10,7 @@
  * its run, not the number of subscriptions nor of strangers' records.
  */
 import type { CommittedRecord } from "../journal/committed-record.ts";
+import { Channel, type Channels, channelOf, type Wake } from "./channel.ts";
 import { Deque } from "./deque.ts";
 import { type Filter, matchesRecord, type Scope } from "./filter.ts";
 
@@ -22,9 +23,6 @@ export interface TailPage {
   readonly deletionCount: number;
 }
 
-/** Called when something may have become durable that a scope wants. It carries no data. */
-export type Wake = () => void;
-
 function endOf(record: CommittedRecord): number {
   return record.firstSeq + record.count - 1;
 }
@@ -34,36 +32,16 @@ function costOf(record: CommittedRecord): number {
   return record.data.length + record.types.length + 100 + 16 * record.lineage.length;
 }
 
-/** The lists in which news for a scope stand. */
-function keysOf(scope: Scope): string[] {
-  switch (scope.kind) {
-    case "all":
-      return ["*"];
-    case "ancestor":
-      return [`a${scope.ancestorId}`];
-    case "runs":
-      return scope.runIds.map((runId) => `r${runId}`);
-  }
-}
-
-/** The lists in which a scope's records after a cursor stand. */
-function keysAfter(scope: Scope, afterSeq: number): string[] {
-  const keys = keysOf(scope);
-  if (scope.kind !== "runs" || scope.inherited === undefined) return keys;
-  const inherited = scope.inherited.filter(({ recordEndSeq }) => recordEndSeq > afterSeq);
-  return [...new Set([...keys, ...inherited.map(({ runId }) => `r${runId}`)])];
-}
-
-function keysOfRecord(record: CommittedRecord): string[] {
-  return ["*", `r${record.lineage[0]}`, ...record.lineage.map((runId) => `a${runId}`)];
-}
-
 /** The tail of one namespace. */
 export class Tail {
   /** Undefined until something is published. */
   #range: { startSeq: number; endSeq: number; readonly deletionCount: number } | undefined;
-  readonly #lists = new Map<string, Deque<CommittedRecord>>();
-  readonly #wakes = new Map<string, Set<Wake>>();
+  readonly #everything = new Channel();
+  /** What a run itself has. */
+  readonly #runs: Channels = new Map();
+  /** What a run and all below it have. */
+  readonly #families: Channels = new Map();
+  readonly #watchers = new Set<Wake>();
   readonly #onWatched: () => void;
   #bytes = 0;
 
@@ -79,7 +57,7 @@ export class Tail {
 
   /** Whether somebody waits for news. */
   get isWatched(): boolean {
-    return this.#wakes.size > 0;
+    return this.#watchers.size > 0;
   }
 
   /**
@@ -116,14 +94,9 @@ export class Tail {
     const woken = new Set<Wake>();
     for (const record of records) {
       this.#bytes += costOf(record);
-      for (const key of keysOfRecord(record)) {
-        let list = this.#lists.get(key);
-        if (list === undefined) {
-          list = new Deque();
-          this.#lists.set(key, list);
-        }
-        list.push(record);
-        for (const wake of this.#wakes.get(key) ?? []) woken.add(wake);
+      for (const channel of this.#channelsOf(record)) {
+        channel.records.push(record);
+        for (const wake of channel.wakes) woken.add(wake);
       }
       range.endSeq = endOf(record);
     }
@@ -137,7 +110,10 @@ export class Tail {
    */
   forget(): number {
     const bytes = this.#bytes;
-    this.#lists.clear();
+    for (const channel of this.#channels()) {
+      channel.records.clear();
+      channel.leaveIfEmpty();
+    }
     this.#bytes = 0;
     this.#range = undefined;
     this.#wakeAll();
@@ -145,17 +121,16 @@ export class Tail {
   }
 
   #wakeAll(): void {
-    for (const wakes of this.#wakes.values()) for (const wake of wakes) wake();
+    for (const wake of this.#watchers) wake();
   }
 
   /** Drops the oldest record; returns the bytes that it held. */
   evictOldest(): number {
-    const oldest = this.#lists.get("*")?.at(0);
+    const oldest = this.#everything.records.at(0);
     if (oldest === undefined || this.#range === undefined) return 0;
-    for (const key of keysOfRecord(oldest)) {
-      const list = this.#lists.get(key);
-      list?.shift();
-      if (list?.length === 0) this.#lists.delete(key);
+    for (const channel of this.#channelsOf(oldest)) {
+      channel.records.shift();
+      channel.leaveIfEmpty();
     }
     this.#range.startSeq = endOf(oldest);
     const cost = costOf(oldest);
@@ -191,29 +166,66 @@ export class Tail {
 
   /** Calls `wake` after each publication that the scope may want, until the returned function is called. */
   watch(scope: Scope, wake: Wake): () => void {
-    const keys = keysOf(scope);
+    const channels = this.#channelsFor(scope);
     const wasWatched = this.isWatched;
-    for (const key of keys) {
-      const wakes = this.#wakes.get(key);
-      if (wakes === undefined) this.#wakes.set(key, new Set([wake]));
-      else wakes.add(wake);
-    }
+    for (const channel of channels) channel.watch(wake);
+    this.#watchers.add(wake);
     if (!wasWatched) this.#onWatched();
     return () => {
-      for (const key of keys) {
-        const wakes = this.#wakes.get(key);
-        wakes?.delete(wake);
-        if (wakes?.size === 0) this.#wakes.delete(key);
+      this.#watchers.delete(wake);
+      for (const channel of channels) {
+        channel.unwatch(wake);
+        channel.leaveIfEmpty();
       }
     };
+  }
+
+  /** Those in which a record stands. */
+  #channelsOf({ lineage }: CommittedRecord): Channel[] {
+    const channels = [this.#everything, channelOf(this.#runs, lineage[0]!)];
+    for (const runId of lineage) channels.push(channelOf(this.#families, runId));
+    return channels;
+  }
+
+  /** Those in which news for a scope stand. */
+  #channelsFor(scope: Scope): Channel[] {
+    switch (scope.kind) {
+      case "all":
+        return [this.#everything];
+      case "ancestor":
+        return [channelOf(this.#families, scope.ancestorId)];
+      case "runs":
+        return scope.runIds.map((runId) => channelOf(this.#runs, runId));
+    }
+  }
+
+  /** Those in which a scope's records after a cursor stand, as far as there are any. */
+  #channelsAfter(scope: Scope, afterSeq: number): (Channel | undefined)[] {
+    switch (scope.kind) {
+      case "all":
+        return [this.#everything];
+      case "ancestor":
+        return [this.#families.get(scope.ancestorId)];
+      case "runs": {
+        const inherited = scope.inherited?.filter(({ recordEndSeq }) => recordEndSeq > afterSeq);
+        const runIds = [...scope.runIds, ...(inherited ?? []).map(({ runId }) => runId)];
+        return [...new Set(runIds)].map((runId) => this.#runs.get(runId));
+      }
+    }
+  }
+
+  *#channels(): Generator<Channel> {
+    yield this.#everything;
+    yield* this.#runs.values();
+    yield* this.#families.values();
   }
 
   /** The wanted records after a cursor in seq order, merged over the scope's lists. */
   *#after(scope: Scope, afterSeq: number): Generator<CommittedRecord> {
     const heads: { list: Deque<CommittedRecord>; index: number }[] = [];
-    for (const key of keysAfter(scope, afterSeq)) {
-      const list = this.#lists.get(key);
-      if (list === undefined) continue;
+    for (const channel of this.#channelsAfter(scope, afterSeq)) {
+      if (channel === undefined) continue;
+      const list = channel.records;
       const index = list.firstIndex((record) => endOf(record) > afterSeq);
       if (index < list.length) heads.push({ list, index });
     }
