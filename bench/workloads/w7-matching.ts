@@ -21,8 +21,8 @@ const counts = [10, 100, 1_000, 10_000];
 
 /** Microseconds until a record has woken who wants it, in this process; the quickest of several tries. */
 function matchingUs(subscribed: readonly string[], lineage: readonly string[]): number {
-  const records = 20_000;
-  const tries = 5;
+  const records = 200_000;
+  const tries = 8;
   let best = Number.POSITIVE_INFINITY;
   for (let i = 0; i < tries; i++) {
     const tails = new Tails(tailBytes);
@@ -41,10 +41,13 @@ function matchingUs(subscribed: readonly string[], lineage: readonly string[]): 
       } as const;
       tails.of("default").watch(scope, () => woken++);
     }
+    // The garbage collector has moved what is new, which is no record's cost.
+    let seq = 2;
+    while (seq <= records + 1) publish(seq++);
     const start = performance.now();
-    for (let seq = 2; seq <= records + 1; seq++) publish(seq);
+    while (seq <= 2 * records + 1) publish(seq++);
     best = Math.min(best, ((performance.now() - start) * 1_000) / records);
-    if (woken !== records) throw new Error(`void: ${woken} of ${records} records were noticed`);
+    if (woken !== 2 * records) throw new Error(`void: ${woken} of ${2 * records} were noticed`);
   }
   return best;
 }
@@ -74,6 +77,9 @@ export const w7: Workload<Params> = {
     await client.createRuns(leaves, (index) => inner[Math.floor(index / width)]!);
     // The first inner node has the news; the others are of nodes that have none.
     const idle = [...inner.slice(1), ...leaves.slice(width)];
+    // Before this process has the other ends of so many streams for its garbage collector.
+    const subscribed = Array.from({ length: subscriptions - 1 }, (_, i) => idle[i % idle.length]!);
+    const matching = matchingUs([inner[0]!, ...subscribed], [leaves[0]!, inner[0]!, "root"]);
     const follow = (ancestorRunId: string, onEvent: () => void) =>
       client.followScope(
         { case: "ancestor", value: { ancestorRunId, includeSelf: true } },
@@ -100,8 +106,6 @@ export const w7: Workload<Params> = {
     await write(events + 1);
     await arrived;
     const cpu = (await cpuMs(pid!)) - before;
-    const subscribed = Array.from({ length: subscriptions - 1 }, (_, i) => idle[i % idle.length]!);
-    const matching = matchingUs([inner[0]!, ...subscribed], [leaves[0]!, inner[0]!, "root"]);
     return { matching, "server CPU": (cpu * 1_000) / events };
   },
   verdicts: (medians) => {
