@@ -1,41 +1,69 @@
-/**
- * Subscribe over a transport that speaks Protobuf's binary encoding, with what it
- * brings decoded by decode.ts: the transport is told that responses have no
- * fields, so it hands their bytes on as fields that it does not know.
- */
-import type { DescMessage } from "@bufbuild/protobuf";
-import { BinaryWriter } from "@bufbuild/protobuf/wire";
-import { type Empty, EmptySchema } from "@bufbuild/protobuf/wkt";
-import type { StreamResponse, Transport } from "@connectrpc/connect";
+/** Subscribe over gRPC, with what it brings decoded by decode.ts. */
+import { type DescMessage, type DescMethodStreaming, toBinary } from "@bufbuild/protobuf";
+import {
+  createContextValues,
+  type StreamRequest,
+  type StreamResponse,
+  type Transport,
+} from "@connectrpc/connect";
+import { runStreamingCall } from "@connectrpc/connect/protocol";
+import { requestHeader } from "@connectrpc/connect/protocol-grpc";
 import { type SubscribeResponse, SubscribeService } from "../../../gen/runlog/v1/subscribe_pb.js";
+import { envelopTogether } from "../../envelopes.ts";
 import { decodeSubscribeResponse } from "../decode.ts";
-
-const { subscribe } = SubscribeService.method;
-const undecoded = { ...subscribe, output: EmptySchema };
+import { decodeBy, type GrpcCall } from "./grpc-call.ts";
 
 /** The transport, of which Subscribe costs less. */
-export function withFastSubscribe(transport: Transport): Transport {
+export function withFastSubscribe(transport: Transport, call: GrpcCall): Transport {
   return {
-    unary: (...call) => transport.unary(...call),
-    async stream<I extends DescMessage, O extends DescMessage>(
-      ...[method, ...rest]: Parameters<typeof transport.stream<I, O>>
+    unary: (...unary) => transport.unary(...unary),
+    stream<I extends DescMessage, O extends DescMessage>(
+      ...streaming: Parameters<typeof transport.stream<I, O>>
     ): Promise<StreamResponse<I, O>> {
-      if (!isSubscribe(method)) return transport.stream(method, ...rest);
-      const response = await transport.stream(undecoded as unknown as typeof method, ...rest);
-      const message = decoded(response.message as unknown as AsyncIterable<Empty>);
-      return { ...response, method, message } as unknown as StreamResponse<I, O>;
+      const [method, signal, timeoutMs, header, message, contextValues] = streaming;
+      if (!isSubscribe(method)) return transport.stream(...streaming);
+      // As Connect does it: 0 is no deadline either.
+      const deadlineMs = timeoutMs !== undefined && timeoutMs > 0 ? timeoutMs : undefined;
+      return runStreamingCall<I, O>({
+        ...(signal && { signal }),
+        ...(deadlineMs !== undefined && { timeoutMs: deadlineMs }),
+        req: {
+          ...{ stream: true, service: method.parent, method, message },
+          ...{ requestMethod: "POST", url: "" },
+          header: requestHeader(true, deadlineMs, header),
+          contextValues: contextValues ?? createContextValues(),
+        },
+        next: (request) => subscribeBy(call, request),
+      });
     },
   };
 }
 
-function isSubscribe(method: object): boolean {
-  return method === subscribe;
+function isSubscribe(method: DescMethodStreaming): boolean {
+  return (method as unknown) === SubscribeService.method.subscribe;
 }
 
-async function* decoded(messages: AsyncIterable<Empty>): AsyncIterable<SubscribeResponse> {
-  for await (const { $unknown: fields = [] } of messages) {
-    const writer = new BinaryWriter();
-    for (const { no, wireType, data } of fields) writer.tag(no, wireType).raw(data);
-    yield decodeSubscribeResponse(writer.finish());
+async function subscribeBy<I extends DescMessage, O extends DescMessage>(
+  call: GrpcCall,
+  request: StreamRequest<I, O>,
+): Promise<StreamResponse<I, O>> {
+  const { method, header, signal } = request;
+  const body = encoded(method.input, request.message);
+  const { messages, ...response } = await call(method, { header, body, signal });
+  return { ...request, ...response, message: decoded(messages) } as unknown as StreamResponse<I, O>;
+}
+
+async function* encoded<I extends DescMessage>(
+  schema: I,
+  messages: StreamRequest<I>["message"],
+): AsyncGenerator<Uint8Array> {
+  for await (const message of messages) yield envelopTogether([toBinary(schema, message)]);
+}
+
+async function* decoded(
+  batches: AsyncIterable<readonly Uint8Array[]>,
+): AsyncGenerator<SubscribeResponse> {
+  for await (const messages of batches) {
+    for (const message of messages) yield decodeBy(decodeSubscribeResponse, message);
   }
 }

@@ -14,6 +14,7 @@ import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-no
 import type { IngestTransport } from "../ingest-transport.ts";
 import { fastIngest } from "./fast-ingest.ts";
 import { withFastSubscribe } from "./fast-subscribe.ts";
+import { grpcCallTo } from "./grpc-call.ts";
 
 /** Milliseconds between PINGs while nothing arrives. gRPC servers take 10 s and more. */
 const pingIntervalMs = 20_000;
@@ -115,11 +116,9 @@ function connectToNode(url: string): Node {
     acceptCompression: [],
     sessionManager,
   });
+  const call = grpcCallTo(url, sessionManager, readMaxBytes);
   return {
-    transport: {
-      ...withFastSubscribe(transport),
-      ingest: fastIngest(url, sessionManager, readMaxBytes),
-    },
+    transport: { ...withFastSubscribe(transport, call), ingest: fastIngest(call) },
     canConnect: async () => (await sessions.connect()) !== "error",
     close: () => sessions.abort(),
   };
