@@ -29,6 +29,7 @@ export function withFastSubscribe(transport: Transport, call: GrpcCall): Transpo
         ...(deadlineMs !== undefined && { timeoutMs: deadlineMs }),
         req: {
           ...{ stream: true, service: method.parent, method, message },
+          // The call knows better; only interceptors would look at it.
           ...{ requestMethod: "POST", url: "" },
           header: requestHeader(true, deadlineMs, header),
           contextValues: contextValues ?? createContextValues(),
