@@ -12,12 +12,14 @@ import { ErrorDetailSchema } from "../../gen/runlog/v1/error_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import {
   StopPolicy,
+  type SubscribeResponse,
   SubscribeResponseSchema,
   SubscribeService,
 } from "../../gen/runlog/v1/subscribe_pb.js";
 import { type FollowRequest, openRun } from "../../src/client/index.ts";
 import { connectTo, type NodeConnection } from "../../src/client/node/index.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
+import { BreakingProxy } from "./breaking-proxy.ts";
 
 /** What a call brought, and how it ended. */
 interface Called {
@@ -148,6 +150,44 @@ describe("Subscribe over runlog's own transport", () => {
     }));
     assert.equal(error?.code, "Unavailable");
     assert.ok(Object.hasOwn(responses.at(-1) as object, "goAway"));
+  });
+
+  it("makes the server wait while nobody takes what came, and loses nothing of it", async () => {
+    const [events, size] = [300, 100_000];
+    await record("much", Array(events).fill(size));
+    let bytes = 0;
+    const proxy = await BreakingProxy.start(server.url, () => (from, chunk) => {
+      if (from === "server") bytes += chunk.length;
+      return "forward";
+    });
+    const proxied = connectTo(proxy.url);
+    try {
+      const filter: FollowRequest["filter"] = {
+        scope: { case: "runIds", value: { runIds: ["much"] } },
+      };
+      const subscribe = () =>
+        createClient(SubscribeService, proxied.transport)
+          .subscribe({ filter, stop: StopPolicy.FINISHED }, { timeoutMs: 0 })
+          [Symbol.asyncIterator]();
+      const countOf = async (answers: AsyncIterator<SubscribeResponse>) => {
+        let came = 0;
+        for (let next = await answers.next(); next.done !== true; next = await answers.next()) {
+          const { frame } = next.value;
+          if (frame.case === "events") came += frame.value.events.length;
+        }
+        return came;
+      };
+      const slow = subscribe();
+      await slow.next();
+      // Another one on the same connection gets everything meanwhile.
+      assert.equal(await countOf(subscribe()), events + 2);
+      // A window and what waits in the client, not all of it.
+      assert.ok(bytes < events * size * 1.4, `${bytes} bytes`);
+      assert.equal(await countOf(slow), events + 2);
+    } finally {
+      proxied.close();
+      await proxy.close();
+    }
   });
 
   it("says that nobody is there", async () => {

@@ -2,6 +2,7 @@
  * Streaming calls over gRPC as bytes, as many messages at a time as have
  * arrived: Connect's own streams make several promises and copies for each.
  */
+import { type ClientHttp2Stream, constants } from "node:http2";
 import type { DescMethodStreaming } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { createMethodUrl } from "@connectrpc/connect/protocol";
@@ -33,28 +34,92 @@ export interface GrpcResponse {
 /** Makes a call; rejects with ConnectError where the answer's headers say that it failed. */
 export type GrpcCall = (method: DescMethodStreaming, request: GrpcRequest) => Promise<GrpcResponse>;
 
+/** Bytes of messages that nobody has taken before the server is made to wait. */
+const maxWaitingBytes = 1024 * 1024;
+
 /**
  * @param baseUrl the server's
  * @param readMaxBytes of one message
  */
 export function grpcCallTo(baseUrl: string, sessions: Sessions, readMaxBytes: number): GrpcCall {
-  const send = createNodeHttpClient({ httpVersion: "2", sessionProvider: () => sessions });
   return async (method, request) => {
+    let stream: ClientHttp2Stream | undefined;
+    const { authority } = sessions;
+    const notifyResponseByteRead = (read: ClientHttp2Stream) =>
+      sessions.notifyResponseByteRead(read);
+    const sessionProvider = () => ({
+      ...{ authority, notifyResponseByteRead },
+      async request(...asked: Parameters<typeof sessions.request>) {
+        stream = await sessions.request(...asked);
+        return stream;
+      },
+    });
+    const send = createNodeHttpClient({ httpVersion: "2", sessionProvider });
     const url = createMethodUrl(baseUrl, method);
     const { status, header, trailer, body } = await send({ url, method: "POST", ...request });
     const { foundStatus, headerError } = validateResponse(status, header);
     if (headerError !== undefined) throw headerError;
+    const arriving = messagesOf(stream!, notifyResponseByteRead, readMaxBytes);
     async function* messages() {
-      const reader = new EnvelopeReader(readMaxBytes);
-      for await (const chunk of body) {
-        const complete: Uint8Array[] = [];
-        reader.take(chunk, complete);
-        if (complete.length > 0) yield complete;
-      }
+      yield* arriving;
+      // Nothing is left of it but how it ended.
+      for await (const chunk of body) throw new Error(`${chunk.length} bytes behind the end`);
       if (!foundStatus) validateTrailer(trailer, header);
     }
     return { header, trailer, messages: messages() };
   };
+}
+
+/** Takes messages out of a stream as they arrive, until it has ended, however that is. */
+async function* messagesOf(
+  stream: ClientHttp2Stream,
+  onRead: (stream: ClientHttp2Stream) => void,
+  readMaxBytes: number,
+): AsyncGenerator<readonly Uint8Array[]> {
+  const reader = new EnvelopeReader(readMaxBytes);
+  let waiting: Uint8Array[] = [];
+  let waitingBytes = 0;
+  let isOver = false;
+  let failure: ConnectError | undefined;
+  let wake: () => void = () => undefined;
+  const onData = (chunk: Uint8Array) => {
+    try {
+      reader.take(chunk, waiting);
+    } catch (error) {
+      // Those before it come first.
+      failure = ConnectError.from(error);
+      stream.off("data", onData);
+    }
+    waitingBytes += chunk.length;
+    if (waitingBytes > maxWaitingBytes && waiting.length > 0) stream.pause();
+    if (waiting.length > 0 || failure !== undefined) wake();
+  };
+  const onOver = () => {
+    isOver = true;
+    wake();
+  };
+  stream.on("data", onData).on("end", onOver).on("close", onOver);
+  try {
+    for (;;) {
+      if (waiting.length === 0) {
+        if (failure !== undefined) throw failure;
+        if (isOver) return;
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+        continue;
+      }
+      const taken = waiting;
+      waiting = [];
+      waitingBytes = 0;
+      if (stream.isPaused()) stream.resume();
+      onRead(stream);
+      yield taken;
+    }
+  } finally {
+    stream.off("data", onData).off("end", onOver).off("close", onOver);
+    if (!isOver) stream.close(constants.NGHTTP2_CANCEL);
+  }
 }
 
 /** Decodes a message; says of one that is none what Connect does: perhaps a proxy's doing, so not the end. */
