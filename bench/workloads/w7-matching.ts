@@ -41,7 +41,7 @@ function matchingUs(subscribed: readonly string[], lineage: readonly string[]): 
       } as const;
       tails.of("default").watch(scope, () => woken++);
     }
-    // The garbage collector has moved what is new, which is no record's cost.
+    // Half of them first: then the garbage collector has moved the new subscriptions.
     let seq = 2;
     while (seq <= records + 1) publish(seq++);
     const start = performance.now();
