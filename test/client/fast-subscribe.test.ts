@@ -127,6 +127,18 @@ describe("Subscribe over runlog's own transport", () => {
     assert.ok(Array.isArray(error.details) && error.details.length === 1);
   });
 
+  it("is refused although nobody took anything until that had long come", async () => {
+    const refused = () =>
+      createClient(SubscribeService, own.transport)
+        .subscribe({ filter: { scope: { case: "runIds", value: { runIds: ["unknown"] } } } })
+        [Symbol.asyncIterator]();
+    const [first, second] = [refused(), refused()];
+    await assert.rejects(second.next());
+    // A turn later the stream of the first one, which was refused before, is gone.
+    await new Promise((resolve) => setImmediate(resolve));
+    await assert.rejects(first.next(), (error) => ConnectError.from(error).code === Code.NotFound);
+  });
+
   it("ends at its deadline, and once it is aborted", async () => {
     await record("short", [1]);
     const late = await both("short", StopPolicy.UNSPECIFIED, () => ({ timeoutMs: 200 }));

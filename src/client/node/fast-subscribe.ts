@@ -17,7 +17,7 @@ import { decodeBy, type GrpcCall } from "./grpc-call.ts";
 export function withFastSubscribe(transport: Transport, call: GrpcCall): Transport {
   return {
     unary: (...unary) => transport.unary(...unary),
-    stream<I extends DescMessage, O extends DescMessage>(
+    async stream<I extends DescMessage, O extends DescMessage>(
       ...streaming: Parameters<typeof transport.stream<I, O>>
     ): Promise<StreamResponse<I, O>> {
       const [method, signal, timeoutMs, header, message, contextValues] = streaming;

@@ -59,27 +59,34 @@ export function grpcCallTo(baseUrl: string, sessions: Sessions, readMaxBytes: nu
     const { status, header, trailer, body } = await send({ url, method: "POST", ...request });
     const { foundStatus, headerError } = validateResponse(status, header);
     if (headerError !== undefined) throw headerError;
-    const arriving = messagesOf(stream!, notifyResponseByteRead, readMaxBytes);
+    const reader = new EnvelopeReader(readMaxBytes);
+    const arriving = messagesOf(stream!, reader, request.signal, notifyResponseByteRead);
     async function* messages() {
       yield* arriving;
       // Nothing is left of it but how it ended.
       for await (const chunk of body) throw new Error(`${chunk.length} bytes behind the end`);
+      if (reader.isInside) {
+        throw new ConnectError("protocol error: incomplete envelope", Code.InvalidArgument);
+      }
       if (!foundStatus) validateTrailer(trailer, header);
     }
     return { header, trailer, messages: messages() };
   };
 }
 
-/** Takes messages out of a stream as they arrive, until it has ended, however that is. */
-async function* messagesOf(
+/**
+ * Takes messages out of a stream as they arrive, from now on, until it has
+ * ended, however that is, or the signal aborts.
+ */
+function messagesOf(
   stream: ClientHttp2Stream,
+  reader: EnvelopeReader,
+  signal: AbortSignal,
   onRead: (stream: ClientHttp2Stream) => void,
-  readMaxBytes: number,
 ): AsyncGenerator<readonly Uint8Array[]> {
-  const reader = new EnvelopeReader(readMaxBytes);
   let waiting: Uint8Array[] = [];
   let waitingBytes = 0;
-  let isOver = false;
+  let isOver = stream.destroyed || signal.aborted;
   let failure: ConnectError | undefined;
   let wake: () => void = () => undefined;
   const onData = (chunk: Uint8Array) => {
@@ -98,28 +105,43 @@ async function* messagesOf(
     isOver = true;
     wake();
   };
-  stream.on("data", onData).on("end", onOver).on("close", onOver);
-  try {
-    for (;;) {
-      if (waiting.length === 0) {
-        if (failure !== undefined) throw failure;
-        if (isOver) return;
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-        continue;
-      }
-      const taken = waiting;
-      waiting = [];
-      waitingBytes = 0;
-      if (stream.isPaused()) stream.resume();
-      onRead(stream);
-      yield taken;
-    }
-  } finally {
+  const leave = () => {
     stream.off("data", onData).off("end", onOver).off("close", onOver);
-    if (!isOver) stream.close(constants.NGHTTP2_CANCEL);
-  }
+    signal.removeEventListener("abort", onAbort);
+    // A stream that is not read to its end is never given up by its connection.
+    stream.resume();
+  };
+  // Not once it is closed: that waits for what is being written.
+  const onAbort = () => {
+    waiting = [];
+    leave();
+    onOver();
+  };
+  stream.on("data", onData).on("end", onOver).on("close", onOver);
+  signal.addEventListener("abort", onAbort);
+  return (async function* () {
+    try {
+      for (;;) {
+        if (waiting.length === 0) {
+          if (failure !== undefined) throw failure;
+          if (isOver) return;
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+          continue;
+        }
+        const taken = waiting;
+        waiting = [];
+        waitingBytes = 0;
+        if (stream.isPaused()) stream.resume();
+        onRead(stream);
+        yield taken;
+      }
+    } finally {
+      leave();
+      if (!isOver) stream.close(constants.NGHTTP2_CANCEL);
+    }
+  })();
 }
 
 /** Decodes a message; says of one that is none what Connect does: perhaps a proxy's doing, so not the end. */
