@@ -164,7 +164,10 @@ export class Tail {
     return { records, upToSeq: Math.max(range.endSeq, afterSeq), deletionCount };
   }
 
-  /** Calls `wake` after each publication that the scope may want, until the returned function is called. */
+  /**
+   * Calls `wake` after each publication that the scope may want, until the returned
+   * function is called. Each watch has a function of its own.
+   */
   watch(scope: Scope, wake: Wake): () => void {
     const channels = this.#channelsFor(scope);
     const wasWatched = this.isWatched;

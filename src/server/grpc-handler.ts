@@ -76,7 +76,9 @@ function plainGrpcOf(headers: IncomingHttpHeaders): PlainGrpc | undefined {
     method === "POST" &&
     contentType !== undefined &&
     contentTypes.test(contentType) &&
-    (encoding === undefined || encoding === "identity");
+    (encoding === undefined || encoding === "identity") &&
+    // Node answers that where it makes a request of the stream.
+    headers.expect === undefined;
   if (!isPlain) return undefined;
   const { "grpc-timeout": timeout } = headers;
   return { contentType, timeout: typeof timeout === "string" ? timeout : undefined };
@@ -113,7 +115,8 @@ async function answer(
   }
   if (stream.destroyed) return;
   respond(stream, contentType);
-  stream.once("wantTrailers", () => stream.sendTrailers(trailersOf(failure)));
+  const trailers = trailersOf(failure);
+  stream.once("wantTrailers", () => stream.sendTrailers(trailers));
   stream.end();
 }
 

@@ -93,7 +93,10 @@ export async function listen(options: PortOptions): Promise<Port> {
     handler,
   );
   // What Node makes of a stream for the handler takes 4 KiB for as long as that is open.
-  const makeRequest = http2Server.listeners("stream")[0] as (...stream: unknown[]) => void;
+  const [makeRequest, ...others] = http2Server.listeners("stream");
+  if (makeRequest === undefined || others.length > 0) {
+    throw new Error(`Node ${process.version} makes requests of HTTP/2 streams in another way`);
+  }
   http2Server.removeAllListeners("stream");
   http2Server.on("stream", (stream, headers, ...more: unknown[]) => {
     if (!options.streamHandler(stream, headers)) {
