@@ -12,7 +12,5 @@ if (Number.parseInt(process.versions.node, 10) < requiredMajor) {
   process.exit(1);
 }
 
-const { enableCompileCache } = await import("node:module");
-enableCompileCache();
 const { runProgram } = await import("./program.ts");
 process.exit(await runProgram(process.argv));

@@ -94,24 +94,23 @@ function limitsOf(flags: ServeFlags, command: Command): Limits {
 
 async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
   const { host, port } = flags.listen;
+  // Listened to from the start: a signal during start-up must not be lost.
+  const stopping = Promise.withResolvers<NodeJS.Signals>();
+  const onSignal = (signal: NodeJS.Signals) => {
+    process.once("SIGTERM", exitAtOnce).once("SIGINT", exitAtOnce);
+    setTimeout(() => {
+      notice(`not drained within ${exitTimeoutMs / 1000} s, ending`);
+      process.exit(exitStatus.failed);
+    }, exitTimeoutMs).unref();
+    stopping.resolve(signal);
+  };
+  process.once("SIGTERM", onSignal).once("SIGINT", onSignal);
   // Loaded here alone: two thirds of all modules, which the other commands start without.
   const [{ pino }, { startServer }] = await Promise.all([
     import("pino"),
     import("../../server/server.ts"),
   ]);
   const logger = pino({ level: flags.logLevel }, pino.destination({ dest: 2, sync: true }));
-  // Listened to from the start: a signal during start-up must not be lost.
-  const stopping = Promise.withResolvers<void>();
-  const onSignal = (signal: NodeJS.Signals) => {
-    process.once("SIGTERM", exitAtOnce).once("SIGINT", exitAtOnce);
-    logger.info({ signal }, "draining");
-    setTimeout(() => {
-      notice(`not drained within ${exitTimeoutMs / 1000} s, ending`);
-      process.exit(exitStatus.failed);
-    }, exitTimeoutMs).unref();
-    stopping.resolve();
-  };
-  process.once("SIGTERM", onSignal).once("SIGINT", onSignal);
   const server = await startServer({
     host,
     port,
@@ -123,7 +122,7 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
     throw startFailure(error, flags);
   });
   await stdout.write(`listening on ${server.url}\n`);
-  await stopping.promise;
+  logger.info({ signal: await stopping.promise }, "draining");
   await server.drain();
   return exitStatus.ok;
 }
