@@ -1,5 +1,5 @@
 /** Every backend on which the suites of the domain run. */
-import { mkdtemp, rm, stat, statfs } from "node:fs/promises";
+import { access, constants, mkdtemp, rm, stat, statfs } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "kysely";
@@ -28,10 +28,12 @@ const neededBytes = 1 << 30;
 /** Where a journal is made that is gone with its test: in memory, where that has room. */
 async function temporaryDirectory(): Promise<string> {
   const memory = "/dev/shm";
-  const left = await statfs(memory).then(
-    ({ bavail, bsize }) => bavail * bsize,
-    () => 0,
-  );
+  const left = await access(memory, constants.W_OK)
+    .then(() => statfs(memory))
+    .then(
+      ({ bavail, bsize }) => bavail * bsize,
+      () => 0,
+    );
   return mkdtemp(join(left >= neededBytes ? memory : tmpdir(), "runlog-test-"));
 }
 
