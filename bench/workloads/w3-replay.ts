@@ -24,7 +24,7 @@ export const w3: Workload<Params> = {
   rounds: 3,
   cases: (mode) => [
     mode === "quick"
-      ? { name, events: 102_400, warmUp: 51_200, warmUpMs: 0 }
+      ? { name, events: 51_200, warmUp: 10_240, warmUpMs: 0 }
       : { name, events: 1_024_000, warmUp: 204_800, warmUpMs: 1_500 },
   ],
   async run({ client, params: { events, warmUp, warmUpMs } }) {

@@ -12,6 +12,8 @@ import type { Case, Verdict, Workload } from "./workload.ts";
 interface Params extends Case {
   readonly subscriptions: number;
   readonly events: number;
+  /** Of the measure in this process. */
+  readonly records: number;
 }
 
 /** Inner nodes, and leaves below each. */
@@ -20,8 +22,11 @@ const tailBytes = 64 * 1024 * 1024;
 const counts = [10, 100, 1_000, 10_000];
 
 /** Microseconds until a record has woken who wants it, in this process; the quickest of several tries. */
-function matchingUs(subscribed: readonly string[], lineage: readonly string[]): number {
-  const records = 200_000;
+function matchingUs(
+  subscribed: readonly string[],
+  lineage: readonly string[],
+  records: number,
+): number {
   const tries = 8;
   let best = Number.POSITIVE_INFINITY;
   for (let i = 0; i < tries; i++) {
@@ -64,11 +69,12 @@ export const w7: Workload<Params> = {
   rounds: 3,
   xAxis: "subscriptions",
   cases: (mode) =>
-    (mode === "quick" ? [10, 10_000] : counts).map((subscriptions) => {
-      const events = mode === "quick" ? 2_000 : 100_000;
-      return { name: subscriptions.toLocaleString("en"), x: subscriptions, subscriptions, events };
+    (mode === "quick" ? [10, 1_000] : counts).map((subscriptions) => {
+      const [events, records] = mode === "quick" ? [2_000, 10_000] : [100_000, 200_000];
+      const name = subscriptions.toLocaleString("en");
+      return { name, x: subscriptions, subscriptions, events, records };
     }),
-  async run({ client, pid, params: { subscriptions, events } }) {
+  async run({ client, pid, params: { subscriptions, events, records } }) {
     if (!(client instanceof RunlogClient)) throw new Error("only runlog has families");
     const inner = Array.from({ length: width }, (_, i) => `inner-${i}`);
     const leaves = inner.flatMap((id) => Array.from({ length: width }, (_, i) => `${id}-${i}`));
@@ -79,7 +85,8 @@ export const w7: Workload<Params> = {
     const idle = [...inner.slice(1), ...leaves.slice(width)];
     // Before this process has the other ends of so many streams for its garbage collector.
     const subscribed = Array.from({ length: subscriptions - 1 }, (_, i) => idle[i % idle.length]!);
-    const matching = matchingUs([inner[0]!, ...subscribed], [leaves[0]!, inner[0]!, "root"]);
+    const lineage = [leaves[0]!, inner[0]!, "root"];
+    const matching = matchingUs([inner[0]!, ...subscribed], lineage, records);
     const follow = (ancestorRunId: string, onEvent: () => void) =>
       client.followScope(
         { case: "ancestor", value: { ancestorRunId, includeSelf: true } },

@@ -13,17 +13,15 @@ interface Params extends Case {
   readonly slow: number;
   readonly events: number;
   readonly largeJournal: number;
+  /** Milliseconds without a change after which memory is read. */
+  readonly settleMs: number;
 }
 
 const name = "one server";
 const MiB = 1_024;
-/** Milliseconds without a change after which memory is read. */
-const settleMs = 2_000;
 const starts = 3;
 const warmUp = 50_000;
 const everything: RunlogScope = { case: "all", value: {} };
-
-const settled = () => new Promise((resolve) => setTimeout(resolve, settleMs));
 
 /** Milliseconds to start on a journal of so many events. */
 async function startMs(events: number): Promise<number> {
@@ -66,12 +64,20 @@ export const w8: Workload<Params> = {
   rounds: 1,
   cases: (mode) => [
     mode === "quick"
-      ? { name, idle: 1_000, slow: 10, events: 50_000, largeJournal: 50_000 }
-      : { name, idle: 1_000, slow: 50, events: 1_000_000, largeJournal: 10_000_000 },
+      ? { name, idle: 1_000, slow: 10, events: 50_000, largeJournal: 50_000, settleMs: 200 }
+      : {
+          name,
+          idle: 1_000,
+          slow: 50,
+          events: 1_000_000,
+          largeJournal: 10_000_000,
+          settleMs: 2_000,
+        },
   ],
-  async run({ client, pid, params: { idle, slow, events, largeJournal } }) {
+  async run({ client, pid, params: { idle, slow, events, largeJournal, settleMs } }) {
     if (!(client instanceof RunlogClient)) throw new Error("only runlog is looked into");
     const payloads = new Payloads(256);
+    const settled = () => new Promise((resolve) => setTimeout(resolve, settleMs));
     await client.createRuns(["quiet"], () => "");
     // A process that has worked before: what its heap grows by at first is nobody's.
     await client.write("warm-up", payloads, { first: 1, count: warmUp, perAppend: 10 });
