@@ -12,7 +12,7 @@ import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grp
 import { percentEncode } from "./grpc-message.ts";
 import { messageBatches, type RequestBounds } from "./grpc-requests.ts";
 import type { StreamHandler } from "./port.ts";
-import type { ContextValuesOf } from "./service-context.ts";
+import type { Handling } from "./service-context.ts";
 
 /** What a stream knows of its call. */
 export type StreamCall = Pick<HandlerContext, "signal" | "values">;
@@ -42,12 +42,9 @@ interface PlainGrpc {
 }
 
 /** What is answered, and how. */
-export interface GrpcHandlerOptions {
+export interface GrpcHandlerOptions extends Handling {
   readonly streams: readonly GrpcStream[];
   readonly bounds: RequestBounds;
-  readonly contextValues: ContextValuesOf;
-  /** Told about responses that could not be written though the client was there. */
-  readonly onFailure: (method: string, error: unknown) => void;
 }
 
 /** Makes the handler: it takes the hot streams that come as the head of this file says. */
@@ -59,8 +56,9 @@ export function grpcHandler(options: GrpcHandlerOptions): StreamHandler {
   return (stream, headers) => {
     const path = headers[":path"]?.split("?", 1)[0] ?? "";
     const method = streams.get(path);
+    if (method === undefined) return false;
     const asked = plainGrpcOf(headers);
-    if (method === undefined || asked === undefined) return false;
+    if (asked === undefined) return false;
     const values = contextValues(stream.session);
     answer(method, stream, asked, values, bounds).catch((error: unknown) => {
       onFailure(path, error);

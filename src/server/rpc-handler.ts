@@ -18,23 +18,20 @@ import { isConnectionLoss } from "./connection-loss.ts";
 import { writePlainMessage } from "./grpc-message.ts";
 import { withMessageDeadline } from "./message-deadline.ts";
 import type { RequestHandler } from "./port.ts";
-import type { ContextValuesOf } from "./service-context.ts";
+import type { Handling } from "./service-context.ts";
 
 /** How the messages of a request are encoded. */
 export type RequestFormat = "binary" | "json";
 
 /** How to answer. */
-export interface RpcHandlerOptions {
+export interface RpcHandlerOptions extends Handling {
   /** Registers the services, once for requests in each format. */
   readonly routes: (router: ConnectRouter, format: RequestFormat) => void;
   readonly router: ConnectRouterOptions;
   /** Milliseconds that one message may take to arrive. */
   readonly messageTimeoutMs: number;
-  readonly contextValues: ContextValuesOf;
   /** Answers what is no method of a service. */
   readonly fallback: RequestHandler;
-  /** Told about responses that could not be written though the client was there. */
-  readonly onFailure: (method: string, error: unknown) => void;
 }
 
 /** Makes the handler. Compressed requests are understood. */

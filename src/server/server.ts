@@ -21,11 +21,7 @@ import { ingestBytesService, ingestGrpc, ingestService } from "./ingest-service.
 import { listen, type Port, type RequestHandler } from "./port.ts";
 import { rpcHandler } from "./rpc-handler.ts";
 import { runService } from "./run-service.ts";
-import {
-  type ContextValuesOf,
-  connectionDraining,
-  type ServiceContext,
-} from "./service-context.ts";
+import { connectionDraining, type Handling, type ServiceContext } from "./service-context.ts";
 import { subscribeGrpc, subscribeService } from "./subscribe-service.ts";
 
 /** How to run a server. */
@@ -91,18 +87,20 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   let port: Port;
   try {
     const ages = new ConnectionAges(context.draining, limits.maxConnectionAgeMs, drainTimeoutMs);
-    // What the services are told of a call besides its messages.
-    const contextValues: ContextValuesOf = (session) =>
-      createContextValues().set(connectionDraining, ages.drainingOf(session));
+    const { maxMessageBytes: maxBytes, messageTimeoutMs } = limits;
+    const handling: Handling = {
+      contextValues: (session) =>
+        createContextValues().set(connectionDraining, ages.drainingOf(session)),
+      onFailure: (method, error) => logger.warn({ err: error, method }, "a response was cut"),
+    };
     port = await listen({
       host: options.host,
       port: options.port,
-      handler: requestHandler(context, contextValues, logger),
+      handler: requestHandler(context, handling),
       streamHandler: grpcHandler({
+        ...handling,
         streams: [ingestGrpc(context), subscribeGrpc(context)],
-        bounds: { maxBytes: limits.maxMessageBytes, messageTimeoutMs: limits.messageTimeoutMs },
-        contextValues,
-        onFailure: (method, error) => logger.warn({ err: error, method }, cutResponse),
+        bounds: { maxBytes, messageTimeoutMs },
       }),
       onSession: (session) => ages.add(session),
     });
@@ -141,16 +139,10 @@ function failureLog(logger: Logger): (error: unknown) => void {
   };
 }
 
-/** Logged where a response could not be written though the client was there. */
-const cutResponse = "a response was cut";
-
-function requestHandler(
-  context: ServiceContext,
-  contextValues: ContextValuesOf,
-  logger: Logger,
-): RequestHandler {
+function requestHandler(context: ServiceContext, handling: Handling): RequestHandler {
   const { limits, draining } = context;
   return rpcHandler({
+    ...handling,
     routes(router, format) {
       router.service(RunService, runService(context));
       if (format === "json") router.service(IngestService, ingestService(context));
@@ -160,7 +152,6 @@ function requestHandler(
       router.service(Health, healthService(draining));
     },
     messageTimeoutMs: limits.messageTimeoutMs,
-    contextValues,
     router: { readMaxBytes: limits.maxMessageBytes, compressMinBytes: neverCompress },
     fallback(request, response) {
       const isHealth = request.method === "GET" && request.url === "/healthz";
@@ -172,7 +163,6 @@ function requestHandler(
       response.writeHead(status, { "content-type": "text/plain" });
       response.end(`${text}\n`);
     },
-    onFailure: (method, error) => logger.warn({ err: error, method }, cutResponse),
   });
 }
 

@@ -25,8 +25,13 @@ export interface ServiceContext {
 /** The way out of the connection that a call came on; without it, the server's. */
 export const connectionDraining = createContextKey<Draining | undefined>(undefined);
 
-/** What the services are told of a call besides its messages; HTTP/1.1 has no session. */
-export type ContextValuesOf = (session: Http2Session | undefined) => ContextValues;
+/** What calls have in common, whoever handles them. */
+export interface Handling {
+  /** What the services are told of a call besides its messages; HTTP/1.1 has no session. */
+  readonly contextValues: (session: Http2Session | undefined) => ContextValues;
+  /** Told about responses that could not be written though the client was there. */
+  readonly onFailure: (method: string, error: unknown) => void;
+}
 
 /** What a call listens to in order to leave in time. */
 export function drainingOf(
