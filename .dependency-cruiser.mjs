@@ -116,6 +116,13 @@ export default {
       "^node_modules/",
     ]),
     {
+      name: "no-server-at-start-up",
+      severity: "error",
+      comment: "serve loads the server, when it is asked to: the other commands start without.",
+      from: { path: "^src/cli/" },
+      to: { path: ["^src/server/", "^node_modules/pino/"], dynamic: false },
+    },
+    {
       name: "no-database-in-the-cli",
       severity: "error",
       comment: "The cli reaches the journal only over the wire.",
