@@ -62,7 +62,10 @@ export class Screen {
       case "runFinished": {
         const { result, lastRunSeq } = record.value;
         const state = RunState[result?.state ?? RunState.UNSPECIFIED] ?? "";
-        return { important: true, text: pc.green(`run ended: ${state}, ${lastRunSeq} events`) };
+        return {
+          important: true,
+          text: pc.green(`run ended: ${state}, ${lastRunSeq} event${lastRunSeq === 1n ? "" : "s"}`),
+        };
       }
       case "event": {
         const { type, data } = record.value;

@@ -9,6 +9,7 @@ import { openRunOnServer } from "./connection.ts";
 import { LineFeed } from "./feed.ts";
 import { type RunFlags, specOf } from "./flags.ts";
 import { notice } from "./output.ts";
+import { countText } from "./text.ts";
 
 /** A run that is open and takes lines. */
 export interface RecordedRun {
@@ -51,7 +52,7 @@ async function openOver(
   const opened = await sender.opened;
   feed.attach(sender, opened.maxEventBytes);
   if (opened.lastRunSeq > 0) {
-    notice(`the run has ${opened.lastRunSeq} events already and goes on`);
+    notice(`the run has ${countText(opened.lastRunSeq, "event")} already and goes on`);
   }
   return {
     runId: sender.runId,
@@ -68,6 +69,5 @@ async function openOver(
 
 function summaryOf(run: Run, durable: number, dropped: number): string {
   const lost = dropped === 0 ? "" : `, ${dropped} not recorded`;
-  const events = durable === 1 ? "1 event" : `${durable} events`;
-  return `run ${run.runId}: ${events} durable${lost}, ${RunState[run.state]}`;
+  return `run ${run.runId}: ${countText(durable, "event")} durable${lost}, ${RunState[run.state]}`;
 }

@@ -6,7 +6,7 @@ import type { Event, RunFinished, SequencedEvent } from "../../gen/runlog/v1/eve
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Colors } from "./colors.ts";
 import type { RunNames } from "./run-names.ts";
-import { cut, cutFront, printable } from "./text.ts";
+import { countText, cut, cutFront, printable } from "./text.ts";
 
 type Paint = (text: string) => string;
 
@@ -71,7 +71,7 @@ function whatOf(record: SequencedEvent, colors: Colors, columns: number | undefi
     case "runResumed":
       return {
         type: "> resumed",
-        text: `after ${fact.value.lastRunSeq} events`,
+        text: `after ${countText(fact.value.lastRunSeq, "event")}`,
         paint: colors.cyan,
       };
     default:
@@ -85,7 +85,7 @@ function finished(fact: RunFinished, colors: Colors): What {
   const why = failure === undefined ? "" : `: ${failure.code} ${failure.message}`;
   return {
     type: `< ${RunState[state]?.toLowerCase() ?? "ended"}`,
-    text: printable(`${fact.lastRunSeq} events${why}`),
+    text: printable(`${countText(fact.lastRunSeq, "event")}${why}`),
     paint: stateColor(state, colors),
   };
 }

@@ -9,7 +9,7 @@ import { type Run, RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Colors } from "./colors.ts";
 import { stateColor } from "./render-record.ts";
 import { runName } from "./run-names.ts";
-import { durationText, printable } from "./text.ts";
+import { countText, durationText, printable } from "./text.ts";
 
 /** How to render. */
 export interface RenderRunsOptions {
@@ -25,7 +25,7 @@ export function renderRun(run: Run, options: RenderRunsOptions): string {
   const name = printable(runName(run.runId, run.spec));
   return (
     `${stateColor(run.state, colors)(state)}  ${printable(run.runId)}  ` +
-    `${eventsText(run).padStart(14)}  ${elapsed(run, options.nowMs).padStart(7)}  ` +
+    `${countText(run.lastRunSeq, "event").padStart(14)}  ${elapsed(run, options.nowMs).padStart(7)}  ` +
     `${name}${failureText(run, colors)}`
   );
 }
@@ -71,7 +71,7 @@ export function renderTrees(runs: readonly Run[], options: RenderRunsOptions): s
     const state = stateColor(run.state, colors)(stateName(run.state).padEnd(9));
     return (
       `${label}${" ".repeat(Math.max(0, columns - width))}  ${state}  ` +
-      `${eventsText(run).padStart(14)}  ${elapsed(run, options.nowMs).padStart(7)}  ` +
+      `${countText(run.lastRunSeq, "event").padStart(14)}  ${elapsed(run, options.nowMs).padStart(7)}  ` +
       `${colors.dim(printable(run.runId))}${failureText(run, colors)}`
     );
   });
@@ -80,10 +80,6 @@ export function renderTrees(runs: readonly Run[], options: RenderRunsOptions): s
 /** The state in lower case, as --state takes it. */
 export function stateName(state: RunState): string {
   return RunState[state]?.toLowerCase() ?? "unknown";
-}
-
-function eventsText(run: Run): string {
-  return run.lastRunSeq === 1n ? "1 event" : `${run.lastRunSeq} events`;
 }
 
 function failureText(run: Run, colors: Colors): string {
