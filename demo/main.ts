@@ -4,7 +4,7 @@
  * --cluster three servers share a PostgreSQL, and that is killed as well.
  *
  * Exits with 0 only if the check holds. Everything lives in a temporary
- * directory that is removed at the end, and nothing runs longer than a minute.
+ * directory that is removed at the end; where no record comes for 90 s it fails.
  */
 import { type ChildProcess, fork, spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
@@ -35,15 +35,15 @@ const paceMs = 8_000;
 const recordsBeforeFaults = 250;
 /** Milliseconds between the faults. */
 const betweenFaultsMs = 700;
-/** Milliseconds for everything: a demo that hangs must end. */
-const limitMs = 58_000;
+/** Milliseconds without a new record, after which the demo hangs: it must end on a slow machine too. */
+const silenceMs = 90_000;
 
 const screen = new Screen();
 const directory = mkdtempSync(join(tmpdir(), "runlog-demo-"));
 const over = new AbortController();
-const timer = setTimeout(
-  () => over.abort(new Error(`not done within ${limitMs / 1000} s`)),
-  limitMs,
+const silence = setTimeout(
+  () => over.abort(new Error(`no record has come for ${silenceMs / 1000} s`)),
+  silenceMs,
 );
 process.once("SIGINT", () => over.abort(new Error("interrupted")));
 process.once("SIGTERM", () => over.abort(new Error("interrupted")));
@@ -56,7 +56,7 @@ try {
   screen.say(pc.red(`the demo failed: ${error instanceof Error ? error.message : String(error)}`));
   process.exitCode = 1;
 } finally {
-  clearTimeout(timer);
+  clearTimeout(silence);
   over.abort(new Error("over"));
   // Its workers end with it.
   orchestrator?.kill("SIGKILL");
@@ -134,6 +134,7 @@ async function followWithFaults(
   let faults: Promise<void> | undefined;
   for await (const item of follow(connection.transport, request, options)) {
     for (const record of item.t === "records" ? item.records : []) {
+      silence.refresh();
       live.push(fingerprint(record));
       screen.show(record);
       victimSeen ||= record.runId === victimRunId;
@@ -182,6 +183,7 @@ async function replayAll(
   const records: SequencedEvent[] = [];
   for await (const item of follow(connection.transport, request, { signal })) {
     if (item.t === "records") {
+      silence.refresh();
       records.push(...item.records);
     }
   }
