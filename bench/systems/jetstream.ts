@@ -1,4 +1,5 @@
 /** NATS JetStream with file storage, by its own client. A stream of the bench is a subject of one JetStream stream. */
+import { execFileSync } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { DeliverPolicy, jetstream, jetstreamManager, StorageType } from "@nats-io/jetstream";
@@ -104,12 +105,31 @@ class JetStreamClient implements SystemClient {
   }
 }
 
-function jetstreamWith(title: string, durability: string, sync: string): System {
+/** Why this machine cannot run it, in one line: no server, or one that is older than `since`. */
+function missingFor(since: Version): string | undefined {
+  const path = findProgram(program);
+  if (path === undefined) return `${program} is not on PATH: ${install}`;
+  const output = execFileSync(path, ["--version"], { encoding: "utf8" });
+  const [, major = 0, minor = 0] = /v(\d+)\.(\d+)/.exec(output)?.map(Number) ?? [];
+  if (major > since.major || (major === since.major && minor >= since.minor)) return undefined;
+  return `${program} is ${major}.${minor}, this needs ${since.major}.${since.minor}: ${install}`;
+}
+
+interface Version {
+  readonly major: number;
+  readonly minor: number;
+}
+
+/** JetStream with file storage, from this version of the server on. */
+const jetstreamSince: Version = { major: 2, minor: 2 };
+/** The first version that takes `sync_interval: always`. */
+const syncAlwaysSince: Version = { major: 2, minor: 10 };
+
+function jetstreamWith(title: string, durability: string, sync: string, since: Version): System {
   return {
     name: title,
     durability,
-    missing: () =>
-      findProgram(program) === undefined ? `${program} is not on PATH: ${install}` : undefined,
+    missing: () => missingFor(since),
     async start(directory) {
       const port = await freePort();
       const config = join(directory, "nats.conf");
@@ -143,6 +163,7 @@ export const jetstreamDefault = jetstreamWith(
   "JetStream",
   "in the page cache when acknowledged, fsync every two minutes (the default)",
   "",
+  jetstreamSince,
 );
 
 /** JetStream at runlog's durability. */
@@ -150,4 +171,5 @@ export const jetstreamSynced = jetstreamWith(
   "JetStream, synced",
   "fsync before each acknowledgement (sync_interval: always)",
   "sync_interval: always",
+  syncAlwaysSince,
 );
