@@ -80,7 +80,9 @@ describeWire("1,000 subscriptions on one call", (wire: Wire) => {
         if (answer?.subscriptionId === 5_000) busyFrames++;
         else seen.add(answer!.subscriptionId);
       }
-      assert.ok(busyFrames <= 16, `${busyFrames} of about 125 frames came before the news of all`);
+      // What HTTP/2's windows and the sockets' buffers hold was sent before; of a call that
+      // only the busy one had, all would come first.
+      assert.ok(busyFrames <= 64, `${busyFrames} of about 125 frames came before the news of all`);
       watcher.cancel();
       await refusalOf(
         (async () => {
