@@ -1,4 +1,5 @@
 /** Opens a journal by its URL; the one place that knows which databases there are. */
+import { resolve } from "node:path";
 import type { Journal } from "./journal.ts";
 import { openPostgresJournal, type PostgresOptions } from "./postgres.ts";
 import { PostgresHosts } from "./postgres-hosts.ts";
@@ -33,4 +34,9 @@ export function openJournal(url: string, options: OpenOptions): Promise<Journal>
 /** A journal's URL for people: without a password. */
 export function nameOfJournal(url: string): string {
   return url.startsWith("sqlite:") ? url : new PostgresHosts(url).name;
+}
+
+/** Where a journal keeps its events, for people: the whole path of a file, the hosts of a database. */
+export function placeOfJournal(url: string): string {
+  return url.startsWith("sqlite:") ? resolve(url.slice("sqlite:".length)) : nameOfJournal(url);
 }

@@ -7,7 +7,7 @@ import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { Journal } from "../journal/journal.ts";
-import { nameOfJournal, openJournal } from "../journal/open.ts";
+import { nameOfJournal, openJournal, placeOfJournal } from "../journal/open.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import { defaultLimits, type Limits } from "../limits.ts";
 import { adminService } from "./admin-service.ts";
@@ -45,6 +45,8 @@ export interface ServerOptions {
 export interface RunningServer {
   /** http://HOST:PORT */
   readonly url: string;
+  /** Where events are kept, for people: the path of a file, or the hosts of a database. */
+  readonly journal: string;
   /**
    * Goes away: reports NOT_SERVING, asks streams to finish, ends those that do
    * not in time, closes the journal. Resolves in drainTimeoutMs and a little.
@@ -115,6 +117,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   let drained: Promise<void> | undefined;
   return {
     url,
+    journal: placeOfJournal(options.journal),
     drain() {
       drained ??= drain(context, domain, port, drainTimeoutMs, logger);
       return drained;

@@ -132,7 +132,7 @@ export class Commands {
   /** Starts a server and takes it as the one that commands talk to. */
   async serve(file: string, listen = "127.0.0.1:0"): Promise<RunningCommand> {
     const server = this.start(["serve", "--listen", listen, "--journal", `sqlite:${file}`]);
-    const [, url] = await server.until("stdout", /^listening on (http:\/\/127\.0\.0\.1:\d+)\n$/);
+    const [, url] = await server.until("stdout", /^listening on (http:\/\/127\.0\.0\.1:\d+)\n/);
     this.url = url!;
     return server;
   }

@@ -31,7 +31,7 @@ describe("runlog serve --limit", () => {
       ["serve", "--listen", "127.0.0.1:0", "--journal", journal, ...flags],
       { RUNLOG_LIMITS: variable },
     );
-    const [, url] = await server.until("stdout", /^listening on (\S+)\n$/);
+    const [, url] = await server.until("stdout", /^listening on (\S+)\n/);
     commands.url = url!;
   };
 

@@ -22,7 +22,9 @@ interface ServeFlags {
 export function serveCommand(exit: (status: number) => void): Command {
   const command = new Command("serve");
   return command
-    .description("Start a server. Prints `listening on http://HOST:PORT` once it serves.")
+    .description(
+      "Start a server. Once it serves, prints `listening on http://HOST:PORT`, and where events are kept.",
+    )
     .addOption(
       command
         .createOption("--listen <host:port>", "where to listen; port 0 picks a free one")
@@ -121,7 +123,7 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
   }).catch((error: unknown) => {
     throw startFailure(error, flags);
   });
-  await stdout.write(`listening on ${server.url}\n`);
+  await stdout.write(`listening on ${server.url}\nevents are in ${server.journal}\n`);
   logger.info({ signal: await stopping.promise }, "draining");
   await server.drain();
   return exitStatus.ok;
