@@ -1,4 +1,4 @@
-/** The README's code runs as it is written, against a server of its own. */
+/** The README's commands and code run as they are written, against a server of their own. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -33,6 +33,26 @@ describe("the README's code", () => {
   after(async () => {
     await server.drain();
     await rm(directory, { recursive: true });
+  });
+
+  it("is used from a shell first, line by line", async () => {
+    const readme = await readFile(join(root, "README.md"), "utf8");
+    const firstUse = readme.slice(
+      readme.indexOf("## First use"),
+      readme.indexOf("## Several nodes"),
+    );
+    const blocks = [...firstUse.matchAll(/```sh\n(.*?)```/gs)].map((match) => match[1]!);
+    const commands = blocks.filter((block) => !block.startsWith("runlog serve"));
+    assert.ok(commands.length >= 5);
+    const main = join(root, "src/cli/main.ts");
+    const script = `runlog() { "${process.execPath}" "${main}" "$@"; }\n${commands.join("")}`;
+    const { stdout } = await run("bash", ["-euo", "pipefail", "-c", script], {
+      cwd: root,
+      env: { ...process.env, RUNLOG_SERVER: server.url, RUNLOG_NAMESPACE: "shell" },
+    });
+    assert.match(stdout, /package\.json/);
+    assert.match(stdout, /plan\.made/);
+    assert.match(stdout, /second-try/);
   });
 
   it("sends a run, follows it, and watches it", async () => {
