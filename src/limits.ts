@@ -122,9 +122,9 @@ export const limitSpecs = {
   progressIntervalMs: {
     unit: "milliseconds",
     default: 15 * second,
-    what: "time between Progress frames, unless the subscriber asks",
+    what: "silence on a stream: until a Progress frame, unless the subscriber asks, or a Heartbeat to a producer",
     why: "Proxies cut streams that are silent for too long, many after a minute.",
-    range: { min: 1 * second, max: 1 * hour, beyond: "a Progress frame is sent" },
+    range: { min: 1 * second, max: 1 * hour, beyond: "a Progress frame or a Heartbeat is sent" },
   },
   defaultLeaseMs: {
     unit: "milliseconds",

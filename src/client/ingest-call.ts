@@ -13,7 +13,7 @@ import { maxRunIdBytes } from "../limits.ts";
 import { isRetryable, NoAnswerError, RefusalError } from "./errors.ts";
 import { ingestPoolOf } from "./ingest-pool.ts";
 import { type MessageFrame, messageFrame, type RequestFrame } from "./ingest-transport.ts";
-import { defaultMaxAppendBytes, type SenderLimits } from "./limits.ts";
+import { defaultMaxAppendBytes, maxAnswerWaits, type SenderLimits } from "./limits.ts";
 import type { FrameLimits, SendBuffer } from "./send-buffer.ts";
 import type { Lane, Leaving, SharedIngest, StreamEnd } from "./shared-ingest.ts";
 import { toNumber } from "./uint64.ts";
@@ -253,14 +253,19 @@ export class IngestCall implements Lane {
       : { t: "refused", error };
   }
 
-  /** From now on the server owes `what`; without it the call is abandoned. */
-  #expect(what: string, timeoutMs: number): void {
+  /**
+   * From now on the server owes `what`; without it the call is abandoned.
+   *
+   * @param waits the time-outs that this one is the last of
+   */
+  #expect(what: string, timeoutMs: number, waits = 1): void {
     this.#expectNothing();
     const before = this.#shared?.answers;
     this.#deadline = setTimeout(() => {
       // All runs of a call wait in one queue: while others are answered, this one is not forgotten.
-      if (this.#shared?.answers !== before) this.#expect(what, timeoutMs);
-      else this.#shared?.abort(new NoAnswerError(what, timeoutMs));
+      const isHeard = this.#shared?.answers !== before;
+      if (isHeard && waits < maxAnswerWaits) this.#expect(what, timeoutMs, waits + 1);
+      else this.#shared?.abort(new NoAnswerError(what, waits * timeoutMs));
     }, timeoutMs);
   }
 

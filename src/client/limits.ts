@@ -64,3 +64,10 @@ export const followProgressIntervalMs = 15_000;
 
 /** Progress intervals without any frame after which a subscription is held to be dead. */
 export const followSilentIntervals = 3;
+
+/**
+ * Time-outs in a row that a run on a shared call waits for an answer of its own while the
+ * server is heard otherwise: it answers other runs, or sends heartbeats because its database
+ * is away. Beyond them the call is abandoned: what is heard is not about this run.
+ */
+export const maxAnswerWaits = 10;

@@ -18,7 +18,7 @@ import {
   messageFrame,
   type RequestFrame,
 } from "./ingest-transport.ts";
-import { defaultSenderLimits } from "./limits.ts";
+import { defaultSenderLimits, maxAnswerWaits } from "./limits.ts";
 import { Wakeup } from "./wakeup.ts";
 
 /** Runs on one call; the server's own limit may be another, and is then found. */
@@ -228,7 +228,8 @@ export class SharedIngest {
 
   #onFrame(frame: IngestResponse["frame"]): void {
     this.#answers++;
-    if (frame.case === undefined) return; // Of a newer server; we need not know it.
+    // A frame of a newer server we need not know; either shows that somebody is there.
+    if (frame.case === undefined || frame.case === "heartbeat") return;
     if (frame.case === "goAway") {
       for (const lane of [...this.#lanes.values()]) lane.onFrame(frame);
       this.#halfClose();
@@ -278,11 +279,13 @@ export class SharedIngest {
     this.#endDeadline = setTimeout(() => this.abort(error), this.#endTimeoutMs);
   }
 
-  #expectRelease(): void {
+  /** @param waits the time-outs that this one is the last of */
+  #expectRelease(waits = 1): void {
     const before = this.#answers;
     this.#releaseDeadline = setTimeout(() => {
-      if (this.#answers !== before) this.#expectRelease();
-      else this.abort(new NoAnswerError("RunReleased", releaseTimeoutMs));
+      const isHeard = this.#answers !== before;
+      if (isHeard && waits < maxAnswerWaits) this.#expectRelease(waits + 1);
+      else this.abort(new NoAnswerError("RunReleased", waits * releaseTimeoutMs));
     }, releaseTimeoutMs);
   }
 }

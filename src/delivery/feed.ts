@@ -93,7 +93,7 @@ export class Feed {
     if (this.#state === "starved" && this.#credit > 0) this.#state = "reading";
   }
 
-  /** The progress interval is over: the next step says how far the subscription is. */
+  /** Nothing was sent for the progress interval: the next step says how far the subscription is. */
   tick(): void {
     this.#isProgressDue = true;
   }
@@ -187,7 +187,9 @@ export class Feed {
       this.#state = "starved";
       return { frames: this.#progressIfDue(frames), next: "wait" };
     }
-    if (!page.atEnd) return { frames: this.#progressIfLong(frames), next: "more" };
+    if (!page.atEnd) {
+      return { frames: this.#progressIfLong(this.#progressIfDue(frames)), next: "more" };
+    }
     if (this.#subscription.stop === "finished") {
       const finishedAt = await reader.finishedAt();
       if (finishedAt !== undefined && finishedAt <= this.#cursor) return this.#end(frames);

@@ -6,6 +6,7 @@
  * Between two frames it holds one page, so a subscriber that does not read
  * costs that much and delays nobody.
  */
+import { QuietTimer } from "../quiet-timer.ts";
 import { nextTurn } from "../turn.ts";
 import { Feed } from "./feed.ts";
 import type { SubscriptionFrame } from "./frames.ts";
@@ -25,19 +26,25 @@ export async function* subscribe(
 ): AsyncGenerator<SubscriptionFrame> {
   const wakeup = new Wakeup();
   const feed = new Feed(options, subscription, wakeup.wake);
+  const quiet = new QuietTimer(subscription.progressIntervalMs, () => {
+    feed.tick();
+    wakeup.wake();
+  });
   try {
     while (!signal.aborted) {
       wakeup.reset();
       const { frames, next } = await feed.step();
       for (const frame of frames) if (frame.t !== "filter_changed") yield frame;
+      if (frames.length > 0) quiet.note();
       if (next === "ended") return;
       if (next === "more") {
         if (frames.length === 0) await nextTurn();
-      } else if ((await wakeup.wait(subscription.progressIntervalMs, signal)) === "timeout") {
-        feed.tick();
+      } else {
+        await wakeup.wait(signal);
       }
     }
   } finally {
+    quiet.close();
     feed.close();
   }
 }

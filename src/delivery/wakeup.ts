@@ -4,18 +4,15 @@
  * which arrive in between are not slept through.
  */
 
-/** Why a wait ended. */
-export type Woken = "news" | "timeout" | "aborted";
-
 /** One waiter. */
 export class Wakeup {
   #news = false;
-  #resolve: ((woken: Woken) => void) | undefined;
+  #resolve: (() => void) | undefined;
 
   /** Wakes the waiter, now or at its next wait. */
   readonly wake = (): void => {
     this.#news = true;
-    this.#resolve?.("news");
+    this.#resolve?.();
   };
 
   /** Forgets news: call it before looking for them. */
@@ -23,19 +20,16 @@ export class Wakeup {
     this.#news = false;
   }
 
-  /** Waits for news, for `timeoutMs` milliseconds at most, or until `signal` aborts. */
-  async wait(timeoutMs: number, signal: AbortSignal): Promise<Woken> {
-    if (signal.aborted) return "aborted";
-    if (this.#news) return "news";
-    const { promise, resolve } = Promise.withResolvers<Woken>();
+  /** Waits for news, or until `signal` aborts. */
+  async wait(signal: AbortSignal): Promise<void> {
+    if (signal.aborted || this.#news) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const onAbort = () => resolve();
     this.#resolve = resolve;
-    const timer = setTimeout(resolve, timeoutMs, "timeout");
-    const onAbort = () => resolve("aborted");
     signal.addEventListener("abort", onAbort);
     try {
-      return await promise;
+      await promise;
     } finally {
-      clearTimeout(timer);
       signal.removeEventListener("abort", onAbort);
       this.#resolve = undefined;
     }

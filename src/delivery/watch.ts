@@ -8,6 +8,7 @@
  * asked no more often than a quiet one that has news.
  */
 import { type Refusal, RefusedError } from "../journal/refusal.ts";
+import { QuietTimer } from "../quiet-timer.ts";
 import { nextTurn } from "../turn.ts";
 import { Deque } from "./deque.ts";
 import { Feed, type FeedFrame } from "./feed.ts";
@@ -28,8 +29,7 @@ const maxPendingAnswers = 1_024;
 interface Entry {
   readonly id: number;
   readonly feed: Feed;
-  readonly progressIntervalMs: number;
-  timer: NodeJS.Timeout | undefined;
+  readonly quiet: QuietTimer;
   isQueued: boolean;
   /** Set once it is to end: as asked, or for a filter that makes no sense. */
   ending: { readonly refusal: Refusal | undefined } | undefined;
@@ -74,11 +74,13 @@ export class Watch {
       }
       const subscription = parse();
       const wake = () => this.#queue(entry);
+      const feed = new Feed(this.#options, subscription, wake, credit);
+      const quiet = new QuietTimer(subscription.progressIntervalMs, () => {
+        feed.tick();
+        wake();
+      });
       const entry: Entry = {
-        id,
-        feed: new Feed(this.#options, subscription, wake, credit),
-        progressIntervalMs: subscription.progressIntervalMs,
-        timer: undefined,
+        ...{ id, feed, quiet },
         isQueued: false,
         ending: undefined,
       };
@@ -173,7 +175,7 @@ export class Watch {
           return;
         } else {
           // Each subscription has a timer of its own.
-          await this.#wakeup.wait(longestWaitMs, signal);
+          await this.#wakeup.wait(signal);
         }
       }
     } finally {
@@ -185,7 +187,6 @@ export class Watch {
 
   async *#step(entry: Entry): AsyncGenerator<WatchFrame> {
     const { id, feed } = entry;
-    clearTimeout(entry.timer);
     if (entry.ending !== undefined) {
       yield this.#endOf(entry, entry.ending.refusal);
       return;
@@ -196,16 +197,12 @@ export class Watch {
         if (frame.t === "filter_changed") this.#pendingChanges--;
         yield { t: "frame", id, frame };
       }
+      if (frames.length > 0) entry.quiet.note();
       if (next === "ended") {
         yield this.#endOf(entry, undefined);
       } else if (next === "more") {
         if (frames.length === 0) await nextTurn();
         this.#queue(entry);
-      } else {
-        entry.timer = setTimeout(() => {
-          feed.tick();
-          this.#queue(entry);
-        }, entry.progressIntervalMs);
       }
     } catch (error) {
       if (!(error instanceof RefusedError)) throw error;
@@ -228,10 +225,7 @@ export class Watch {
   }
 
   #close(entry: Entry): void {
-    clearTimeout(entry.timer);
+    entry.quiet.close();
     entry.feed.close();
   }
 }
-
-/** A timer's longest wait. */
-const longestWaitMs = 2 ** 31 - 1;

@@ -14,6 +14,7 @@ import type { Append, FinishRun, OpenRun, ReleaseRun } from "../../gen/runlog/v1
 import { type Refusal, RefusedError } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
 import { type Limits, maxRunIdBytes } from "../limits.ts";
+import { QuietTimer } from "../quiet-timer.ts";
 import type { Asker, Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
 import { type Outcome, Producer, type ProducerOperation } from "./operation.ts";
@@ -48,7 +49,8 @@ export type IngestFrame =
   | { readonly t: "released"; readonly runId: string }
   | { readonly t: "rejected"; readonly runId: string; readonly refusal: Refusal }
   | { readonly t: "cancel_requested"; readonly runId: string; readonly reason: string }
-  | { readonly t: "go_away"; readonly reason: string };
+  | { readonly t: "go_away"; readonly reason: string }
+  | { readonly t: "heartbeat" };
 
 /** What a stream works with. */
 export interface IngestStreamOptions {
@@ -112,14 +114,20 @@ export class IngestStream {
       () => this.#outbox.end(),
       (error: unknown) => this.#outbox.end({ error }),
     );
+    const quiet = new QuietTimer(this.#limits.progressIntervalMs, () => {
+      // A producer that does not read has enough to read.
+      if (this.#outbox.size === 0) this.#outbox.push({ t: "heartbeat" });
+    });
     try {
       for (;;) {
         const frames = await this.#outbox.take((ack) => ({ t: "ack", ...ack }));
         if (frames === undefined) return await reading;
         this.#wakeReader?.();
         yield frames;
+        quiet.note();
       }
     } finally {
+      quiet.close();
       this.#closed = true;
       this.#wakeReader?.();
       for (const producer of this.#runs.values()) {

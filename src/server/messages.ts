@@ -116,6 +116,8 @@ export function toIngestResponse(frame: IngestFrame, limits: Limits): IngestResp
       return create(IngestResponseSchema, {
         frame: { case: "goAway", value: { reason: frame.reason } },
       });
+    case "heartbeat":
+      return create(IngestResponseSchema, { frame: { case: "heartbeat", value: {} } });
   }
 }
 

@@ -262,6 +262,14 @@ export declare type IngestResponse = Message<"runlog.v1.IngestResponse"> & {
      */
     value: RunReleased;
     case: "released";
+  } | {
+    /**
+     * The server is there and has nothing to say.
+     *
+     * @generated from field: runlog.v1.Heartbeat heartbeat = 8;
+     */
+    value: Heartbeat;
+    case: "heartbeat";
   } | { case: undefined; value?: undefined };
 };
 
@@ -502,6 +510,22 @@ export declare type RunReleased = Message<"runlog.v1.RunReleased"> & {
  * Use `create(RunReleasedSchema)` to create a new message.
  */
 export declare const RunReleasedSchema: GenMessage<RunReleased>;
+
+/**
+ * Sent where nothing else was for the server's progress interval: proxies cut
+ * streams that are silent for too long. It says nothing about any run; a client
+ * that does not know it, or any other frame, ignores it.
+ *
+ * @generated from message runlog.v1.Heartbeat
+ */
+export declare type Heartbeat = Message<"runlog.v1.Heartbeat"> & {
+};
+
+/**
+ * Describes the message runlog.v1.Heartbeat.
+ * Use `create(HeartbeatSchema)` to create a new message.
+ */
+export declare const HeartbeatSchema: GenMessage<Heartbeat>;
 
 /**
  * One window of events for one run.
