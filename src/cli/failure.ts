@@ -52,6 +52,8 @@ function hintFor(reason: Reason): string | undefined {
     case Reason.CURSOR_TRIMMED:
     case Reason.CURSOR_AHEAD:
       return "give another --after or --before, or none";
+    case Reason.DATA_LOSS:
+      return "restore the server's journal from a backup, or go on behind the damage with --after";
     case Reason.RUN_ID_LIMIT:
       return "use --ancestor";
     case Reason.TREE_IN_USE:

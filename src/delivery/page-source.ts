@@ -9,10 +9,12 @@ import { findNamespace, type NamespaceRow } from "../journal/namespaces.ts";
 import type { Direction, RecordRow, RecordScope, SeqRange } from "../journal/page-keys.ts";
 import { takeItems } from "../journal/record-codec.ts";
 import { findRecordEnd, readPage } from "../journal/record-pages.ts";
+import { RefusedError } from "../journal/refusal.ts";
 import { familyIsRunning, findRuns, type RunRow } from "../journal/runs.ts";
 import { findMarkedRoots } from "../journal/trees.ts";
 import { type Limits, maxDepth as maxTreeDepth } from "../limits.ts";
 import type { Filter, Scope } from "./filter.ts";
+import { beforeHole } from "./holes.ts";
 import { findInherited } from "./inherited.ts";
 import type { Tails } from "./tail.ts";
 
@@ -180,16 +182,35 @@ export class PageSource {
       deletionCount,
       runs,
       endOfRecord: async (seq) => (await findRecordEnd(db, namespaceId, seq)) ?? seq,
-      async read(direction, range, size) {
+      read: async (direction, range, size) => {
         const bounds = { direction, ...range, ...size, ...wants };
         const { records, reachSeq } = await readPage(db, namespaceId, stored, bounds);
         const toRecord = ({ last_seq, event_count: count, types: named, data }: RecordRow) => {
           const record = { firstSeq: last_seq - count + 1, count, types: named, data };
           return cutInherited(scope, record);
         };
-        return { records: records.map(toRecord), reachSeq };
+        const page = { records: records.map(toRecord), reachSeq };
+        const isDense = scope.kind === "all" && types === undefined && deletionCount === 0;
+        return isDense ? this.#withoutHoles(page, direction, range) : page;
       },
     };
+  }
+
+  /**
+   * A page of a namespace of which nothing had been deleted when it was read.
+   *
+   * @throws RefusedError data_loss where records are missing all the same
+   */
+  async #withoutHoles(
+    page: StoredPage,
+    direction: Direction,
+    range: SeqRange,
+  ): Promise<StoredPage> {
+    const looked = beforeHole(page, direction, range);
+    if ("page" in looked) return looked.page;
+    // Trees that were deleted meanwhile: who reads on notices by the count.
+    if (((await this.namespaceNow())?.deletion_count ?? 0) > 0) return page;
+    throw new RefusedError({ reason: "data_loss", ...looked.hole });
   }
 
   /** The scope's runs by their keys; undefined while none of them exists. */

@@ -10,7 +10,7 @@
 import type { Direction, SeqRange } from "../journal/page-keys.ts";
 import { itemsOf, stretchesOf } from "../journal/record-codec.ts";
 import { rangeAfter } from "../journal/record-pages.ts";
-import { RefusedError } from "../journal/refusal.ts";
+import { isDataLoss, RefusedError } from "../journal/refusal.ts";
 import { type Limits, maxRecordBytes } from "../limits.ts";
 import { nextTurn } from "../turn.ts";
 import { refuseTrimmed } from "./feed.ts";
@@ -45,7 +45,8 @@ export interface EventsPage {
  *
  * @throws RefusedError run_not_found where one of the filter's runs does not
  *   exist, cursor_ahead where seq is beyond the newest durable one,
- *   cursor_trimmed where something was deleted behind it
+ *   cursor_trimmed where something was deleted behind it, data_loss where the
+ *   next record is damaged
  */
 export async function readEvents(
   options: DeliveryOptions,
@@ -90,12 +91,19 @@ async function readPageOf(
     if (pages === limits.readPages) return draft.page(false);
     // A statement runs without a pause: others have their turn between two.
     if (pages > 0) await nextTurn();
-    const { records, reachSeq } = await snapshot.read(direction, range, {
+    const read = snapshot.read(direction, range, {
       // One more than there is room for tells whether that was all.
       maxRecords: Math.min(limits.pageRecords, draft.eventsLeft + 1),
       // More than a record may be too much already.
       maxBytes: maxRecordBytes,
     });
+    const page = await read.catch((error: unknown) => {
+      // What lies before the damage is delivered first.
+      if (isDataLoss(error) && !draft.isEmpty) return undefined;
+      throw error;
+    });
+    if (page === undefined) return draft.page(false);
+    const { records, reachSeq } = page;
     for (const record of records) {
       if (!draft.add(record)) return draft.page(false);
     }
@@ -130,6 +138,10 @@ class Draft {
     this.#maxEvents = maxEvents;
     this.#maxBytes = maxBytes;
     this.#nextSeq = seq;
+  }
+
+  get isEmpty(): boolean {
+    return this.#items.length === 0;
   }
 
   get eventsLeft(): number {

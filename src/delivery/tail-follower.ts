@@ -11,6 +11,7 @@ import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
 import type { NamespaceRow } from "../journal/namespaces.ts";
 import { readPage } from "../journal/record-pages.ts";
+import { isDataLoss } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
 import type { Tails } from "./tail.ts";
 
@@ -176,7 +177,7 @@ export class TailFollower {
     }
   }
 
-  /** The records that follow a seq, a page of them; undefined where some have been deleted. */
+  /** The records that follow a seq, a page of them; undefined where some have been deleted, or are damaged. */
   async #readRecords(
     namespaceId: number,
     afterSeq: number,
@@ -192,7 +193,12 @@ export class TailFollower {
         ...{ direction: "forward", afterSeq, upToSeq },
         ...{ maxRecords: limits.pageRecords, maxBytes: limits.pageBytes },
       },
-    );
+    ).catch((error: unknown) => {
+      // Subscribers come upon it in the journal, and are refused.
+      if (isDataLoss(error)) return undefined;
+      throw error;
+    });
+    if (page === undefined) return undefined;
     const records: CommittedRecord[] = [];
     let endSeq = afterSeq;
     for (const { last_seq, event_count: count, run_key: runKey, types, data } of page.records) {

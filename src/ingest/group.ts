@@ -11,7 +11,7 @@ import {
   RunState,
 } from "../../gen/runlog/v1/run_pb.js";
 import type { NamespaceRow } from "../journal/namespaces.ts";
-import type { Refusal } from "../journal/refusal.ts";
+import { isDataLoss, type Refusal } from "../journal/refusal.ts";
 import type { Db } from "../journal/schema.ts";
 import { firstConflict } from "./conflict.ts";
 import { decideAppend, decideCheck, decideFinish, decideLose, decideOpen } from "./decide.ts";
@@ -266,15 +266,28 @@ export class Group {
     draft: Draft,
     skip: number,
   ): Promise<void> {
-    const { producer, firstRunSeq, events } = operation;
-    const runSeq = await firstConflict(this.#tx, draft, firstRunSeq, events.slice(0, skip));
-    if (runSeq === undefined) {
-      this.#add(index, operation, draft, skip);
-      return;
+    const { producer, firstRunSeq } = operation;
+    const refusal = await this.#refusalOfRepeated(operation, draft, firstRunSeq, skip);
+    if (refusal === undefined) this.#add(index, operation, draft, skip);
+    else this.#settle(index, producer, { t: "refused", refusal });
+  }
+
+  /** Why the first `skip` events are not those that are durable, if they are not. */
+  async #refusalOfRepeated(
+    { events }: AppendOperation,
+    draft: Draft,
+    firstRunSeq: number,
+    skip: number,
+  ): Promise<Refusal | undefined> {
+    try {
+      const runSeq = await firstConflict(this.#tx, draft, firstRunSeq, events.slice(0, skip));
+      if (runSeq === undefined) return undefined;
+      return { reason: "conflict", runSeq, expectedRunSeq: draft.row.last_run_seq + 1 };
+    } catch (error) {
+      // One run's damage is not the other operations'.
+      if (isDataLoss(error)) return error.refusal;
+      throw error;
     }
-    const expectedRunSeq = draft.row.last_run_seq + 1;
-    const refusal: Refusal = { reason: "conflict", runSeq, expectedRunSeq };
-    this.#settle(index, producer, { t: "refused", refusal });
   }
 
   #add(index: number, { events }: AppendOperation, draft: Draft, skip: number): void {

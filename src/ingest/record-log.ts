@@ -5,6 +5,7 @@
  * between and it does not grow too large; so a record is an append batch,
  * however small the appends were.
  */
+import { checksumOf } from "../journal/checksum.ts";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import { type FactKind, layOutEvents, layOutFact, writeRecords } from "../journal/record-codec.ts";
 import type { NewRecord } from "../journal/records.ts";
@@ -129,7 +130,7 @@ export class RecordLog {
     const firstSeq = this.#lastSeq + 1;
     this.#lastSeq += count;
     draft.row.last_seq = this.#lastSeq;
-    this.rows.push({
+    const row = {
       namespace_id: draft.row.namespace_id,
       last_seq: this.#lastSeq,
       event_count: count,
@@ -139,7 +140,10 @@ export class RecordLog {
       types,
       size: data.length,
       data,
-    });
+      checksum: 0,
+    };
+    row.checksum = checksumOf(row);
+    this.rows.push(row);
     this.records.push({ firstSeq, count, lineage: draft.lineage, types, data });
   }
 }

@@ -212,12 +212,22 @@ async function compressFast(db: Kysely<unknown>): Promise<void> {
     end $$`.execute(db);
 }
 
+/** What tells damaged records, and a stranger who writes to the same database. */
+const checksums: Migration = {
+  async up(db: Kysely<unknown>): Promise<void> {
+    // Null in the records that were written before: those are not checked.
+    await db.schema.alterTable("records").addColumn("checksum", "integer").execute();
+    await db.schema.alterTable("journal").addColumn("owner", "text").execute();
+  },
+};
+
 /** Every migration by its name; they run in the order of their names. */
 function migrations(types: ColumnTypes): Record<string, Migration> {
   return {
     "0001_initial": initial(types),
     "0002_lifecycle": lifecycle,
     "0003_nodes": nodes(types),
+    "0005_checksums": checksums,
   };
 }
 

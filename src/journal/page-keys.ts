@@ -3,7 +3,9 @@
  * Its keys and sizes come from an index, then its bytes by their keys.
  */
 import type { Selectable } from "kysely";
+import { damaged, isIntact, type StoredRecord } from "./checksum.ts";
 import { padded } from "./lists.ts";
+import { recordColumns } from "./records.ts";
 import type { Db, RecordsTable } from "./schema.ts";
 
 /** A record as a subscriber's page holds it. */
@@ -155,7 +157,12 @@ async function wantedOf(
   return keys.filter((key) => wanted.has(key.last_seq));
 }
 
-/** Cuts the keys at the page's size and reads the bytes of what is left. */
+/**
+ * Cuts the keys at the page's size and reads the bytes of what is left, or of what
+ * comes before a damaged record.
+ *
+ * @throws RefusedError data_loss where the first one is damaged; MissingRecordError
+ */
 export async function bytesOf(
   db: Db,
   namespaceId: number,
@@ -176,12 +183,46 @@ export async function bytesOf(
   const reachSeq = keys.length < maxKeys(bounds) ? lastOf(bounds) : keys.at(-1)!.last_seq;
   if (taken === 0) return { records: [], reachSeq };
   const wanted = rows.slice(0, taken).map((key) => key.last_seq);
-  const records = await db
+  const read = await db
     .selectFrom("records")
-    .select(["last_seq", "event_count", "run_key", "types", "data"])
+    .select(recordColumns)
     .where("namespace_id", "=", namespaceId)
     .where("last_seq", "in", padded(wanted))
     .orderBy("last_seq", order)
     .execute();
+  const records = intactOf(read, wanted);
+  if (records.length < taken) return { records, reachSeq: records.at(-1)!.last_seq };
   return { records, reachSeq: taken < rows.length ? wanted[taken - 1]! : reachSeq };
+}
+
+/**
+ * The records before the first that is damaged or missing; where that is the
+ * first of all, there is nothing to go on with.
+ *
+ * @throws RefusedError data_loss; MissingRecordError where an index names a record that is not there
+ */
+function intactOf(read: readonly StoredRecord[], wanted: readonly number[]): RecordRow[] {
+  const records: RecordRow[] = [];
+  for (const [index, seq] of wanted.entries()) {
+    const record = read[index];
+    if (record?.last_seq === seq && isIntact(record)) {
+      records.push(record);
+      continue;
+    }
+    if (records.length > 0) break;
+    if (record?.last_seq === seq) throw damaged(record);
+    throw new MissingRecordError(seq);
+  }
+  return records;
+}
+
+/** An index names a record that is not there: it was deleted in between, or one of them is damaged. */
+export class MissingRecordError extends Error {
+  readonly seq: number;
+
+  constructor(seq: number) {
+    super(`record ${seq} is missing`);
+    this.name = "MissingRecordError";
+    this.seq = seq;
+  }
 }

@@ -32,7 +32,7 @@ type Column = keyof RunsTable | keyof RecordsTable;
 /** A parameter outside of a plain insert has a type only where it is given one. */
 const integers: ReadonlySet<Column> = new Set<Column>([
   ...(["namespace_id", "depth", "state", "cancel_descendants", "node_key"] as const),
-  ...(["event_count", "size"] as const),
+  ...(["event_count", "size", "checksum"] as const),
 ]);
 const texts: ReadonlySet<Column> = new Set<Column>([
   ...(["run_id", "conversation_id", "cancel_reason", "types"] as const),

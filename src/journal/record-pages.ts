@@ -4,6 +4,7 @@
  * keys, so that a page costs the same wherever it lies, in whichever direction
  * it is read, and whatever else the namespace holds.
  */
+import { lost } from "./checksum.ts";
 import { readDescendants } from "./family-pages.ts";
 import { padded } from "./lists.ts";
 import {
@@ -11,6 +12,7 @@ import {
   courses,
   type Direction,
   keysIn,
+  MissingRecordError,
   maxKeys,
   type PageBounds,
   type RecordPage,
@@ -25,8 +27,31 @@ export function rangeAfter(reachSeq: number, direction: Direction, range: SeqRan
   return courses[direction].past(reachSeq, range);
 }
 
-/** Reads one page of a scope. */
+/**
+ * Reads one page of a scope. What is damaged ends a page; where it is the first
+ * record, it is refused.
+ *
+ * @throws RefusedError data_loss
+ */
 export async function readPage(
+  db: Db,
+  namespaceId: number,
+  scope: RecordScope,
+  bounds: PageBounds,
+): Promise<RecordPage> {
+  for (let missing: number | undefined; ; ) {
+    try {
+      return await readOnce(db, namespaceId, scope, bounds);
+    } catch (error) {
+      if (!(error instanceof MissingRecordError)) throw error;
+      // A deletion takes a record and its entries in the indexes at once.
+      if (error.seq === missing) throw lost(missing);
+      missing = error.seq;
+    }
+  }
+}
+
+async function readOnce(
   db: Db,
   namespaceId: number,
   scope: RecordScope,

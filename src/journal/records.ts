@@ -1,6 +1,7 @@
 /** Queries that append records, and that read one run's in its own order. */
-import type { Insertable, Selectable } from "kysely";
+import type { Insertable } from "kysely";
 import { BulkInsert } from "./bulk.ts";
+import { refuseDamaged, type StoredRecord } from "./checksum.ts";
 import type { Db, RecordsTable } from "./schema.ts";
 
 /** A record to be appended. */
@@ -17,6 +18,7 @@ export const recordColumns = [
   "types",
   "size",
   "data",
+  "checksum",
 ] as const;
 
 const inserted = new BulkInsert<NewRecord>("records", recordColumns);
@@ -27,15 +29,14 @@ export function insertRecords(tx: Db, records: readonly NewRecord[]): Promise<vo
 }
 
 /** A run's record of events, with the place in the run's own order. */
-export type RunRecord = Pick<
-  Selectable<RecordsTable>,
-  "last_seq" | "event_count" | "first_run_seq" | "data"
->;
+export type RunRecord = Pick<StoredRecord, "last_seq" | "event_count" | "first_run_seq" | "data">;
 
 /**
  * The records of a run that hold its events from `runSeq` on, oldest first.
  * run_seq grows with seq inside a run, so the first one is found by halving
  * the range of seqs; no index by run_seq has to be kept for it.
+ *
+ * @throws RefusedError data_loss where one of them is damaged
  */
 export async function readRunFrom(
   db: Db,
@@ -65,8 +66,7 @@ export async function readRunFrom(
     if (row === undefined || row.first_run_seq > runSeq) high = middle;
     else low = row.last_seq - 1;
   }
-  return select(low)
-    .select(["last_seq", "event_count", "first_run_seq", "data"])
-    .limit(limit)
-    .execute();
+  const records = await select(low).select(recordColumns).limit(limit).execute();
+  for (const record of records) refuseDamaged(record);
+  return records;
 }

@@ -44,6 +44,8 @@ export type Refusal =
   | { readonly reason: "cursor_ahead"; readonly latestSeq: number }
   | { readonly reason: "journal_changed"; readonly journalId: string }
   | { readonly reason: "quota"; readonly what: string; readonly limit: number }
+  /** Records are damaged, or the database is, where they are not known. */
+  | { readonly reason: "data_loss"; readonly firstSeq?: number; readonly lastSeq?: number }
   | { readonly reason: "draining" }
   | { readonly reason: "journal_unavailable" };
 
@@ -56,6 +58,11 @@ export class RefusedError extends Error {
     this.name = "RefusedError";
     this.refusal = refusal;
   }
+}
+
+/** Whether an error says that what the journal holds is damaged. */
+export function isDataLoss(error: unknown): error is RefusedError {
+  return error instanceof RefusedError && error.refusal.reason === "data_loss";
 }
 
 /** Says for people what was refused and what to do about it. */
@@ -101,6 +108,10 @@ export function describeRefusal(refusal: Refusal): string {
       return `the cursor belongs to another journal, this one is ${refusal.journalId}: start again without a cursor`;
     case "quota":
       return `at most ${refusal.limit} ${refusal.what}`;
+    case "data_loss":
+      return refusal.lastSeq === undefined
+        ? "the journal's database is damaged: its operator has to restore it from a backup"
+        : `the journal's records from seq ${refusal.firstSeq} to ${refusal.lastSeq} are damaged: its operator has to restore them from a backup; after seq ${refusal.lastSeq} reading goes on without them`;
     case "draining":
       return "the server is going away: call again";
     case "journal_unavailable":

@@ -11,6 +11,8 @@ import type { Generated, Kysely } from "kysely";
 export interface JournalTable {
   readonly only_row: number;
   readonly journal_id: string;
+  /** On SQLite: drawn by the process that opened it last. */
+  readonly owner: string | null;
 }
 
 /** The unit of order: its row lock is held from the allocation of seqs until the commit. */
@@ -104,6 +106,8 @@ export interface RecordsTable {
   readonly size: number;
   /** The wire encoding of an EventBatch. */
   readonly data: Uint8Array;
+  /** See checksum.ts; null in records of earlier versions. */
+  readonly checksum: number | null;
 }
 
 /** Trees that are being deleted: their runs are not there any more, their rows go in steps. */

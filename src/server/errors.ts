@@ -76,6 +76,11 @@ function mapRefusal(refusal: Refusal): { code: Code; detail: Detail } {
       const limit = BigInt(refusal.limit);
       return { code: Code.ResourceExhausted, detail: { reason: Reason.QUOTA, limit } };
     }
+    case "data_loss": {
+      const firstSeq = BigInt(refusal.firstSeq ?? 0);
+      const lastSeq = BigInt(refusal.lastSeq ?? 0);
+      return { code: Code.DataLoss, detail: { reason: Reason.DATA_LOSS, firstSeq, lastSeq } };
+    }
     case "draining":
       return { code: Code.Unavailable, detail: { reason: Reason.DRAINING } };
     case "journal_unavailable":
@@ -95,7 +100,8 @@ export function toErrorDetail(refusal: Refusal): ErrorDetail {
 export function toConnectError(error: unknown, onUnexpected: OnUnexpected): ConnectError {
   if (error instanceof ConnectError) return error;
   if (error instanceof RefusedError) {
-    if (error.refusal.reason === "journal_unavailable") onUnexpected(error);
+    const { reason } = error.refusal;
+    if (reason === "journal_unavailable" || reason === "data_loss") onUnexpected(error);
     const { code, detail } = mapRefusal(error.refusal);
     const details = [{ desc: ErrorDetailSchema, value: detail }];
     return new ConnectError(describeRefusal(error.refusal), code, undefined, details);

@@ -32,7 +32,12 @@ export async function* watchCall(
     (error: unknown) => watch.fail(error),
   );
   try {
-    for await (const frame of watch.run(ending.signal)) yield toWatchResponse(frame, format);
+    for await (const frame of watch.run(ending.signal)) {
+      if (frame.t === "ended" && frame.refusal?.reason === "data_loss") {
+        context.onUnexpected(new RefusedError(frame.refusal));
+      }
+      yield toWatchResponse(frame, format);
+    }
     if (ending.isDraining) {
       const value = toSubscribeResponse({ t: "go_away", reason: goAwayReason }, format);
       yield create(WatchResponseSchema, { frame: { case: "response", value } });

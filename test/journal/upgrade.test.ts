@@ -10,7 +10,7 @@ import { readNamespaces } from "../../src/upkeep/namespace-directory.ts";
 import { append, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
 
 /** What earlier versions left behind, as SQL: one file a migration, made by the version that ended with it. */
-const fixtures = ["0001_initial", "0002_lifecycle"];
+const fixtures = ["0001_initial", "0002_lifecycle", "0003_nodes"];
 
 describe("a journal of an earlier version", () => {
   let directory: string;

@@ -64,6 +64,20 @@ export declare type ErrorDetail = Message<"runlog.v1.ErrorDetail"> & {
    * @generated from field: uint64 latest_seq = 7;
    */
   latestSeq: bigint;
+
+  /**
+   * With DATA_LOSS: the first damaged seq, 0 where it is not known.
+   *
+   * @generated from field: uint64 first_seq = 9;
+   */
+  firstSeq: bigint;
+
+  /**
+   * With DATA_LOSS: the last seq of the first damaged record.
+   *
+   * @generated from field: uint64 last_seq = 10;
+   */
+  lastSeq: bigint;
 };
 
 /**
@@ -229,6 +243,16 @@ export enum Reason {
    * @generated from enum value: REASON_TREE_IN_USE = 19;
    */
   TREE_IN_USE = 19,
+
+  /**
+   * What the journal holds there is damaged: bytes on its disk have changed.
+   * DATA_LOSS; first_seq and last_seq are set where the records are known, and
+   * reading goes on after last_seq, without them. Not to be retried: the
+   * operator has to restore the journal.
+   *
+   * @generated from enum value: REASON_DATA_LOSS = 20;
+   */
+  DATA_LOSS = 20,
 }
 
 /**
