@@ -106,8 +106,7 @@ export class PostgresWakeUps implements WakeUps {
       over("a notification did not come back, is there a pooler in between?", deafRetryMs);
     }, deafMs);
     client.on("notification", ({ payload = "" }) => {
-      clearTimeout(deaf);
-      this.#hear(payload);
+      if (this.#hear(payload)) clearTimeout(deaf);
     });
     try {
       await client.connect();
@@ -119,8 +118,12 @@ export class PostgresWakeUps implements WakeUps {
     }
   }
 
-  #hear(payload: string): void {
-    const { self, namespaces } = JSON.parse(payload) as { self: string; namespaces: string[] };
+  /** Whether it was a node's. */
+  #hear(payload: string): boolean {
+    const told = parsePayload(payload);
+    // Somebody else's: whoever may connect to the database may notify this channel.
+    if (told === undefined) return false;
+    const { self, namespaces } = told;
     if (!this.#isHeard) {
       this.#isHeard = true;
       if (this.#isDeaf) this.#logger?.info("other nodes are heard again");
@@ -129,6 +132,7 @@ export class PostgresWakeUps implements WakeUps {
       this.#onNews("lost");
     }
     if (self !== this.#self) this.#onNews(namespaces);
+    return true;
   }
 
   #flushSoon(): void {
@@ -163,6 +167,26 @@ export class PostgresWakeUps implements WakeUps {
       `begin; set local synchronous_commit = off; select pg_notify('${channel}', ${payload}); commit`,
     );
   }
+}
+
+interface Payload {
+  readonly self: string;
+  readonly namespaces: readonly string[];
+}
+
+/** What a node has notified; undefined for what no node has. */
+function parsePayload(text: string): Payload | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (typeof value !== "object" || value === null) return undefined;
+  const { self, namespaces } = value as Partial<Record<string, unknown>>;
+  if (typeof self !== "string" || !Array.isArray(namespaces)) return undefined;
+  if (!namespaces.every((name) => typeof name === "string")) return undefined;
+  return { self, namespaces };
 }
 
 /** Names in parts that are short enough for one notification each. */

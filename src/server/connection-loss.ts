@@ -18,6 +18,11 @@ const codes: ReadonlySet<unknown> = new Set([
   "ERR_STREAM_WRITE_AFTER_END",
 ]);
 
+/** Whether a code of Node's or the system's says that a peer is lost. */
+export function isLossCode(code: unknown): boolean {
+  return codes.has(code);
+}
+
 /** Whether an error, or what caused it, is the loss of a connection. */
 export function isConnectionLoss(error: unknown): boolean {
   for (let at = error; at instanceof Error; at = at.cause) {

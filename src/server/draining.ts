@@ -17,8 +17,18 @@ class Step {
   take(): void {
     if (this.taken) return;
     this.taken = true;
-    for (const listener of [...this.#listeners]) listener();
+    const listeners = [...this.#listeners];
     this.#listeners.clear();
+    const errors: unknown[] = [];
+    for (const listener of listeners) {
+      // One that fails is not to keep the others here.
+      try {
+        listener();
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+    if (errors.length > 0) throw new AggregateError(errors, "not all could be told to leave");
   }
 }
 

@@ -1,14 +1,18 @@
 /**
  * One port for HTTP/2 with prior knowledge and for HTTP/1.1, told apart by the
- * connection's first bytes (RFC 9113, section 3.4: the client's preface).
+ * connection's first bytes.
  *
  * HTTP/2 sessions are looked after here, because nobody else does: dead ones
  * are found by pings and destroyed, and all are closed on the way out.
+ *
+ * Invariant: whatever a listener of the port throws ends the connection or the
+ * stream that it was called for, and nothing else.
  */
 import { once } from "node:events";
 import * as http from "node:http";
 import * as http2 from "node:http2";
 import type * as net from "node:net";
+import { serveByFirstBytes } from "./first-bytes.ts";
 
 /** A request of either protocol. */
 export type PortRequest = http.IncomingMessage | http2.Http2ServerRequest;
@@ -40,10 +44,6 @@ export interface Port {
   destroy(): void;
 }
 
-/** First bytes of HTTP/2's preface that no HTTP/1.1 method begins with. */
-const prefaceStart = Buffer.from("PRI ");
-/** Milliseconds for a connection's first bytes. */
-const firstBytesTimeoutMs = 10_000;
 /** Milliseconds between pings, and for their answer. */
 const pingIntervalMs = 30_000;
 const pingTimeoutMs = 10_000;
@@ -71,6 +71,8 @@ export interface PortOptions {
   readonly streamHandler: StreamHandler;
   /** Called with each HTTP/2 session; what it returns is called when the session has closed. */
   readonly onSession: (session: http2.ServerHttp2Session) => () => void;
+  /** Called with what a listener threw, which is a fault of the server, and with errors of the port itself. */
+  readonly onFault: (error: unknown) => void;
 }
 
 /**
@@ -79,7 +81,19 @@ export interface PortOptions {
  * @throws the system's error, EADDRINUSE for one
  */
 export async function listen(options: PortOptions): Promise<Port> {
-  const { host, port, handler } = options;
+  const { host, port, onFault } = options;
+  const handler: RequestHandler = (request, response) => {
+    // The loss of either is noticed by its closing.
+    request.on("error", ignore);
+    response.on("error", ignore);
+    caught(
+      () => options.handler(request, response),
+      (error) => {
+        onFault(error);
+        answerFault(response);
+      },
+    );
+  };
   const http1Server = http.createServer({ noDelay: true }, handler);
   // A subscription's request is short, its response is not; slow requests are cut by Node's default.
   http1Server.keepAliveTimeout = 65_000;
@@ -99,21 +113,38 @@ export async function listen(options: PortOptions): Promise<Port> {
   }
   http2Server.removeAllListeners("stream");
   http2Server.on("stream", (stream, headers, ...more: unknown[]) => {
-    if (!options.streamHandler(stream, headers)) {
-      makeRequest.call(http2Server, stream, headers, ...more);
-    }
+    caught(
+      () => {
+        if (options.streamHandler(stream, headers)) return;
+        makeRequest.call(http2Server, stream, headers, ...more);
+      },
+      (error) => {
+        onFault(error);
+        stream.on("error", ignore).close(http2.constants.NGHTTP2_INTERNAL_ERROR);
+      },
+    );
   });
   const sessions = new Set<http2.ServerHttp2Session>();
-  http2Server.on("session", (session) => {
+  const addSession = (session: http2.ServerHttp2Session) => {
     session.setLocalWindowSize(sessionWindowBytes);
     sessions.add(session);
     const stopPinging = keepAlive(session);
-    const onClosed = options.onSession(session);
     session.once("close", () => {
       stopPinging();
-      onClosed();
       sessions.delete(session);
     });
+    const onClosed = options.onSession(session);
+    session.once("close", () => caught(onClosed, onFault));
+  };
+  http2Server.on("session", (session) => {
+    caught(
+      () => addSession(session),
+      (error) => {
+        onFault(error);
+        // Node gives it the connection's first bytes in the next tick, whatever it is by then.
+        setImmediate(() => session.destroy());
+      },
+    );
   });
   const sockets = new Set<net.Socket>();
   // The HTTP/1.1 server owns the port, and so looks after its own idle and
@@ -123,15 +154,22 @@ export async function listen(options: PortOptions): Promise<Port> {
   http1Server.on("connection", (socket: net.Socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
-    route(socket, {
-      http1: () => serveHttp1.call(http1Server, socket),
-      http2: () => http2Server.emit("connection", socket),
+    const begin = (serve: () => void) => () =>
+      caught(serve, (error) => {
+        onFault(error);
+        socket.destroy();
+      });
+    serveByFirstBytes(socket, {
+      http1: begin(() => serveHttp1.call(http1Server, socket)),
+      http2: begin(() => http2Server.emit("connection", socket)),
     });
   });
   http1Server.listen(port, host);
   await once(http1Server, "listening");
+  // A connection that cannot be accepted, for want of memory or of descriptors.
+  http1Server.on("error", onFault);
   const address = http1Server.address() as net.AddressInfo;
-  const closed = once(http1Server, "close");
+  const closed = new Promise<void>((resolve) => http1Server.once("close", resolve));
   return {
     host: address.family === "IPv6" ? `[${address.address}]` : address.address,
     port: address.port,
@@ -140,9 +178,7 @@ export async function listen(options: PortOptions): Promise<Port> {
       // Streams that are open go on; new ones are refused with GOAWAY.
       for (const session of sessions) session.close();
     },
-    async closed() {
-      await closed;
-    },
+    closed: () => closed,
     destroy() {
       for (const session of sessions) session.destroy();
       for (const socket of sockets) socket.destroy();
@@ -150,33 +186,25 @@ export async function listen(options: PortOptions): Promise<Port> {
   };
 }
 
-/** Hands a connection to the server for its protocol once its first bytes are there. */
-function route(
-  socket: net.Socket,
-  serve: { readonly http1: () => void; readonly http2: () => void },
-): void {
-  const drop = () => socket.destroy();
-  const onReadable = () => {
-    const chunk: Buffer | null = socket.read();
-    if (chunk === null) return;
-    socket.unshift(chunk);
-    const compared = Math.min(chunk.length, prefaceStart.length);
-    const isHttp2 = chunk.subarray(0, compared).equals(prefaceStart.subarray(0, compared));
-    // Not enough to tell yet: wait for the bytes that follow.
-    if (isHttp2 && compared < prefaceStart.length) return;
-    socket.off("readable", onReadable);
-    for (const event of ["error", "timeout", "end"]) socket.off(event, drop);
-    socket.setTimeout(0);
-    // An HTTP/1.1 client may half-close; an HTTP/2 one that does has gone.
-    if (isHttp2) socket.allowHalfOpen = false;
-    if (isHttp2) serve.http2();
-    else serve.http1();
-    // Being read by hand has paused it.
-    socket.resume();
-  };
-  for (const event of ["error", "timeout", "end"]) socket.on(event, drop);
-  socket.setTimeout(firstBytesTimeoutMs);
-  socket.on("readable", onReadable);
+/** What has no other owner: a listener's exception would end the process. */
+function caught(run: () => void, onThrown: (error: unknown) => void): void {
+  try {
+    run();
+  } catch (error) {
+    onThrown(error);
+  }
+}
+
+const ignore = () => undefined;
+
+/** Says that the server failed, where nothing was said yet; ends the response. */
+function answerFault(response: PortResponse): void {
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  response.writeHead(500, { "content-type": "text/plain" });
+  response.end("internal error: the server's log tells more\n");
 }
 
 /** Pings a session and destroys it when an answer is overdue; `close()` would wait for its streams. */
@@ -185,14 +213,16 @@ function keepAlive(session: http2.ServerHttp2Session): () => void {
   const pinging = setInterval(() => {
     if (overdue !== undefined || session.destroyed) return;
     overdue = setTimeout(() => session.destroy(), pingTimeoutMs);
-    const sent = session.ping(() => {
+    const answered = () => {
       clearTimeout(overdue);
       overdue = undefined;
-    });
-    if (!sent) {
-      clearTimeout(overdue);
-      overdue = undefined;
-    }
+    };
+    caught(
+      () => {
+        if (!session.ping(answered)) answered();
+      },
+      () => session.destroy(),
+    );
   }, pingIntervalMs);
   return () => {
     clearInterval(pinging);

@@ -11,7 +11,6 @@ import {
 import {
   compressionBrotli,
   compressionGzip,
-  universalRequestFromNodeRequest,
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
 import { isConnectionLoss } from "./connection-loss.ts";
@@ -19,6 +18,7 @@ import { writePlainMessage } from "./grpc-message.ts";
 import { withMessageDeadline } from "./message-deadline.ts";
 import type { RequestHandler } from "./port.ts";
 import type { Handling } from "./service-context.ts";
+import { universalRequest } from "./universal-request.ts";
 
 /** How the messages of a request are encoded. */
 export type RequestFormat = "binary" | "json";
@@ -54,16 +54,16 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
       options.fallback(request, response);
       return;
     }
-    const values = options.contextValues("stream" in request ? request.stream.session : undefined);
-    const asked = universalRequestFromNodeRequest(request, response, undefined, values);
+    const contextValues = options.contextValues(
+      "stream" in request ? request.stream.session : undefined,
+    );
+    const asked = universalRequest(request, response);
     const isEnveloped = !/^application\/(json|proto)\b/.test(
       asked.header.get("content-type") ?? "",
     );
-    // Without a body that is already parsed, it is bytes.
-    const bytes = asked.body as AsyncIterable<Uint8Array>;
-    const body = withMessageDeadline(bytes, isEnveloped, options.messageTimeoutMs);
+    const body = withMessageDeadline(request, isEnveloped, options.messageTimeoutMs);
     writePlainMessage(response);
-    handler({ ...asked, body })
+    handler({ ...asked, body, contextValues })
       .then((answer) => universalResponseToNodeResponse(answer, response))
       .catch((error: unknown) => {
         if (!isConnectionLoss(error)) options.onFailure(path, error);

@@ -105,6 +105,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         bounds: { maxBytes, messageTimeoutMs },
       }),
       onSession: (session) => ages.add(session),
+      onFault: (error) => logger.error({ err: error }, "a connection or request failed"),
     });
   } catch (error) {
     await domain.stop();

@@ -84,6 +84,22 @@ describe("several nodes", () => {
     });
   }
 
+  it("hear each other whatever else is notified on their channel", async () => {
+    await start({ limits: { pollIntervalMs: 60_000 } });
+    await until(() => a.journal.wakeUps!.isHeard && b.journal.wakeUps!.isHeard);
+    for (const text of ["", "x", "{", "null", "1", "[]", "{}", '{"self":1,"namespaces":[]}']) {
+      await sql`select pg_notify('runlog', ${text})`.execute(a.journal.db);
+    }
+    for (const namespaces of ["x", [1], [null], { length: 1 }]) {
+      const text = JSON.stringify({ self: "x", namespaces });
+      await sql`select pg_notify('runlog', ${text})`.execute(a.journal.db);
+    }
+    const told = Promise.withResolvers<Refusal>();
+    await openBriefly(a, "run", { onRejected: told.resolve });
+    const second = await openBriefly(b, "run");
+    assert.deepEqual(await told.promise, { reason: "fenced", epoch: second.epoch });
+  });
+
   it("refuse a producer whose run was opened at another node, also where nobody told it", async () => {
     await start({ wakeUps: deaf, limits: { pollIntervalMs: 60_000 } });
     const first = await openRun(a, "run");

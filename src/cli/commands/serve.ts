@@ -11,6 +11,9 @@ const drainTimeoutMs = 8_000;
 /** Milliseconds after which the process ends whatever the drain does. */
 const exitTimeoutMs = 10_000;
 
+/** Bytes of log that wait for a disk that is full; what comes later is not logged. */
+const maxUnloggedBytes = 1024 * 1024;
+
 interface ServeFlags {
   readonly listen: { readonly host: string; readonly port: number };
   readonly journal: string;
@@ -108,11 +111,16 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
   };
   process.once("SIGTERM", onSignal).once("SIGINT", onSignal);
   // Loaded here alone: two thirds of all modules, which the other commands start without.
-  const [{ pino }, { startServer }] = await Promise.all([
+  const [{ pino }, { startServer }, { defendProcess }] = await Promise.all([
     import("pino"),
     import("../../server/server.ts"),
+    import("../../server/last-defence.ts"),
   ]);
-  const logger = pino({ level: flags.logLevel }, pino.destination({ dest: 2, sync: true }));
+  const destination = pino.destination({ dest: 2, sync: true, maxLength: maxUnloggedBytes });
+  // A log that takes nothing more, on a full disk, must not fail what is logged about.
+  destination.on("error", () => undefined);
+  const logger = pino({ level: flags.logLevel }, destination);
+  defendProcess({ logger, end: exitAfterFault });
   const server = await startServer({
     host,
     port,
@@ -131,6 +139,11 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
 
 function exitAtOnce(): void {
   notice("second signal, ending at once");
+  process.exit(exitStatus.failed);
+}
+
+function exitAfterFault(error: unknown): void {
+  notice(`ending after a fault of the server: ${error instanceof Error ? error.message : error}`);
   process.exit(exitStatus.failed);
 }
 

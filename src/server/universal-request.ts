@@ -1,0 +1,37 @@
+/**
+ * A request as Connect's handlers take it. connect-node has this too, but it
+ * makes a URL of the authority that the client names, and throws where that is
+ * none; here it is not looked at, since a server is reached under any name.
+ */
+import type { IncomingHttpHeaders } from "node:http";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { UniversalServerRequest } from "@connectrpc/connect/protocol";
+import type { PortRequest, PortResponse } from "./port.ts";
+
+/** What a request says besides its body; `signal` aborts when its client has gone. */
+export function universalRequest(
+  request: PortRequest,
+  response: PortResponse,
+): Omit<UniversalServerRequest, "body"> {
+  const abort = new AbortController();
+  // HTTP/1.1 requests close when they are read, their responses with the connection.
+  const call = "stream" in request ? request.stream : response;
+  call.once("close", () => abort.abort(new ConnectError("the client has gone", Code.Canceled)));
+  return {
+    httpVersion: request.httpVersion,
+    method: request.method ?? "",
+    // For the query of a GET.
+    url: new URL(`http://localhost${request.url ?? "/"}`).href,
+    header: toHeaders(request.headers),
+    signal: abort.signal,
+  };
+}
+
+function toHeaders(headers: IncomingHttpHeaders): Headers {
+  const result = new Headers();
+  for (const [name, value] of Object.entries(headers)) {
+    if (value === undefined || name.startsWith(":")) continue;
+    for (const one of typeof value === "string" ? [value] : value) result.append(name, one);
+  }
+  return result;
+}
