@@ -199,6 +199,12 @@ export const limitSpecs = {
     what: "time between looks for trees whose retention is over",
     why: "A look costs a query per namespace that has a retention.",
   },
+  unfinishedIntervalMs: {
+    unit: "milliseconds",
+    default: 5 * second,
+    what: "time between looks for deletions and requests to stop that were begun and not finished",
+    why: "What the database failed, or a node that died, is gone on with so late. A look costs two queries that mostly find nothing.",
+  },
   pollIntervalMs: {
     unit: "milliseconds",
     default: 100,

@@ -10,6 +10,7 @@ import {
   type RunSpec,
   RunState,
 } from "../../gen/runlog/v1/run_pb.js";
+import type { CancelNotice } from "../journal/cancellations.ts";
 import type { NamespaceRow } from "../journal/namespaces.ts";
 import { isDataLoss, type Refusal } from "../journal/refusal.ts";
 import type { Db } from "../journal/schema.ts";
@@ -60,6 +61,8 @@ export class Group {
   readonly #tx: Db;
   readonly #namespaceId: number;
   readonly #idsInDeletion: ReadonlySet<string>;
+  /** What parents pass on to runs that start; runs of this group pass on what they were given. */
+  readonly #notices: Map<string, CancelNotice>;
   readonly #defaultLeaseMs: number;
   readonly #nodeKey: number;
   readonly #outcomes: Outcome[] = [];
@@ -71,13 +74,14 @@ export class Group {
   constructor(
     tx: Db,
     namespace: NamespaceRow,
-    { runs, idsInDeletion }: Drafts,
+    { runs, idsInDeletion, notices }: Drafts,
     { nowMs, defaultLeaseMs, nodeKey }: GroupSettings,
   ) {
     this.#tx = tx;
     this.#namespaceId = namespace.namespace_id;
     this.drafts = runs;
     this.#idsInDeletion = idsInDeletion;
+    this.#notices = new Map(notices);
     this.#defaultLeaseMs = defaultLeaseMs;
     this.#nodeKey = nodeKey;
     this.log = new RecordLog(namespace.last_seq, Math.max(nowMs, namespace.last_time_ms));
@@ -220,7 +224,8 @@ export class Group {
   ): Draft | { readonly t: "refused"; readonly refusal: Refusal } {
     const parent = this.drafts.get(spec.parentRunId);
     const source = fork && this.drafts.get(fork.sourceRunId);
-    const newRun = { runId, spec, parent, fork, source };
+    const notice = this.#notices.get(spec.parentRunId);
+    const newRun = { runId, spec, parent, fork, source, notice };
     const refusal: Refusal | undefined = this.#idsInDeletion.has(runId)
       ? { reason: "run_in_deletion", runId }
       : decideStart(field, newRun);
@@ -234,6 +239,7 @@ export class Group {
       nodeKey: this.#nodeKey,
     });
     this.drafts.set(runId, draft);
+    if (notice !== undefined) this.#notices.set(runId, notice);
     this.#counts.runs++;
     this.#counts.running++;
     this.log.addFact(draft, "run_started", runStartedBytes(draft));

@@ -4,9 +4,10 @@
  * namespace counts both, so nothing is looked for while neither happens, and no
  * wake-up that is lost keeps it from them.
  */
+import { findAsked } from "../journal/cancellations.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { HolderCounts, NamespaceRow } from "../journal/namespaces.ts";
-import { findCancelled, findHeldElsewhere, type NodeIdentity } from "../journal/nodes.ts";
+import { findHeldElsewhere, type NodeIdentity } from "../journal/nodes.ts";
 import type { Committer } from "./committer.ts";
 
 /** What the watch works with. */
@@ -25,6 +26,9 @@ interface Told {
   newest: NamespaceRow | undefined;
   telling: Promise<void> | undefined;
 }
+
+/** Runs that were asked to stop, of which one query tells. */
+const pageRuns = 500;
 
 const none: HolderCounts = { cancel_count: 0, taken_count: 0 };
 
@@ -108,8 +112,12 @@ export class HolderWatch {
       committer.checkHolders(name, elsewhere);
     }
     if (row.cancel_count <= cancel_count) return;
-    for (const run of await findCancelled(journal.db, namespaceId, node.nodeKey)) {
-      committer.holderOf(name, run.run_id)?.cancelNoticed(run.cancel_reason ?? "");
+    for (let afterKey: number | undefined = 0; afterKey !== undefined && !this.#isStopped; ) {
+      const page = await findAsked(journal.scans, namespaceId, node.nodeKey, afterKey, pageRuns);
+      for (const { run_id: runId, cancel_reason: reason } of page) {
+        committer.holderOf(name, runId)?.cancelNoticed(reason ?? "");
+      }
+      afterKey = page.length < pageRuns ? undefined : page.at(-1)?.run_key;
     }
   }
 }

@@ -1,4 +1,5 @@
 /** Reads what a group of operations concerns: from what the last commit left, or from the journal. */
+import { type CancelNotice, findFamilyNotice } from "../journal/cancellations.ts";
 import type { NamespaceRow } from "../journal/namespaces.ts";
 import { findIdsInDeletion, findRuns, findRunsByKey } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
@@ -23,7 +24,11 @@ export interface Drafts {
   readonly runs: Map<string, Draft>;
   /** Ids that are not free yet, although their runs are not there any more. */
   readonly idsInDeletion: ReadonlySet<string>;
+  /** What runs pass on that are to become parents, by their ids: requests to stop a whole family. */
+  readonly notices: ReadonlyMap<string, CancelNotice>;
 }
+
+const nothingElse = { idsInDeletion: new Set<string>(), notices: new Map<string, CancelNotice>() };
 
 /**
  * The runs that operations on a namespace concern, where nothing has to be read
@@ -41,7 +46,7 @@ export function knownDrafts(
     const { durableRunSeq = 0 } = runs.get(operation.runId) ?? {};
     if (operation.firstRunSeq <= durableRunSeq) return undefined;
   }
-  return { runs, idsInDeletion: new Set() };
+  return { runs, ...nothingElse };
 }
 
 /** Reads the runs that operations on a namespace concern; `tx` holds its lock. */
@@ -57,12 +62,41 @@ export async function readDrafts(
       runs.set(draft.row.run_id, draft);
     }
   }
-  if (namespace.deletion_count === 0) return { runs, idsInDeletion: new Set() };
-  const absent = operations
-    .filter((operation) => specOf(operation) !== undefined && !runs.has(operation.runId))
-    .map(({ runId }) => runId);
-  const idsInDeletion = await findIdsInDeletion(tx, namespace.namespace_id, absent);
-  return { runs, idsInDeletion };
+  const { namespace_id: namespaceId, deletion_count, cancel_count } = namespace;
+  if (deletion_count === 0 && cancel_count === 0) return { runs, ...nothingElse };
+  const starting = operations.filter(
+    (operation) => specOf(operation) !== undefined && !runs.has(operation.runId),
+  );
+  return {
+    runs,
+    idsInDeletion:
+      deletion_count === 0
+        ? nothingElse.idsInDeletion
+        : await findIdsInDeletion(
+            tx,
+            namespaceId,
+            starting.map(({ runId }) => runId),
+          ),
+    notices:
+      cancel_count === 0 ? nothingElse.notices : await readNotices(tx, namespaceId, runs, starting),
+  };
+}
+
+/** What the parents of runs that are about to start pass on. */
+async function readNotices(
+  tx: Db,
+  namespaceId: number,
+  runs: ReadonlyMap<string, Draft>,
+  starting: readonly Operation[],
+): Promise<Map<string, CancelNotice>> {
+  const notices = new Map<string, CancelNotice>();
+  for (const parentRunId of new Set(starting.map((operation) => specOf(operation)!.parentRunId))) {
+    const parent = runs.get(parentRunId);
+    if (parent === undefined) continue;
+    const notice = await findFamilyNotice(tx, namespaceId, parent.row.run_key);
+    if (notice !== undefined) notices.set(parentRunId, notice);
+  }
+  return notices;
 }
 
 /** The runs that operations concern: those that are known, and the ids of the others. */

@@ -2,6 +2,7 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { RunStartedSchema } from "../../gen/runlog/v1/event_pb.js";
 import { type RunSpec, RunSpecSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
+import type { CancelNotice } from "../journal/cancellations.ts";
 import type { Refusal } from "../journal/refusal.ts";
 import { maxDepth } from "../limits.ts";
 import { type Draft, draftOf } from "./draft.ts";
@@ -15,6 +16,8 @@ export interface NewRun {
   readonly fork: Fork | undefined;
   /** The run that is forked. */
   readonly source: Draft | undefined;
+  /** The newest request to stop that one of its ancestors passes on. */
+  readonly notice: CancelNotice | undefined;
 }
 
 /**
@@ -48,7 +51,7 @@ export function decideStart(
 
 /** The draft of a new run. */
 export function draftOfNew(
-  { runId, spec, parent, fork, source }: NewRun,
+  { runId, spec, parent, fork, source, notice }: NewRun,
   at: {
     readonly namespaceId: number;
     /** seq of its RunStarted record. */
@@ -58,8 +61,6 @@ export function draftOfNew(
   },
 ): Draft {
   const { namespaceId, runKey, timeMs, nodeKey } = at;
-  // Who was asked to stop with all its descendants passes it on to those that come later.
-  const isCancelled = parent?.row.cancel_descendants === 1;
   return draftOf(
     {
       namespace_id: namespaceId,
@@ -81,8 +82,9 @@ export function draftOfNew(
       event_bytes: 0,
       result: null,
       end_time_ms: null,
-      cancel_reason: isCancelled ? parent.row.cancel_reason : null,
-      cancel_descendants: isCancelled ? 1 : 0,
+      cancel_reason: notice?.reason ?? null,
+      cancel_request: notice?.request ?? 0,
+      cancel_descendants: 0,
       node_key: nodeKey,
     },
     [runId, ...(parent?.lineage ?? [])],

@@ -27,8 +27,13 @@ export interface Append {
 export interface Journal {
   /** Changes when the journal is restored or replaced, never otherwise. */
   readonly id: string;
-  /** For reading. Each statement sees everything that was committed before it. */
+  /** For reading a bounded page at once. Each statement sees everything that was committed before it. */
   readonly db: Db;
+  /**
+   * The same for what is looked through in steps: on SQLite it runs in a thread of
+   * its own, so that a step delays nobody else's call.
+   */
+  readonly scans: Db;
   /** Where other processes may serve the journal as well; undefined where none can. */
   readonly wakeUps?: WakeUps;
   /**

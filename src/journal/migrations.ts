@@ -6,6 +6,7 @@
 import { type Kysely, PostgresAdapter, sql } from "kysely";
 import { type Migration, Migrator } from "kysely/migration";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import { queries } from "./query-migration.ts";
 import { JournalOpenError } from "./refusal.ts";
 
 /** What the databases call the types that differ. */
@@ -228,6 +229,7 @@ function migrations(types: ColumnTypes): Record<string, Migration> {
     "0002_lifecycle": lifecycle,
     "0003_nodes": nodes(types),
     "0005_checksums": checksums,
+    "0006_queries": queries,
   };
 }
 

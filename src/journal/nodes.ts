@@ -1,4 +1,5 @@
 /** Queries about the processes that serve one journal, and about what those that died left behind. */
+import { type SqlBool, sql } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { padded, parts } from "./lists.ts";
 import type { RunRow } from "./runs.ts";
@@ -58,6 +59,17 @@ export async function leaveNodes(tx: Db, nodeKey: number): Promise<void> {
   await tx.updateTable("nodes").set({ beat: leftBeat }).where("node_key", "=", nodeKey).execute();
 }
 
+/**
+ * Whether a row is one of this node's; with `andOfGone`, or one of nodes that are gone.
+ *
+ * @param column the row's node_key
+ */
+export function isOwn(column: string, nodeKey: number, andOfGone: boolean) {
+  const ofGone = sql<SqlBool>`${sql.ref(column)} not in (select node_key from nodes)`;
+  const own = sql<SqlBool>`${sql.ref(column)} = ${nodeKey}`;
+  return andOfGone ? sql<SqlBool>`(${own} or ${ofGone})` : own;
+}
+
 /** What a lease is made of. */
 export type RunningRun = Pick<RunRow, "run_key" | "run_id" | "epoch" | "spec">;
 
@@ -100,22 +112,6 @@ export async function adoptOrphans(
     .where("state", "=", RunState.RUNNING)
     .where("node_key", "not in", (eb) => eb.selectFrom("nodes").select("nodes.node_key"))
     .returning(["run_key", "run_id", "epoch", "spec"])
-    .execute();
-}
-
-/** The runs of a node that are RUNNING and were asked to stop. */
-export function findCancelled(
-  db: Db,
-  namespaceId: number,
-  nodeKey: number,
-): Promise<{ readonly run_id: string; readonly cancel_reason: string | null }[]> {
-  return db
-    .selectFrom("runs")
-    .select(["run_id", "cancel_reason"])
-    .where("namespace_id", "=", namespaceId)
-    .where("node_key", "=", nodeKey)
-    .where("cancel_reason", "is not", null)
-    .where("state", "=", RunState.RUNNING)
     .execute();
 }
 

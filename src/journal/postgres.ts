@@ -92,6 +92,7 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
     return {
       id,
       db,
+      scans: db,
       wakeUps,
       write: (work) => write(writer, work),
       append: appender(lanes),

@@ -2,17 +2,11 @@
  * Queries about runs. Those that write expect a transaction that holds the
  * namespace's lock. A run whose tree is being deleted is not there any more.
  */
-import {
-  type Expression,
-  type ExpressionBuilder,
-  type Selectable,
-  type SqlBool,
-  sql,
-} from "kysely";
+import { type Selectable, type SqlBool, sql } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { BulkInsert, BulkUpdate } from "./bulk.ts";
 import { padded, parts } from "./lists.ts";
-import type { Db, RunsTable, Schema } from "./schema.ts";
+import type { Db, RunsTable } from "./schema.ts";
 
 /** A run as stored. */
 export type RunRow = Selectable<RunsTable>;
@@ -113,38 +107,6 @@ export function findRunning(
     .execute();
 }
 
-/**
- * Notes for a run, or for its whole family, that somebody asked for it to stop.
- * With the family, runs that start below it later are asked as well.
- *
- * @returns the ids of those that are RUNNING
- */
-export async function noteCancel(
-  tx: Db,
-  namespaceId: number,
-  runKey: number,
-  reason: string,
-  includeDescendants: boolean,
-): Promise<string[]> {
-  const update = tx
-    .updateTable("runs")
-    .set({ cancel_reason: reason, ...(includeDescendants ? { cancel_descendants: 1 } : {}) })
-    .where("namespace_id", "=", namespaceId);
-  const asked = await (includeDescendants
-    ? update.where("run_key", "in", (eb) =>
-        eb
-          .selectFrom("run_ancestors")
-          .select("run_key")
-          .where("namespace_id", "=", namespaceId)
-          .where("ancestor_key", "=", runKey),
-      )
-    : update.where("run_key", "=", runKey)
-  )
-    .returning(["run_id", "state"])
-    .execute();
-  return asked.filter((run) => run.state === RunState.RUNNING).map((run) => run.run_id);
-}
-
 /** What commits change of a run. */
 export const changingRunColumns = [
   "epoch",
@@ -171,6 +133,7 @@ const immutableColumns = [
   "fork_run_seq",
   "create_time_ms",
   "cancel_reason",
+  "cancel_request",
   "cancel_descendants",
 ] as const;
 
@@ -277,57 +240,19 @@ export function findRunView(
   return selectRunViews(db, namespaceId).where("r.run_id", "=", runId).executeTakeFirst();
 }
 
-/** Which runs to list; what is set must all hold. */
-export interface RunQuery {
-  readonly parentKey?: number;
-  readonly ancestorKey?: number;
-  readonly conversationId?: string;
-  readonly states?: readonly number[];
-  readonly labels?: Readonly<Record<string, string>>;
-  /** Only runs with a smaller key: where the page before ended. */
-  readonly beforeKey?: number;
-  /** At most this many. */
-  readonly limit: number;
-}
-
-/** Lists runs, newest first. */
-export function listRunViews(db: Db, namespaceId: number, query: RunQuery): Promise<RunView[]> {
-  type Eb = ExpressionBuilder<{ r: RunsTable } & Schema, "r">;
-  let select = selectRunViews(db, namespaceId);
-  const { parentKey, ancestorKey, conversationId, states, beforeKey } = query;
-  if (parentKey !== undefined) select = select.where("r.parent_key", "=", parentKey);
-  if (conversationId !== undefined) select = select.where("r.conversation_id", "=", conversationId);
-  if (states !== undefined) select = select.where("r.state", "in", states);
-  if (beforeKey !== undefined) select = select.where("r.run_key", "<", beforeKey);
-  if (ancestorKey !== undefined) {
-    select = select.where(
-      (eb): Expression<SqlBool> =>
-        (eb as unknown as Eb).exists(
-          (eb as unknown as Eb)
-            .selectFrom("run_ancestors as a")
-            .select("a.run_key")
-            .where("a.namespace_id", "=", namespaceId)
-            .where("a.ancestor_key", "=", ancestorKey)
-            .where("a.depth", ">", 0)
-            .whereRef("a.run_key", "=", "r.run_key"),
-        ),
+/** Reads runs for the API by their keys, newest first. Those whose tree is being deleted are missing. */
+export async function findRunViews(
+  db: Db,
+  namespaceId: number,
+  runKeys: readonly number[],
+): Promise<RunView[]> {
+  const views: RunView[] = [];
+  for (const part of parts(runKeys)) {
+    views.push(
+      ...(await selectRunViews(db, namespaceId).where("r.run_key", "in", padded(part)).execute()),
     );
   }
-  for (const [key, value] of Object.entries(query.labels ?? {})) {
-    select = select.where(
-      (eb): Expression<SqlBool> =>
-        (eb as unknown as Eb).exists(
-          (eb as unknown as Eb)
-            .selectFrom("run_labels as l")
-            .select("l.run_key")
-            .where("l.namespace_id", "=", namespaceId)
-            .where("l.label_key", "=", key)
-            .where("l.label_value", "=", value)
-            .whereRef("l.run_key", "=", "r.run_key"),
-        ),
-    );
-  }
-  return select.orderBy("r.run_key", "desc").limit(query.limit).execute();
+  return views.toSorted((a, b) => b.run_key - a.run_key);
 }
 
 /** Whether a run of this family, the ancestor included, has not ended. */

@@ -68,7 +68,9 @@ export interface RunsTable {
   readonly end_time_ms: number | null;
   /** Why the run was asked to stop; null while nobody did. */
   readonly cancel_reason: string | null;
-  /** 1 where runs that it starts from now on are asked too. */
+  /** The number of that request among those of its namespace; a later one is never overwritten by an earlier one. */
+  readonly cancel_request: number;
+  /** Not used since 0006: `cancellations` holds what families were asked. */
   readonly cancel_descendants: number;
   /** The node that has the run's producer, or its lease; 0 where there is one node only. */
   readonly node_key: number;
@@ -118,6 +120,22 @@ export interface DeletionsTable {
   readonly node_key: number;
 }
 
+/** Requests to stop that concern a run and all its descendants, those that start later included. */
+export interface CancellationsTable {
+  readonly namespace_id: number;
+  /** The run that heads the family. A newer request takes the place of the one before. */
+  readonly run_key: number;
+  /** The namespace's cancel_count once it was made: of several, the greatest is the newest. */
+  readonly request: number;
+  readonly reason: string;
+  /** Runs of the family up to this key have been asked; null once all have. */
+  readonly after_key: number | null;
+  /** The newest run when the request was made: later ones find the request when they start. */
+  readonly through_key: number;
+  /** The node that asks them; 0 where there is one node only. */
+  readonly node_key: number;
+}
+
 /** The processes that serve the journal, where there can be several. */
 export interface NodesTable {
   readonly node_key: Generated<number>;
@@ -136,6 +154,7 @@ export interface Schema {
   readonly run_labels: RunLabelsTable;
   readonly records: RecordsTable;
   readonly deletions: DeletionsTable;
+  readonly cancellations: CancellationsTable;
   readonly nodes: NodesTable;
 }
 

@@ -14,13 +14,18 @@ const maxPreparedStatements = 256;
 /** "rnlg", so that `file` and a later version recognise the database. */
 export const applicationId = 0x726e6c67;
 
+/** KiB of pages that are kept by a connection that looks through much once, and by others. */
+const readerCacheKiB = 16 * 1024;
+const cacheKiB = 64 * 1024;
+
 /**
  * Connects to a database file, which is created where it is missing.
  *
  * @param lockTimeoutMs milliseconds to wait for another connection's lock
+ * @param isReader whether it refuses to write
  * @throws JournalOpenError where the file system cannot make it durable
  */
-export function connect(path: string, lockTimeoutMs: number): Database.Database {
+export function connect(path: string, lockTimeoutMs: number, isReader = false): Database.Database {
   const connection = new Database(path, { timeout: lockTimeoutMs });
   try {
     // First of all: it takes effect only in a database without tables.
@@ -30,7 +35,8 @@ export function connect(path: string, lockTimeoutMs: number): Database.Database 
     connection.pragma("synchronous = FULL");
     // 16 MiB of WAL between checkpoints: fewer of them than by default, and none holds commits up for long.
     connection.pragma("wal_autocheckpoint = 4096");
-    connection.pragma("cache_size = -65536");
+    connection.pragma(`cache_size = -${isReader ? readerCacheKiB : cacheKiB}`);
+    if (isReader) connection.pragma("query_only = ON");
     const synchronous = connection.pragma("synchronous", { simple: true });
     if (mode !== "wal" || synchronous !== 2) {
       throw new JournalOpenError(

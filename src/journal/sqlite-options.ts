@@ -4,4 +4,6 @@ export interface SqliteOptions {
   readonly path: string;
   /** Milliseconds to wait for another process's lock before a write is tried again. */
   readonly lockTimeoutMs: number;
+  /** Whether the connection is for reading only. Default false. */
+  readonly isReader?: boolean;
 }

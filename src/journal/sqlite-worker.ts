@@ -12,7 +12,7 @@ const reclaimedPages = 512;
 const incrementalVacuum = 2;
 
 const port = parentPort!;
-const { path, lockTimeoutMs } = workerData as SqliteOptions;
+const { path, lockTimeoutMs, isReader } = workerData as SqliteOptions;
 
 function answer(work: () => unknown): Answer {
   try {
@@ -55,7 +55,7 @@ function reclaimSpace(connection: Database.Database): boolean {
 
 let connection: Database.Database | undefined;
 const opened = answer(() => {
-  connection = connect(path, lockTimeoutMs);
+  connection = connect(path, lockTimeoutMs, isReader);
   return undefined;
 });
 port.postMessage(opened);

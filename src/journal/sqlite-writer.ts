@@ -122,8 +122,8 @@ function toError({ message, code }: Answer & { t: "failed" }): Error {
   return code === undefined ? new Error(message) : new SqliteError(message, code);
 }
 
-/** Kysely's dialect for what is written by the thread. */
-export function writerDialect(writer: SqliteWriter): Dialect {
+/** Kysely's dialect for what a thread runs. */
+export function writerDialect(writer: Pick<SqliteWriter, "run">): Dialect {
   return {
     createDriver: () => new WriterDriver(writer),
     createAdapter: () => new SqliteAdapter(),
@@ -138,11 +138,11 @@ function bare(text: string): Statement {
 
 /** The thread's connection, for one transaction at a time. */
 class WriterConnection implements DatabaseConnection {
-  readonly #writer: SqliteWriter;
+  readonly #writer: Pick<SqliteWriter, "run">;
   /** What nobody waits for yet. */
   #unsent: Statement[] = [];
 
-  constructor(writer: SqliteWriter) {
+  constructor(writer: Pick<SqliteWriter, "run">) {
     this.#writer = writer;
   }
 
@@ -199,7 +199,7 @@ class WriterDriver implements Driver {
   #free: Promise<void> = Promise.resolve();
   #release: () => void = () => undefined;
 
-  constructor(writer: SqliteWriter) {
+  constructor(writer: Pick<SqliteWriter, "run">) {
     this.#connection = new WriterConnection(writer);
   }
 

@@ -54,9 +54,12 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
     opened.defer(() => {
       connection.close();
     });
+    const reader = lazyReader({ path, lockTimeoutMs: options.lockTimeoutMs });
+    opened.defer(() => reader.stop());
     return {
       id,
       db: new Kysely<Schema>({ dialect: dialect(connection) }),
+      scans: new Kysely<Schema>({ dialect: writerDialect(reader) }),
       write: (work) => write(writer, work),
       // Kysely hands out the writer's connection to one at a time.
       reclaimSpace: () => writer.connection().execute(() => thread.reclaimSpace()),
@@ -66,6 +69,23 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
     await opened.disposeAsync();
     throw toOpenError(path, error);
   }
+}
+
+/** A thread that reads, started when it is first asked something. */
+function lazyReader(options: SqliteOptions): Pick<SqliteWriter, "run" | "stop"> {
+  let starting: Promise<SqliteWriter> | undefined;
+  let isStopped = false;
+  return {
+    async run(statements) {
+      if (isStopped) throw new SqliteError("the journal was closed", "SQLITE_MISUSE");
+      starting ??= SqliteWriter.start({ ...options, isReader: true });
+      return (await starting).run(statements);
+    },
+    async stop() {
+      isStopped = true;
+      await (await starting?.catch(() => undefined))?.stop();
+    },
+  };
 }
 
 /** Looks at a database without changing it, and refuses one that is not ours to change. */

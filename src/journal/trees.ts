@@ -4,10 +4,11 @@
  * there any more. Then its rows go, runs before records, and last the mark; a
  * process that dies in between leaves the mark, and whoever finds it goes on.
  */
-import { sql } from "kysely";
+import { type SqlBool, sql } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { padded } from "./lists.ts";
 import { type NamespaceRow, updateNamespace } from "./namespaces.ts";
+import { isOwn } from "./nodes.ts";
 import type { Db } from "./schema.ts";
 
 /** What a tree holds. */
@@ -175,17 +176,27 @@ export interface MarkedTree {
   readonly root_key: number;
 }
 
-/** The trees that are marked, of this node and of those that are gone: what they began is not ended. */
-export function findMarkedTrees(db: Db, nodeKey: number): Promise<MarkedTree[]> {
+/**
+ * Trees that are marked: what was begun and is not finished.
+ *
+ * @param andOfGone also those of nodes that are gone, besides this node's
+ * @param after only trees behind this place: a namespace, and a root in it
+ */
+export function findMarkedTrees(
+  db: Db,
+  nodeKey: number,
+  andOfGone: boolean,
+  [afterNamespaceId, afterRootKey]: readonly [number, number],
+  limit: number,
+): Promise<MarkedTree[]> {
   return db
     .selectFrom("deletions")
     .select(["namespace_id", "root_key"])
-    .where((eb) =>
-      eb.or([
-        eb("node_key", "=", nodeKey),
-        eb("node_key", "not in", eb.selectFrom("nodes").select("nodes.node_key")),
-      ]),
-    )
+    .where(isOwn("node_key", nodeKey, andOfGone))
+    .where(sql<SqlBool>`(namespace_id, root_key) > (${afterNamespaceId}, ${afterRootKey})`)
+    .orderBy("namespace_id")
+    .orderBy("root_key")
+    .limit(limit)
     .execute();
 }
 
@@ -211,7 +222,7 @@ export async function deleteRuns(tx: Db, tree: MarkedTree, limit: number): Promi
     .execute();
   const runKeys = rows.map((row) => row.run_key);
   if (runKeys.length === 0) return 0;
-  for (const table of ["run_labels", "run_ancestors", "runs"] as const) {
+  for (const table of ["run_labels", "cancellations", "run_ancestors", "runs"] as const) {
     await tx
       .deleteFrom(table)
       .where("namespace_id", "=", tree.namespace_id)

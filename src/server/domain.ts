@@ -10,10 +10,12 @@ import { NamespaceWatch } from "../journal/namespace-watch.ts";
 import { type NodeIdentity, onlyNode } from "../journal/nodes.ts";
 import type { WakeUps } from "../journal/wake-ups.ts";
 import type { Limits } from "../limits.ts";
+import { Cancellations } from "../upkeep/cancellations.ts";
 import { Deletions } from "../upkeep/delete-tree.ts";
 import { LeaseClock } from "../upkeep/lease-clock.ts";
 import { Membership } from "../upkeep/membership.ts";
 import { Retention } from "../upkeep/retention.ts";
+import { Unfinished } from "../upkeep/unfinished.ts";
 
 /** What the domain is put together from. */
 export interface DomainOptions {
@@ -34,6 +36,7 @@ export interface Domain {
   readonly tails: Tails;
   readonly committer: Committer;
   readonly leases: Leases;
+  readonly cancellations: Cancellations;
   readonly deletions: Deletions;
   readonly retention: Retention;
   /** Begins what the domain does by itself. */
@@ -143,26 +146,34 @@ function partsOf({ journal, limits, now, onFailure }: DomainOptions, setting: Se
     ...(onOpened && { onOpened }),
     wakeUps: journal.wakeUps,
   });
+  const cancellations = new Cancellations({ journal, committer, node });
   const deletions = new Deletions({
     ...{ journal, committer, node },
     onMarked: (namespace) => tails.forget(namespace),
   });
   const retention = new Retention({
-    ...{ journal, deletions, node, now, isOnDuty, onFailure },
+    ...{ journal, deletions, now, isOnDuty, onFailure },
     intervalMs: limits.retentionIntervalMs,
+  });
+  const unfinished = new Unfinished({
+    ...{ journal, node, isOnDuty, deletions, cancellations, onFailure },
+    intervalMs: limits.unfinishedIntervalMs,
   });
   const leaseClock = new LeaseClock({
     ...{ journal, committer, leases, node, isReachable, onFailure },
     defaultLeaseMs: limits.defaultLeaseMs,
   });
   return {
-    ...{ journal, limits, node, tails, committer, leases, deletions, retention, leaseClock },
+    ...{ journal, limits, node, tails, committer, leases, retention, leaseClock },
+    ...{ cancellations, deletions },
     start() {
       leaseClock.start();
       retention.start();
+      unfinished.start();
     },
     async stop() {
-      await Promise.all([leaseClock.stop(), retention.stop(), deletions.stop()]);
+      const stopping = [leaseClock, retention, unfinished, cancellations, deletions];
+      await Promise.all(stopping.map((part) => part.stop()));
       await committer.stop();
     },
   };

@@ -11,7 +11,6 @@ import {
   RunSpecSchema,
 } from "../../gen/runlog/v1/run_pb.js";
 import { getRun, listRuns, type RunListing } from "../delivery/run-directory.ts";
-import { cancelRun } from "../ingest/cancel-run.ts";
 import type { Fork } from "../ingest/operation.ts";
 import {
   checkLength,
@@ -28,7 +27,7 @@ import { type ServiceContext, unary } from "./service-context.ts";
 
 /** Implements RunService. */
 export function runService(context: ServiceContext): ServiceImpl<typeof RunService> {
-  const { journal, committer } = context;
+  const { journal, cancellations } = context;
   return {
     createRun: unary(context, async (request) => {
       return { run: await createRun(context, request, undefined) };
@@ -55,7 +54,7 @@ export function runService(context: ServiceContext): ServiceImpl<typeof RunServi
     cancelRun: unary(context, async ({ namespace, runId, includeDescendants, reason }) => {
       checkRunId("run_id", runId);
       checkLength("reason", reason, maxReasonBytes);
-      const runCount = await cancelRun(committer, {
+      const runCount = await cancellations.cancel({
         namespace: checkNamespace("namespace", namespace),
         runId,
         includeDescendants,

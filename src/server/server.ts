@@ -185,6 +185,7 @@ async function drain(
   if (!(await within(timeoutMs, closed))) {
     context.draining.end();
     void context.deletions.stop();
+    void context.cancellations.stop();
     if (!(await within(closeTimeoutMs, closed))) {
       logger.warn("cutting connections that did not close in time");
       port.destroy();

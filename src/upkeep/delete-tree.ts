@@ -49,7 +49,7 @@ export class Deletions {
   readonly #options: DeletionsOptions;
   readonly #stopping = new AbortController();
   /** Trees whose rows are being deleted here, so that no two do it. */
-  readonly #active = new Map<string, Promise<unknown>>();
+  readonly #active = new Map<string, Promise<number>>();
 
   constructor(options: DeletionsOptions) {
     this.#options = options;
@@ -80,9 +80,9 @@ export class Deletions {
     return { runCount: marked.runCount, recordCount: await this.#finish(marked.tree) };
   }
 
-  /** Goes on with a deletion that a process which died had begun. */
+  /** Goes on with a deletion that was begun, or waits for the one that is under way here. */
   async resume(tree: MarkedTree): Promise<void> {
-    if (!this.#active.has(keyOf(tree))) await this.#finish(tree);
+    await this.#finish(tree);
   }
 
   /** Stops between two steps; what was begun is left marked. */
@@ -92,6 +92,8 @@ export class Deletions {
   }
 
   async #finish(tree: MarkedTree): Promise<number> {
+    const underWay = this.#active.get(keyOf(tree));
+    if (underWay !== undefined) return underWay;
     const finishing = this.#deleteRows(tree);
     this.#active.set(keyOf(tree), finishing);
     try {

@@ -1,13 +1,9 @@
-/**
- * Deletes trees whose retention is over, and goes on with deletions that a
- * process which died had begun.
- */
+/** Deletes trees whose retention is over. */
 
 import type { Journal } from "../journal/journal.ts";
 import { eachNamespace } from "../journal/namespaces.ts";
-import type { NodeIdentity } from "../journal/nodes.ts";
 import { RefusedError } from "../journal/refusal.ts";
-import { findEndedTrees, findMarkedTrees } from "../journal/trees.ts";
+import { findEndedTrees } from "../journal/trees.ts";
 import type { Deletions } from "./delete-tree.ts";
 
 /** Trees that are looked for at once. */
@@ -17,7 +13,6 @@ const treesPerLook = 32;
 export interface RetentionOptions {
   readonly journal: Journal;
   readonly deletions: Deletions;
-  readonly node: NodeIdentity;
   /** Whether this node is the one that looks; one of several is enough. */
   readonly isOnDuty: () => boolean;
   /** Milliseconds since 1970. */
@@ -39,7 +34,7 @@ export class Retention {
     this.#options = options;
   }
 
-  /** Goes on with what was begun, and looks from time to time. */
+  /** Looks now, and from time to time. */
   start(): void {
     this.#timer = setInterval(() => this.look(), this.#options.intervalMs);
     this.look();
@@ -65,12 +60,8 @@ export class Retention {
   }
 
   async #look(): Promise<void> {
-    const { journal, deletions, node, now } = this.#options;
+    const { journal, now } = this.#options;
     const { signal } = this.#stopping;
-    for (const tree of await findMarkedTrees(journal.db, node.nodeKey)) {
-      if (signal.aborted) return;
-      await deletions.resume(tree);
-    }
     for await (const { namespace_id: id, name, retention_ms: retentionMs } of eachNamespace(
       journal.db,
     )) {

@@ -81,6 +81,7 @@ describe("retrying", () => {
       wrapJournal: (journal) => ({
         id: journal.id,
         db: journal.db,
+        scans: journal.scans,
         write: ((work: Parameters<Write>[0]) => write(journal, work)) as Write,
         reclaimSpace: () => journal.reclaimSpace(),
         close: () => journal.close(),

@@ -256,7 +256,7 @@ describe("a page's cost", () => {
     const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: connection }) });
     const write = () => Promise.reject(new Error("this journal is only read"));
     const journal: Journal = {
-      ...{ id: "", db, write },
+      ...{ id: "", db, scans: db, write },
       reclaimSpace: () => Promise.resolve(false),
       close: () => db.destroy(),
     };

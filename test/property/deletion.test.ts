@@ -204,7 +204,7 @@ async function runSteps(domain: Domain, steps: readonly Step[]): Promise<Sequenc
           assert.ok(error instanceof Dying);
         });
         // The next start goes on.
-        for (const marked of await findMarkedTrees(journal.db, 0)) {
+        for (const marked of await findMarkedTrees(journal.db, 0, true, [0, 0], 100)) {
           await deletionsOver(domain).resume(marked);
         }
       }

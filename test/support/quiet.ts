@@ -36,6 +36,7 @@ export function counted(journal: Journal): Journal {
   return {
     ...journal,
     db: journal.db.withPlugin(plugin),
+    scans: journal.scans.withPlugin(plugin),
     write: (work) => asking(() => journal.write(work)),
     ...(append && { append: (what) => asking(() => append(what)) }),
     close() {

@@ -183,6 +183,7 @@ describe("max-unacked-events", () => {
     const wrapJournal = (journal: Journal): Journal => ({
       id: journal.id,
       db: journal.db,
+      scans: journal.scans,
       reclaimSpace: () => journal.reclaimSpace(),
       close: () => journal.close(),
       write: async (work) => {

@@ -472,7 +472,9 @@ export declare const ListRunsRequestSchema: GenMessage<ListRunsRequest>;
  */
 export declare type ListRunsResponse = Message<"runlog.v1.ListRunsResponse"> & {
   /**
-   * Newest first.
+   * Newest first. Fewer than page_size, or none, where many runs had to be
+   * looked through for them; only an empty next_page_token says that no more
+   * runs follow.
    *
    * @generated from field: repeated runlog.v1.Run runs = 1;
    */
@@ -608,7 +610,8 @@ export declare const CancelRunRequestSchema: GenMessage<CancelRunRequest>;
  */
 export declare type CancelRunResponse = Message<"runlog.v1.CancelRunResponse"> & {
   /**
-   * Runs that were RUNNING when the request was recorded.
+   * Runs that were RUNNING when they were asked. A large family is asked in
+   * steps; a run of it that ends before its turn is not counted.
    *
    * @generated from field: uint32 run_count = 1;
    */
@@ -708,7 +711,8 @@ export declare const RunService: GenService<{
     output: typeof GetRunResponseSchema;
   },
   /**
-   * Lists runs, newest first, a page at a time.
+   * Lists runs, newest first, a page at a time. A page looks through a bounded
+   * number of runs, so it may be short or empty before the last one.
    *
    * @generated from rpc runlog.v1.RunService.ListRuns
    */
@@ -732,7 +736,10 @@ export declare const RunService: GenService<{
   /**
    * Asks the producers of a run, and optionally of all its descendants, to
    * stop. Each connected producer receives CancelRequested on its Ingest
-   * stream; the run ends when its producer finishes it.
+   * stream; the run ends when its producer finishes it. The request is durable
+   * before the first of them is asked: descendants that start later are asked
+   * too, and where the server dies before the last one, the rest is asked by
+   * whoever serves next. Runs that have ended are left alone.
    *
    * @generated from rpc runlog.v1.RunService.CancelRun
    */
