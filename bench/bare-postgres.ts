@@ -142,7 +142,13 @@ export class BareClient {
       ...{ depth: 0, conversation_id: "", spec: Buffer.alloc(0), fork_key: null },
       ...{ fork_run_seq: null, create_time_ms: 0, epoch: 1, state: 1, last_run_seq: endSeq },
       ...{ last_event_seq: endSeq, last_seq: endSeq, event_bytes: 0, result: null },
-      ...{ end_time_ms: null, cancel_reason: null, cancel_descendants: 0, node_key: 0 },
+      ...{
+        end_time_ms: null,
+        cancel_reason: null,
+        cancel_request: 0,
+        cancel_descendants: 0,
+        node_key: 0,
+      },
     };
     const records = Array.from({ length: count }, (_, index) => {
       const seq = lastSeq + (index + 1) * eventsPerRecord;
