@@ -223,9 +223,9 @@ export class Feed {
   }
 
   #watch({ scope }: Filter): () => void {
-    const tail = this.#options.tails.of(this.#subscription.namespace);
+    const { tails } = this.#options;
     // A function of its own each time: leaving by one filter must not leave by the next.
-    return tail.watch(scope, () => this.#wake());
+    return tails.watch(this.#subscription.namespace, scope, () => this.#wake());
   }
 }
 

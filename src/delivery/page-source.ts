@@ -16,7 +16,7 @@ import { type Limits, maxDepth as maxTreeDepth } from "../limits.ts";
 import type { Filter, Scope } from "./filter.ts";
 import { beforeHole } from "./holes.ts";
 import { findInherited } from "./inherited.ts";
-import type { Tails } from "./tail.ts";
+import type { Tails } from "./tails.ts";
 
 /** A record's place and bytes. */
 export interface PageRecord {
@@ -114,7 +114,8 @@ export class PageSource {
     maxRecords = this.#limits.pageRecords,
   ): Promise<Page> {
     const { pageBytes: maxBytes } = this.#limits;
-    const cached = this.#tails.of(this.#namespace).read(filter, afterSeq, { maxRecords, maxBytes });
+    const bounds = { maxRecords, maxBytes };
+    const cached = this.#tails.read(this.#namespace, filter, afterSeq, bounds);
     if (cached !== undefined && (cached.records.length > 0 || cached.upToSeq >= knownEndSeq)) {
       const records = cached.records.map((record) => cutInherited(filter.scope, record));
       const { upToSeq, deletionCount: tailDeletionCount } = cached;

@@ -2,7 +2,7 @@
 import type { Journal } from "../journal/journal.ts";
 import type { Limits } from "../limits.ts";
 import type { Filter } from "./filter.ts";
-import type { Tails } from "./tail.ts";
+import type { Tails } from "./tails.ts";
 
 /** When a subscription ends by itself. */
 export type Stop = "never" | "caught_up" | "finished";

@@ -13,7 +13,7 @@ import type { NamespaceRow } from "../journal/namespaces.ts";
 import { readPage } from "../journal/record-pages.ts";
 import { isDataLoss } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
-import type { Tails } from "./tail.ts";
+import type { Tails } from "./tails.ts";
 
 /** Bytes of this node's records that wait for what comes before them; more are read again instead. */
 const maxAheadBytes = 16 * 1024 * 1024;
@@ -60,9 +60,8 @@ export class TailFollower {
   onRow(row: NamespaceRow): void {
     const { name, last_seq: lastSeq, deletion_count: deletionCount } = row;
     const { tails } = this.#options;
-    const tail = tails.of(name);
-    if (!tail.isWatched) {
-      this.#following.delete(name);
+    if (!tails.isWatched(name)) {
+      this.unfollow(name);
       return;
     }
     const known = this.#following.get(name);
@@ -72,12 +71,17 @@ export class TailFollower {
         ...{ ahead: [], aheadBytes: 0, isReading: false },
       });
       // What others appended while nobody waited is not worth being read.
-      if ((tail.endSeq ?? -1) < lastSeq) tails.restart(name, lastSeq, deletionCount);
+      if ((tails.endSeqOf(name) ?? -1) < lastSeq) tails.restart(name, lastSeq, deletionCount);
       return;
     }
     this.#noteDeletions(name, known, deletionCount);
     known.targetSeq = Math.max(known.targetSeq, lastSeq);
     this.#readOn(name, known);
+  }
+
+  /** Told that nobody waits for news of a namespace any more. */
+  unfollow(namespace: string): void {
+    this.#following.delete(namespace);
   }
 
   /** Told of a commit of this node, in the order of its commits. */
@@ -89,13 +93,13 @@ export class TailFollower {
       return;
     }
     this.#noteDeletions(namespace, known, deletionCount);
-    const tail = tails.of(namespace);
+    const endSeq = tails.endSeqOf(namespace) ?? 0;
     // It may have been read from the journal by now.
-    const news = records.filter(({ firstSeq }) => firstSeq > (tail.endSeq ?? 0));
+    const news = records.filter(({ firstSeq }) => firstSeq > endSeq);
     const last = records.at(-1);
     if (last === undefined || news.length === 0) return;
     known.targetSeq = Math.max(known.targetSeq, last.firstSeq + last.count - 1);
-    if (known.ahead.length === 0 && tail.isFollowedBy(news, known.deletionCount)) {
+    if (known.ahead.length === 0 && tails.isFollowedBy(namespace, news, known.deletionCount)) {
       tails.publish(namespace, news, known.deletionCount);
       return;
     }
@@ -143,9 +147,8 @@ export class TailFollower {
 
   async #readUp(namespace: string, known: Following): Promise<void> {
     const { tails } = this.#options;
-    const tail = tails.of(namespace);
     while (!this.#isStopped && this.#following.get(namespace) === known) {
-      const { endSeq } = tail;
+      const endSeq = tails.endSeqOf(namespace);
       if (endSeq === undefined) {
         // Forgotten: everybody was woken and reads the journal for what lies before.
         clear(known);
@@ -162,7 +165,7 @@ export class TailFollower {
       if (endSeq >= upToSeq) return;
       const records = await this.#readRecords(known.namespaceId, endSeq, upToSeq);
       // A deletion has begun the tail anew meanwhile.
-      if (tail.endSeq !== endSeq) continue;
+      if (tails.endSeqOf(namespace) !== endSeq) continue;
       if (records === undefined) tails.forget(namespace);
       else tails.publish(namespace, records, known.deletionCount);
     }

@@ -10,9 +10,9 @@
  * its run, not the number of subscriptions nor of strangers' records.
  */
 import type { CommittedRecord } from "../journal/committed-record.ts";
-import { Channel, type Channels, channelOf, type Wake } from "./channel.ts";
 import { Deque } from "./deque.ts";
 import { type Filter, matchesRecord, type Scope } from "./filter.ts";
+import { Listeners, type Wake } from "./listeners.ts";
 
 /** A page out of the tail. */
 export interface TailPage {
@@ -23,32 +23,49 @@ export interface TailPage {
   readonly deletionCount: number;
 }
 
+type Records = Deque<CommittedRecord>;
+
+/** By the id of a run; one has an entry while it has records. */
+type ByRun = Map<string, Records>;
+
+// Bytes of memory, as test/delivery/tail-bytes.test.ts measures them.
+/** A record, besides its data. */
+const recordBytes = 330;
+/** One of a record's places in a list. */
+const placeBytes = 12;
+/** A list of a run's records. */
+const listBytes = 140;
+/** A run id in the lineage of a run that has records. */
+const lineageBytes = 90;
+
 function endOf(record: CommittedRecord): number {
   return record.firstSeq + record.count - 1;
 }
 
-/** Bytes that a record holds in memory, about: its data and its places in the lists. */
+/** Bytes that a record holds in memory, about, without the lists of which it is the first. */
 function costOf(record: CommittedRecord): number {
-  return record.data.length + record.types.length + 100 + 16 * record.lineage.length;
+  const { data, types, lineage } = record;
+  return data.length + types.length + recordBytes + placeBytes * (2 + lineage.length);
+}
+
+/** Which part of the journal a tail is. */
+interface Range {
+  startSeq: number;
+  endSeq: number;
+  readonly deletionCount: number;
 }
 
 /** The tail of one namespace. */
 export class Tail {
   /** Undefined until something is published. */
-  #range: { startSeq: number; endSeq: number; readonly deletionCount: number } | undefined;
-  readonly #everything = new Channel();
+  #range: Range | undefined;
+  readonly #listeners = new Listeners();
+  #everything: Records = new Deque();
   /** What a run itself has. */
-  readonly #runs: Channels = new Map();
+  #runs: ByRun = new Map();
   /** What a run and all below it have. */
-  readonly #families: Channels = new Map();
-  readonly #watchers = new Set<Wake>();
-  readonly #onWatched: () => void;
+  #families: ByRun = new Map();
   #bytes = 0;
-
-  /** @param onWatched told when somebody begins to wait for news where nobody did */
-  constructor(onWatched: () => void = () => undefined) {
-    this.#onWatched = onWatched;
-  }
 
   /** The newest seq that is known to be durable; undefined while the tail has not begun. */
   get endSeq(): number | undefined {
@@ -57,7 +74,12 @@ export class Tail {
 
   /** Whether somebody waits for news. */
   get isWatched(): boolean {
-    return this.#watchers.size > 0;
+    return !this.#listeners.isEmpty;
+  }
+
+  /** Whether there is nothing in it. */
+  get isEmpty(): boolean {
+    return this.#everything.length === 0;
   }
 
   /**
@@ -68,7 +90,7 @@ export class Tail {
    */
   begin(seq: number, deletionCount: number): void {
     this.#range = { startSeq: seq, endSeq: seq, deletionCount };
-    this.#wakeAll();
+    this.#listeners.wakeAll();
   }
 
   /**
@@ -94,10 +116,13 @@ export class Tail {
     const woken = new Set<Wake>();
     for (const record of records) {
       this.#bytes += costOf(record);
-      for (const channel of this.#channelsOf(record)) {
-        channel.records.push(record);
-        for (const wake of channel.wakes) woken.add(wake);
+      this.#everything.push(record);
+      const { lineage } = record;
+      if (this.#pushTo(this.#runs, lineage[0]!, record)) {
+        this.#bytes += lineageBytes * lineage.length;
       }
+      for (const runId of lineage) this.#pushTo(this.#families, runId, record);
+      this.#listeners.collect(record, woken);
       range.endSeq = endOf(record);
     }
     for (const wake of woken) wake();
@@ -106,36 +131,54 @@ export class Tail {
 
   /**
    * Drops everything and wakes everybody: what the journal holds is not known
-   * any more. Returns by how many bytes the tail has shrunk.
+   * any more. Costs the same whatever the tail holds. Returns by how many bytes
+   * it has shrunk.
    */
   forget(): number {
     const bytes = this.#bytes;
-    for (const channel of this.#channels()) {
-      channel.records.clear();
-      channel.leaveIfEmpty();
-    }
     this.#bytes = 0;
     this.#range = undefined;
-    this.#wakeAll();
+    if (!this.isEmpty) {
+      this.#everything = new Deque();
+      this.#runs = new Map();
+      this.#families = new Map();
+    }
+    this.#listeners.wakeAll();
     return bytes;
-  }
-
-  #wakeAll(): void {
-    for (const wake of this.#watchers) wake();
   }
 
   /** Drops the oldest record; returns the bytes that it held. */
   evictOldest(): number {
-    const oldest = this.#everything.records.at(0);
+    const oldest = this.#everything.shift();
     if (oldest === undefined || this.#range === undefined) return 0;
-    for (const channel of this.#channelsOf(oldest)) {
-      channel.records.shift();
-      channel.leaveIfEmpty();
-    }
+    const before = this.#bytes;
+    this.#bytes -= costOf(oldest);
+    const { lineage } = oldest;
+    if (this.#shiftFrom(this.#runs, lineage[0]!)) this.#bytes -= lineageBytes * lineage.length;
+    for (const runId of lineage) this.#shiftFrom(this.#families, runId);
     this.#range.startSeq = endOf(oldest);
-    const cost = costOf(oldest);
-    this.#bytes -= cost;
-    return cost;
+    return before - this.#bytes;
+  }
+
+  /** Whether the run has got a list by it. */
+  #pushTo(byRun: ByRun, runId: string, record: CommittedRecord): boolean {
+    const known = byRun.get(runId);
+    const list = known ?? new Deque<CommittedRecord>();
+    list.push(record);
+    if (known !== undefined) return false;
+    byRun.set(runId, list);
+    this.#bytes += listBytes;
+    return true;
+  }
+
+  /** Whether the run has lost its list by it. */
+  #shiftFrom(byRun: ByRun, runId: string): boolean {
+    const list = byRun.get(runId);
+    list?.shift();
+    if (list?.length !== 0) return false;
+    byRun.delete(runId);
+    this.#bytes -= listBytes;
+    return true;
   }
 
   /**
@@ -169,41 +212,11 @@ export class Tail {
    * function is called. Each watch has a function of its own.
    */
   watch(scope: Scope, wake: Wake): () => void {
-    const channels = this.#channelsFor(scope);
-    const wasWatched = this.isWatched;
-    for (const channel of channels) channel.watch(wake);
-    this.#watchers.add(wake);
-    if (!wasWatched) this.#onWatched();
-    return () => {
-      this.#watchers.delete(wake);
-      for (const channel of channels) {
-        channel.unwatch(wake);
-        channel.leaveIfEmpty();
-      }
-    };
+    return this.#listeners.add(scope, wake);
   }
 
-  /** Those in which a record stands. */
-  #channelsOf({ lineage }: CommittedRecord): Channel[] {
-    const channels = [this.#everything, channelOf(this.#runs, lineage[0]!)];
-    for (const runId of lineage) channels.push(channelOf(this.#families, runId));
-    return channels;
-  }
-
-  /** Those in which news for a scope stand. */
-  #channelsFor(scope: Scope): Channel[] {
-    switch (scope.kind) {
-      case "all":
-        return [this.#everything];
-      case "ancestor":
-        return [channelOf(this.#families, scope.ancestorId)];
-      case "runs":
-        return scope.runIds.map((runId) => channelOf(this.#runs, runId));
-    }
-  }
-
-  /** Those in which a scope's records after a cursor stand, as far as there are any. */
-  #channelsAfter(scope: Scope, afterSeq: number): (Channel | undefined)[] {
+  /** The lists in which a scope's records after a cursor stand, where there are any. */
+  #listsAfter(scope: Scope, afterSeq: number): (Records | undefined)[] {
     switch (scope.kind) {
       case "all":
         return [this.#everything];
@@ -217,18 +230,11 @@ export class Tail {
     }
   }
 
-  *#channels(): Generator<Channel> {
-    yield this.#everything;
-    yield* this.#runs.values();
-    yield* this.#families.values();
-  }
-
   /** The wanted records after a cursor in seq order, merged over the scope's lists. */
   *#after(scope: Scope, afterSeq: number): Generator<CommittedRecord> {
-    const heads: { list: Deque<CommittedRecord>; index: number }[] = [];
-    for (const channel of this.#channelsAfter(scope, afterSeq)) {
-      if (channel === undefined) continue;
-      const list = channel.records;
+    const heads: { list: Records; index: number }[] = [];
+    for (const list of this.#listsAfter(scope, afterSeq)) {
+      if (list === undefined) continue;
       const index = list.firstIndex((record) => endOf(record) > afterSeq);
       if (index < list.length) heads.push({ list, index });
     }
@@ -245,75 +251,5 @@ export class Tail {
       if (head.index === head.list.length) heads.splice(next, 1);
       if (matchesRecord(scope, record)) yield record;
     }
-  }
-}
-
-/** The tails of all namespaces, within one bound of memory: the oldest record goes first. */
-export class Tails {
-  readonly #tails = new Map<string, Tail>();
-  /** The namespace of each record that is held, in the order of publication. */
-  #order = new Deque<Tail>();
-  readonly #maxBytes: number;
-  readonly #onWatched: (namespace: string) => void;
-  #bytes = 0;
-
-  /**
-   * @param maxBytes for all namespaces together
-   * @param onWatched told when somebody begins to wait for news of a namespace
-   */
-  constructor(maxBytes: number, onWatched: (namespace: string) => void = () => undefined) {
-    this.#maxBytes = maxBytes;
-    this.#onWatched = onWatched;
-  }
-
-  /** Namespaces of which somebody waits for news. */
-  *watched(): Generator<string> {
-    for (const [namespace, tail] of this.#tails) if (tail.isWatched) yield namespace;
-  }
-
-  /** The tail of a namespace, which may have nothing in it yet. */
-  of(namespace: string): Tail {
-    let tail = this.#tails.get(namespace);
-    if (tail === undefined) {
-      tail = new Tail(() => this.#onWatched(namespace));
-      this.#tails.set(namespace, tail);
-    }
-    return tail;
-  }
-
-  /**
-   * Adds a commit's records.
-   *
-   * @param deletionCount trees of the namespace that had been deleted by then
-   */
-  publish(namespace: string, records: readonly CommittedRecord[], deletionCount: number): void {
-    const tail = this.of(namespace);
-    if (!tail.isFollowedBy(records, deletionCount)) this.forget(namespace);
-    this.#bytes += tail.publish(records, deletionCount);
-    for (let i = 0; i < records.length; i++) this.#order.push(tail);
-    while (this.#bytes > this.#maxBytes && this.#order.length > 0) {
-      this.#bytes -= this.#order.shift()!.evictOldest();
-    }
-  }
-
-  /** Begins a namespace's tail anew after a seq that is durable, with nothing in it. */
-  restart(namespace: string, seq: number, deletionCount: number): void {
-    this.forget(namespace);
-    this.of(namespace).begin(seq, deletionCount);
-  }
-
-  /**
-   * Drops what is held of a namespace and wakes its subscribers: a commit may be
-   * durable that was not published, so they have to look in the journal.
-   */
-  forget(namespace: string): void {
-    const tail = this.of(namespace);
-    this.#bytes -= tail.forget();
-    const others = new Deque<Tail>();
-    for (let i = 0; i < this.#order.length; i++) {
-      const one = this.#order.at(i)!;
-      if (one !== tail) others.push(one);
-    }
-    this.#order = others;
   }
 }

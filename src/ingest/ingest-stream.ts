@@ -290,11 +290,13 @@ export class IngestStream {
 
   #newProducer(runId: string): Producer {
     const told = toldOf(runId);
-    return new Producer(told, this, {
+    const producer: Producer = new Producer(told, this, {
       onRejected: (refusal) => this.#outbox.push({ t: "rejected", runId: told, refusal }),
+      // By its hold: one that opens the run again has that answered first.
       onCancelRequested: (reason) =>
-        this.#outbox.push({ t: "cancel_requested", runId: told, reason }),
+        this.#outbox.replace(producer, { t: "cancel_requested", runId: told, reason }),
     });
+    return producer;
   }
 
   #submit(operation: ProducerOperation): void {

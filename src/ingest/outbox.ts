@@ -1,7 +1,8 @@
 /**
  * What an Ingest stream still has to tell its producer. Acknowledgements are
  * cumulative, so one that has not been sent yet is replaced by the next of its
- * run: a producer that reads slowly costs an entry per run, not per append.
+ * run: a producer that reads slowly costs an entry per run, not per append. So is
+ * what else only the newest of matters, a request to stop for one.
  */
 
 /** The newest durable event of a run. */
@@ -13,8 +14,10 @@ export interface Ack {
 
 /** A queue of frames with one reader. */
 export class Outbox<Frame> {
-  readonly #frames: ({ readonly frame: Frame } | { ack: Ack })[] = [];
+  readonly #frames: ({ frame: Frame } | { ack: Ack })[] = [];
   readonly #acks = new Map<string, { ack: Ack }>();
+  /** Frames that the next one of their key replaces. */
+  readonly #replaceable = new Map<unknown, { frame: Frame }>();
   #ended: { readonly error?: unknown } | undefined;
   #wake: (() => void) | undefined;
 
@@ -28,6 +31,19 @@ export class Outbox<Frame> {
     // A later acknowledgement stays behind this frame.
     this.#acks.clear();
     this.#frames.push({ frame });
+    this.#notify();
+  }
+
+  /** Adds a frame, or puts it in the place of the one of its key that waits. */
+  replace(key: unknown, frame: Frame): void {
+    const waiting = this.#replaceable.get(key);
+    if (waiting !== undefined) {
+      waiting.frame = frame;
+      return;
+    }
+    const entry = { frame };
+    this.#replaceable.set(key, entry);
+    this.#frames.push(entry);
     this.#notify();
   }
 
@@ -62,6 +78,7 @@ export class Outbox<Frame> {
       });
     }
     this.#acks.clear();
+    this.#replaceable.clear();
     return this.#frames
       .splice(0)
       .map((entry) => ("ack" in entry ? toFrame(entry.ack) : entry.frame));

@@ -1,7 +1,7 @@
 /** Puts the domain together over one journal: ingest, delivery, upkeep, and what joins several nodes. */
 
-import { Tails } from "../delivery/tail.ts";
 import { TailFollower } from "../delivery/tail-follower.ts";
+import { Tails } from "../delivery/tails.ts";
 import { Committer, type CommitterOptions } from "../ingest/committer.ts";
 import { HolderWatch } from "../ingest/holder-watch.ts";
 import { Leases } from "../ingest/leases.ts";
@@ -87,8 +87,9 @@ async function amongOthers(options: DomainOptions, wakeUps: WakeUps): Promise<Do
       for (const namespace of committer.heldNamespaces()) committer.checkHolders(namespace);
     },
   });
-  const tails: Tails = new Tails(limits.tailBytes, (namespace) => {
-    watch.look(namespace);
+  const tails: Tails = new Tails(limits.tailBytes, {
+    onWatched: (namespace) => watch.look(namespace),
+    onUnwatched: (namespace) => follower.unfollow(namespace),
   });
   const follower = new TailFollower({ journal, tails, limits, onFailure });
   const parts = partsOf(options, {

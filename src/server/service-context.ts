@@ -1,7 +1,7 @@
 /** What every service works with, and how its errors leave it. */
 import type { Http2Session } from "node:http2";
 import { type ContextValues, createContextKey, type HandlerContext } from "@connectrpc/connect";
-import type { Tails } from "../delivery/tail.ts";
+import type { Tails } from "../delivery/tails.ts";
 import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Limits } from "../limits.ts";

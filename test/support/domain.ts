@@ -7,7 +7,7 @@ import type { Scope } from "../../src/delivery/filter.ts";
 import type { SubscriptionFrame } from "../../src/delivery/frames.ts";
 import { subscribe } from "../../src/delivery/subscribe.ts";
 import type { DeliveryOptions, Subscription } from "../../src/delivery/subscription.ts";
-import { Tails } from "../../src/delivery/tail.ts";
+import { Tails } from "../../src/delivery/tails.ts";
 import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import { Committer } from "../../src/ingest/committer.ts";
 import { checkEvents } from "../../src/ingest/event-bytes.ts";

@@ -1,0 +1,82 @@
+/** Who waits for news of a namespace, by the scope that they are for. */
+import type { CommittedRecord } from "../journal/committed-record.ts";
+import type { Scope } from "./filter.ts";
+
+/** Called when something may have become durable that a scope wants. It carries no data. */
+export type Wake = () => void;
+
+/** By the id of a run; one has an entry while somebody waits for it. */
+type ByRun = Map<string, Set<Wake>>;
+
+/** See the head of this file. */
+export class Listeners {
+  /** All of them. */
+  readonly #all = new Set<Wake>();
+  /** Those who want everything. */
+  readonly #everything = new Set<Wake>();
+  /** Those who want a run itself. */
+  readonly #runs: ByRun = new Map();
+  /** Those who want a run and what is below it. */
+  readonly #families: ByRun = new Map();
+
+  /** Whether nobody waits. */
+  get isEmpty(): boolean {
+    return this.#all.size === 0;
+  }
+
+  /** Waits with a function of its own, until the returned one is called. */
+  add(scope: Scope, wake: Wake): () => void {
+    this.#all.add(wake);
+    const leave = this.#addTo(scope, wake);
+    return () => {
+      this.#all.delete(wake);
+      leave();
+    };
+  }
+
+  #addTo(scope: Scope, wake: Wake): () => void {
+    switch (scope.kind) {
+      case "all":
+        this.#everything.add(wake);
+        return () => this.#everything.delete(wake);
+      case "ancestor":
+        addTo(this.#families, scope.ancestorId, wake);
+        return () => removeFrom(this.#families, scope.ancestorId, wake);
+      case "runs":
+        for (const runId of scope.runIds) addTo(this.#runs, runId, wake);
+        return () => {
+          for (const runId of scope.runIds) removeFrom(this.#runs, runId, wake);
+        };
+    }
+  }
+
+  /** Adds those who may want a record: at the cost of its run's depth, however many wait. */
+  collect({ lineage }: CommittedRecord, woken: Set<Wake>): void {
+    for (const wake of this.#everything) woken.add(wake);
+    collectFrom(this.#runs, lineage[0]!, woken);
+    if (this.#families.size === 0) return;
+    for (const runId of lineage) collectFrom(this.#families, runId, woken);
+  }
+
+  /** Wakes everybody. */
+  wakeAll(): void {
+    for (const wake of this.#all) wake();
+  }
+}
+
+function addTo(byRun: ByRun, runId: string, wake: Wake): void {
+  const known = byRun.get(runId);
+  if (known === undefined) byRun.set(runId, new Set([wake]));
+  else known.add(wake);
+}
+
+function removeFrom(byRun: ByRun, runId: string, wake: Wake): void {
+  const known = byRun.get(runId);
+  known?.delete(wake);
+  if (known?.size === 0) byRun.delete(runId);
+}
+
+function collectFrom(byRun: ByRun, runId: string, woken: Set<Wake>): void {
+  const known = byRun.get(runId);
+  if (known !== undefined) for (const wake of known) woken.add(wake);
+}
