@@ -16,6 +16,9 @@ export interface BackoffOptions {
 /** Short enough that a server's restart is hardly seen, bounded so that an outage costs little. */
 export const defaultBackoff: BackoffOptions = { baseMs: 200, capMs: 10_000 };
 
+/** Milliseconds; a server that asks for more is asked again all the same. */
+const maxRetryAfterMs = 5 * 60_000;
+
 /**
  * Milliseconds to wait after `attempt` failed attempts in a row (1 is the
  * first), uniform in [0, min(cap, base · 2^(attempt − 1))). `random` returns
@@ -29,6 +32,25 @@ export function backoffMs(attempt: number, options: BackoffOptions, random: () =
     options.baseMs * 2 ** Math.min(30, Math.max(0, attempt - 1)),
   );
   return Math.floor(random() * ceiling);
+}
+
+/**
+ * Milliseconds to wait after a failed attempt: as backoffMs says, and as long as the server
+ * asks at least. Jitter goes on top of that, so that those whom it asked at once come back
+ * one after the other.
+ *
+ * @param retryAfterMs 0 where the server asked for nothing
+ */
+export function delayMs(
+  attempt: number,
+  retryAfterMs: number,
+  options: BackoffOptions,
+  random: () => number,
+): number {
+  const ownMs = backoffMs(attempt, options, random);
+  if (retryAfterMs === 0) return ownMs;
+  const asked = Math.min(retryAfterMs, maxRetryAfterMs);
+  return Math.max(ownMs, Math.floor(asked * (1 + random() / 2)));
 }
 
 /** Resolves after `ms` milliseconds; rejects with the signal's reason once it aborts. */

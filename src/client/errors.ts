@@ -6,6 +6,7 @@
  * end that nobody explained is retried, because proxies turn a lost
  * connection into almost any code.
  */
+import { durationMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type ErrorDetail, ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 
@@ -99,7 +100,18 @@ export function errorDetailOf(error: unknown): ErrorDetail | undefined {
 
 /** Whether a refusal with this reason can be over the next time. */
 export function isRetryableReason(reason: Reason): boolean {
-  return reason === Reason.DRAINING || reason === Reason.JOURNAL_UNAVAILABLE;
+  return (
+    reason === Reason.DRAINING ||
+    reason === Reason.JOURNAL_UNAVAILABLE ||
+    reason === Reason.OVERLOADED
+  );
+}
+
+/** Milliseconds that the server asks to be left alone for; 0 where it does not. */
+export function retryAfterMsOf(error: unknown): number {
+  const detail = error instanceof RefusalError ? error.detail : errorDetailOf(error);
+  const { retryAfter } = detail ?? {};
+  return retryAfter === undefined ? 0 : Math.max(0, durationMs(retryAfter));
 }
 
 /**

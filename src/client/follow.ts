@@ -16,8 +16,8 @@ import {
   type SubscribeResponse,
   SubscribeService,
 } from "../../gen/runlog/v1/subscribe_pb.js";
-import { type BackoffOptions, backoffMs, defaultBackoff, sleep } from "./backoff.ts";
-import { isRetryable, NoAnswerError, toFinalError } from "./errors.ts";
+import { type BackoffOptions, defaultBackoff, delayMs, sleep } from "./backoff.ts";
+import { isRetryable, NoAnswerError, retryAfterMsOf, toFinalError } from "./errors.ts";
 import { followProgressIntervalMs, followSilentIntervals } from "./limits.ts";
 
 /** What to follow, from where, and until when. */
@@ -142,10 +142,10 @@ export async function* follow(
       throw toFinalError(error);
     }
     failures = progressed ? 1 : failures + 1;
-    const delayMs = backoffMs(failures, backoff, random);
+    const waitMs = delayMs(failures, retryAfterMsOf(error), backoff, random);
     const reason = error instanceof Error ? error : new Error("the server ended the call");
-    onState?.({ t: "waiting", attempt: failures, delayMs, error: reason });
-    await sleep(delayMs, signal);
+    onState?.({ t: "waiting", attempt: failures, delayMs: waitMs, error: reason });
+    await sleep(waitMs, signal);
   }
 }
 

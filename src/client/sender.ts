@@ -16,9 +16,9 @@ import { fromBinary } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
 import { v7 as uuidv7 } from "uuid";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
-import { backoffMs, sleep } from "./backoff.ts";
+import { delayMs, sleep } from "./backoff.ts";
 import { eventOf } from "./encode.ts";
-import { SenderClosedError, toFinalError } from "./errors.ts";
+import { retryAfterMsOf, SenderClosedError, toFinalError } from "./errors.ts";
 import { encodeValid } from "./event-bytes.ts";
 import { type CallEnd, type Goal, IngestCall, type Opened } from "./ingest-call.ts";
 import {
@@ -233,15 +233,12 @@ export class RunSender {
           return;
         }
         failures = end.progressed ? 1 : failures + 1;
-        const delayMs = backoffMs(
-          failures,
-          this.#limits.backoff,
-          this.#options.random ?? Math.random,
-        );
         const error =
           end.t === "broken" ? toError(end.error) : new Error("the server ended the call");
-        this.#enter({ t: "waiting", attempt: failures, delayMs, error });
-        await sleep(delayMs, this.#lifetime.signal);
+        const { random = Math.random } = this.#options;
+        const waitMs = delayMs(failures, retryAfterMsOf(error), this.#limits.backoff, random);
+        this.#enter({ t: "waiting", attempt: failures, delayMs: waitMs, error });
+        await sleep(waitMs, this.#lifetime.signal);
       }
     } catch (error) {
       this.#enter({ t: "failed", error: toError(error) });

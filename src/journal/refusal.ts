@@ -46,6 +46,8 @@ export type Refusal =
   | { readonly reason: "quota"; readonly what: string; readonly limit: number }
   /** Records are damaged, or the database is, where they are not known. */
   | { readonly reason: "data_loss"; readonly firstSeq?: number; readonly lastSeq?: number }
+  /** The process has no memory left for `what`. */
+  | { readonly reason: "overloaded"; readonly what: string; readonly retryAfterMs: number }
   | { readonly reason: "draining" }
   | { readonly reason: "journal_unavailable" };
 
@@ -112,6 +114,8 @@ export function describeRefusal(refusal: Refusal): string {
       return refusal.lastSeq === undefined
         ? "the journal's database is damaged: its operator has to restore it from a backup"
         : `the journal's records from seq ${refusal.firstSeq} to ${refusal.lastSeq} are damaged: its operator has to restore them from a backup; after seq ${refusal.lastSeq} reading goes on without them`;
+    case "overloaded":
+      return `the server has no memory left for ${refusal.what}: call again in ${refusal.retryAfterMs} ms`;
     case "draining":
       return "the server is going away: call again";
     case "journal_unavailable":

@@ -1,5 +1,6 @@
 /** Maps what the domain throws to gRPC codes and `ErrorDetail`: the one place that does. */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type ErrorDetail, ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import { describeRefusal, type Refusal, RefusedError } from "../journal/refusal.ts";
@@ -80,6 +81,10 @@ function mapRefusal(refusal: Refusal): { code: Code; detail: Detail } {
       const firstSeq = BigInt(refusal.firstSeq ?? 0);
       const lastSeq = BigInt(refusal.lastSeq ?? 0);
       return { code: Code.DataLoss, detail: { reason: Reason.DATA_LOSS, firstSeq, lastSeq } };
+    }
+    case "overloaded": {
+      const retryAfter = durationFromMs(refusal.retryAfterMs);
+      return { code: Code.ResourceExhausted, detail: { reason: Reason.OVERLOADED, retryAfter } };
     }
     case "draining":
       return { code: Code.Unavailable, detail: { reason: Reason.DRAINING } };

@@ -4,6 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
+import type { Duration } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file runlog/v1/error.proto.
@@ -64,6 +65,13 @@ export declare type ErrorDetail = Message<"runlog.v1.ErrorDetail"> & {
    * @generated from field: uint64 latest_seq = 7;
    */
   latestSeq: bigint;
+
+  /**
+   * With OVERLOADED: how long to wait before calling again, at least.
+   *
+   * @generated from field: google.protobuf.Duration retry_after = 8;
+   */
+  retryAfter?: Duration | undefined;
 
   /**
    * With DATA_LOSS: the first damaged seq, 0 where it is not known.
@@ -253,6 +261,15 @@ export enum Reason {
    * @generated from enum value: REASON_DATA_LOSS = 20;
    */
   DATA_LOSS = 20,
+
+  /**
+   * The server has no memory to spare for it now, whoever uses it; nothing is
+   * wrong with the request. RESOURCE_EXHAUSTED; retry_after is set: call again
+   * after it.
+   *
+   * @generated from enum value: REASON_OVERLOADED = 21;
+   */
+  OVERLOADED = 21,
 }
 
 /**
