@@ -3,7 +3,7 @@
  * news, whatever the number of the others: what a record costs the server does
  * not depend on it.
  */
-import { Tails } from "../../src/delivery/tail.ts";
+import { Tails } from "../../src/delivery/tails.ts";
 import { cpuMs } from "../measure.ts";
 import { Payloads } from "../payloads.ts";
 import { RunlogClient, runlog } from "../systems/runlog.ts";
@@ -44,7 +44,7 @@ function matchingUs(
         includeSelf: true,
         maxDepth: Number.POSITIVE_INFINITY,
       } as const;
-      tails.of("default").watch(scope, () => woken++);
+      tails.watch("default", scope, () => woken++);
     }
     // Half of them first: then the garbage collector has moved the new subscriptions.
     let seq = 2;
