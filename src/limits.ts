@@ -230,7 +230,7 @@ export const limitSpecs = {
     unit: "milliseconds",
     default: 30 * second,
     what: "time to wait for an absent database",
-    why: "A restart or a failover of the database is then a pause to producers and subscribers, and no error.",
+    why: "A restart or a failover of the database is then a pause to producers and subscribers, and no error. All tries of a read or a transaction together, waiting for locks included, take so long, and lock-timeout at least.",
     range: {
       min: 0,
       max: 10 * minute,
@@ -241,13 +241,13 @@ export const limitSpecs = {
     unit: "milliseconds",
     default: 30 * second,
     what: "time that one statement may take on PostgreSQL",
-    why: "Every statement is bounded by its page, so one that takes longer waits for something that does not come.",
+    why: "Every statement is bounded by its page, so one that takes longer waits for something that does not come. The server ends it, reads too; database-wait bounds it where that is shorter.",
   },
   lockTimeoutMs: {
     unit: "milliseconds",
     default: 5 * second,
-    what: "time that one transaction may wait for the database's lock",
-    why: "Another process that holds it is to become an error, not a silence.",
+    what: "time that one transaction may wait for the database's lock, and that PostgreSQL waits for a client that has it and does not go on",
+    why: "Another process that holds it is to become an error, not a silence. A node that was suspended or cut off while it had a namespace's lock keeps others from the namespace for so long after its statement.",
   },
 } as const satisfies Readonly<Record<string, LimitSpec>>;
 

@@ -42,9 +42,11 @@ export interface Journal {
    * beginning, so `work` must decide from what it reads, never from what an
    * earlier try left behind.
    *
+   * @param withinMs milliseconds for all of it, waiting for locks included; unless
+   *   given, as long as the database may be away
    * @throws RefusedError journal_unavailable where the database does not take it
    */
-  write<T>(work: (tx: Db) => Promise<T>): Promise<T>;
+  write<T>(work: (tx: Db) => Promise<T>, withinMs?: number): Promise<T>;
   /**
    * Writes in one go, if the namespace still is as it was; undefined where
    * `write` costs no more. Appends to one namespace take effect in the order in

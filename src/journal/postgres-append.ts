@@ -7,12 +7,16 @@
  * READ COMMITTED it looks again at the newest row once it has waited for it
  * (https://www.postgresql.org/docs/current/transaction-iso.html).
  *
+ * It sets itself how long it waits to be durable: a setting that is local to the
+ * transaction holds until its commit is over.
+ *
  * An append may be sent before the one that it builds on has been answered. If
  * that one does not happen, and somebody else's commit has the version instead,
  * the append_id still tells that it is not the one.
  */
 import { CompiledQuery } from "kysely";
 import { type Append, maxAppendRows } from "./journal.ts";
+import { sendWarnings, waitForStandby } from "./postgres-settings.ts";
 import { recordColumns } from "./records.ts";
 import { changingRunColumns, runColumns } from "./runs.ts";
 import type { NamespacesTable, RecordsTable, RunsTable } from "./schema.ts";
@@ -113,5 +117,5 @@ function textFor(runRows: number, recordRows: number): string {
     ` on conflict (namespace_id, run_key) do update set ${excluded.join(", ")}`,
   );
   insert("records", recordColumns, recordRows);
-  return `with ${parts.join(",\n    ")}\n  select namespace_id from ns`;
+  return `with ${parts.join(",\n    ")}\n  select namespace_id, ${waitForStandby}, ${sendWarnings} from ns`;
 }

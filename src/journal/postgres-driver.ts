@@ -1,6 +1,6 @@
 /**
  * How Kysely runs statements on PostgreSQL: transactions on a connection of
- * their own, with the time they may take, and reads that are tried again while
+ * their own, with the time that they may take, and reads that are tried again while
  * the server is away.
  */
 import type { Writable } from "node:stream";
@@ -15,30 +15,32 @@ import {
   PostgresQueryCompiler,
   type QueryResult,
 } from "kysely";
-import type pg from "pg";
 import { answersNothing } from "./answers.ts";
 import { isBulk } from "./bulk.ts";
-import type { PostgresPool } from "./postgres-pool.ts";
+import type { Deadline } from "./deadline.ts";
+import { isReadOnly, sqlStateOf } from "./postgres-errors.ts";
+import type { PooledClient, PostgresPool } from "./postgres-pool.ts";
+import { beginText, type PostgresTimeouts } from "./postgres-settings.ts";
 
 /** Runs a statement that changes nothing, again where it fails for a passing reason. */
-export type Retrying = <T>(read: () => Promise<T>) => Promise<T>;
+export type Retrying = <T>(read: (deadline: Deadline) => Promise<T>) => Promise<T>;
 
-/** Milliseconds that a transaction may take. */
-export interface TransactionTimeouts {
-  /** For one lock. */
-  readonly lockTimeoutMs: number;
-  /** For one statement, waiting for locks included. */
-  readonly statementTimeoutMs: number;
-}
-
-/** Kysely's dialect for transactions. */
-export function transactionDialect(pool: PostgresPool, timeouts: TransactionTimeouts): Dialect {
-  return dialectWith(() => new TransactionDriver(pool, timeouts));
+/** Kysely's dialect for one transaction, which is over by the deadline. */
+export function transactionDialect(
+  pool: PostgresPool,
+  timeouts: PostgresTimeouts,
+  deadline: Deadline,
+): Dialect {
+  return dialectWith(() => new TransactionDriver(pool, timeouts, deadline));
 }
 
 /** Kysely's dialect for reads outside of transactions. */
-export function readDialect(pool: PostgresPool, retrying: Retrying): Dialect {
-  return dialectWith(() => new ReadDriver(pool, retrying));
+export function readDialect(
+  pool: PostgresPool,
+  timeouts: PostgresTimeouts,
+  retrying: Retrying,
+): Dialect {
+  return dialectWith(() => new ReadDriver(pool, timeouts, retrying));
 }
 
 function dialectWith(createDriver: () => Driver): Dialect {
@@ -68,10 +70,11 @@ class ReadDriver implements Driver {
   readonly #pool: PostgresPool;
   readonly #connection: DatabaseConnection;
 
-  constructor(pool: PostgresPool, retrying: Retrying) {
+  constructor(pool: PostgresPool, timeouts: PostgresTimeouts, retrying: Retrying) {
     this.#pool = pool;
     this.#connection = {
-      executeQuery: <R>(query: CompiledQuery) => retrying(() => pool.run<R>(query)),
+      executeQuery: <R>(query: CompiledQuery) =>
+        retrying((deadline) => pool.read<R>(query, timeouts, deadline)),
       streamQuery: () => {
         throw new Error(noStreams);
       },
@@ -114,7 +117,8 @@ class ReadDriver implements Driver {
  */
 class TransactionConnection implements DatabaseConnection {
   readonly #pool: PostgresPool;
-  readonly #client: pg.PoolClient;
+  readonly #client: PooledClient;
+  readonly #deadline: Deadline;
   /** BEGIN, until it is known to have succeeded. */
   #beginning: Promise<unknown> | undefined;
   /** Why the transaction cannot go on; what it is asked after that fails because of it. */
@@ -125,17 +129,19 @@ class TransactionConnection implements DatabaseConnection {
   readonly #stream: Writable;
   #isHeld = false;
 
-  constructor(pool: PostgresPool, client: pg.PoolClient) {
+  constructor(pool: PostgresPool, client: PooledClient, deadline: Deadline) {
     this.#pool = pool;
     this.#client = client;
+    this.#deadline = deadline;
     // pg has no other way to its socket.
     this.#stream = (client as unknown as { connection: { stream: Writable } }).connection.stream;
   }
 
   /** Begins; the answer is looked at with that to the first statement. */
-  begin(text: string): void {
+  begin(timeouts: PostgresTimeouts): void {
     this.#hold();
-    this.#beginning = this.#client.query(text);
+    const text = beginText(this.#client, timeouts, this.#deadline);
+    this.#beginning = this.#client.run({ text }, this.#deadline);
     this.#beginning.catch(() => undefined);
   }
 
@@ -149,13 +155,13 @@ class TransactionConnection implements DatabaseConnection {
 
   async #execute<R>(query: CompiledQuery, isDeferred: boolean): Promise<QueryResult<R>> {
     this.#hold();
-    const answer = this.#pool.query<R>(this.#client, query);
+    const answer = this.#pool.query<R>(this.#client, query, this.#deadline);
     if (this.#beginning === undefined && isDeferred) {
       // Not waited for: where it fails, the server refuses whatever follows it.
       this.#last = answer.then(
         () => undefined,
         (error: unknown) => {
-          this.#failure ??= error as Error;
+          this.#fail(error);
         },
       );
       return { rows: [] };
@@ -166,17 +172,18 @@ class TransactionConnection implements DatabaseConnection {
       await this.#begun();
       return await answer;
     } catch (error) {
-      this.#failure ??= error as Error;
-      throw this.#failure;
+      throw this.#fail(error);
     }
   }
 
   async commit(): Promise<void> {
     await this.#begun();
     this.#hold();
-    const committed = this.#client.query("commit");
+    const committed = this.#client.commit({ text: "commit" }, this.#deadline);
     this.#send();
-    const { command } = await committed;
+    const { command } = await committed.catch((error: unknown) => {
+      throw this.#fail(error);
+    });
     if (command !== "ROLLBACK") return;
     // PostgreSQL answers so where a statement before it failed.
     await this.#last;
@@ -185,12 +192,21 @@ class TransactionConnection implements DatabaseConnection {
 
   async rollback(): Promise<void> {
     this.#send();
+    // The server rolls back what its client leaves behind.
+    if (this.#isBroken) return;
     try {
-      await this.#client.query("rollback");
+      await this.#client.run({ text: "rollback" }, this.#deadline);
     } catch {
-      // The server rolls back what its client leaves behind.
       this.#isBroken = true;
     }
+  }
+
+  /** The first reason is the one that counts: the server refuses whatever follows it. */
+  #fail(error: unknown): Error {
+    this.#failure ??= error as Error;
+    // Without an answer it is not known in which state the connection is.
+    if (sqlStateOf(error) === undefined || isReadOnly(error)) this.#isBroken = true;
+    return this.#failure;
   }
 
   release(): void {
@@ -224,19 +240,13 @@ class TransactionConnection implements DatabaseConnection {
 
 class TransactionDriver implements Driver {
   readonly #pool: PostgresPool;
-  readonly #begin: string;
+  readonly #timeouts: PostgresTimeouts;
+  readonly #deadline: Deadline;
 
-  constructor(pool: PostgresPool, { lockTimeoutMs, statementTimeoutMs }: TransactionTimeouts) {
+  constructor(pool: PostgresPool, timeouts: PostgresTimeouts, deadline: Deadline) {
     this.#pool = pool;
-    const settings = {
-      lock_timeout: lockTimeoutMs,
-      statement_timeout: statementTimeoutMs,
-      // A process that is suspended, or cut off, must not keep the others from the namespace.
-      idle_in_transaction_session_timeout: lockTimeoutMs,
-    };
-    // LOCAL, so that a pooler hands nothing on to the connection's next user.
-    const set = Object.entries(settings).map(([name, value]) => `set local ${name} = ${value}`);
-    this.#begin = ["begin", ...set].join("; ");
+    this.#timeouts = timeouts;
+    this.#deadline = deadline;
   }
 
   init(): Promise<void> {
@@ -244,11 +254,12 @@ class TransactionDriver implements Driver {
   }
 
   async acquireConnection(): Promise<DatabaseConnection> {
-    return new TransactionConnection(this.#pool, await this.#pool.connect());
+    const client = await this.#pool.connect(this.#deadline);
+    return new TransactionConnection(this.#pool, client, this.#deadline);
   }
 
   beginTransaction(connection: DatabaseConnection): Promise<void> {
-    (connection as TransactionConnection).begin(this.#begin);
+    (connection as TransactionConnection).begin(this.#timeouts);
     return Promise.resolve();
   }
 
@@ -266,6 +277,6 @@ class TransactionDriver implements Driver {
   }
 
   destroy(): Promise<void> {
-    return this.#pool.close();
+    return Promise.resolve();
   }
 }

@@ -1,5 +1,32 @@
-/** What an error of PostgreSQL, or of the way to it, means for whoever asked. */
+/**
+ * What an error of PostgreSQL, or of the way to it, means for whoever asked.
+ * Errors are known by their SQLSTATE, their system code or their class: texts
+ * are translated, and change.
+ */
 import pg from "pg";
+
+/**
+ * The connection broke, did not come about, or was too slow; or the server
+ * cannot be used now. What was asked may have happened, and may succeed later.
+ */
+export class UnreachableError extends Error {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "UnreachableError";
+  }
+}
+
+/**
+ * The server answered a commit with a warning: it was cancelled while it waited
+ * for a synchronous standby. It is visible, and a promotion may take it back
+ * (https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION).
+ */
+export class UncertainCommitError extends Error {
+  constructor() {
+    super("the server committed with a warning: a standby may not have it");
+    this.name = "UncertainCommitError";
+  }
+}
 
 /**
  * SQLSTATEs of a transaction that may be run again at once, since it was rolled
@@ -9,20 +36,27 @@ import pg from "pg";
 const rolledBack = new Set(["40001", "40P01", "55P03"]);
 
 /**
- * SQLSTATEs, and classes of them, that say nothing of the statement: the server
- * is starting, stopping, full, read-only, or ended the statement or the session.
- */
-const passingClasses = new Set(["08", "53", "57", "58"]);
-const readOnly = "25006";
-
-/**
  * SQLSTATEs of a prepared statement that a pooler in front of the server does
  * not carry from one connection to the next: not there, or there already.
  */
 const unpreparable = new Set(["26000", "42P05"]);
 
+/** SQLSTATE of a server that takes no writes: a standby, or one that was told so. */
+const readOnly = "25006";
+
+/**
+ * SQLSTATEs, and classes of them, that say nothing of the statement: the server
+ * is starting, stopping, full or read-only, or ended the statement, the
+ * transaction (idle_in_transaction_session_timeout, transaction_timeout) or the session.
+ */
+const passing = new Set([...rolledBack, ...unpreparable, readOnly, "25P03", "25P04"]);
+const passingClasses = new Set(["08", "53", "57", "58"]);
+
 /** SQLSTATE of a statement that the server does not have. */
 const unsupported = "0A000";
+
+/** Codes of system calls, as ECONNREFUSED; what Node says of a certificate or an argument has others. */
+const systemCode = /^E[A-Z0-9]+$/;
 
 /** The SQLSTATE, where the server answered. */
 export function sqlStateOf(error: unknown): string | undefined {
@@ -39,6 +73,11 @@ export function isUnpreparable(error: unknown): boolean {
   return unpreparable.has(sqlStateOf(error) ?? "");
 }
 
+/** Whether the server takes no writes. */
+export function isReadOnly(error: unknown): boolean {
+  return sqlStateOf(error) === readOnly;
+}
+
 /** Whether the server will never take such a statement. */
 export function isUnsupported(error: unknown): boolean {
   return sqlStateOf(error) === unsupported;
@@ -46,15 +85,20 @@ export function isUnsupported(error: unknown): boolean {
 
 /** Whether the same may succeed later. What the way to the server throws, may. */
 export function isPassing(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
+  if (error instanceof UnreachableError || error instanceof UncertainCommitError) return true;
   const state = sqlStateOf(error);
-  if (state === undefined) return isOfConnection(error);
-  return rolledBack.has(state) || state === readOnly || passingClasses.has(state.slice(0, 2));
+  if (state === undefined) return isOfSystem(error);
+  return passing.has(state) || passingClasses.has(state.slice(0, 2));
 }
 
-/** What sockets, and pg about its connection, throw. */
-function isOfConnection(error: Error): boolean {
-  // As ECONNREFUSED; what Node says of a certificate or an argument is there to stay.
-  if ("code" in error && /^E[A-Z]+$/.test(String(error.code))) return true;
-  return /connection|timeout|not queryable|standby/i.test(error.message);
+/** Whether a system call failed on the way to the server. */
+export function isOfSystem(error: unknown): boolean {
+  return codeOf(error) !== undefined && systemCode.test(codeOf(error)!);
+}
+
+/** The code that Node gives an error of a system call, a certificate or an argument. */
+export function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string"
+    ? error.code
+    : undefined;
 }

@@ -8,12 +8,17 @@ import type { ClientConfig } from "pg";
 import { parseIntoClientConfig } from "pg-connection-string";
 import { JournalOpenError } from "./refusal.ts";
 
+/** One host, since it was last found not to take writes. */
+export interface PostgresHost {
+  readonly config: ClientConfig;
+}
+
 /** Hosts of a primary and its standbys; see the head of this file. */
 export class PostgresHosts {
   /** The connection string without its password, for people. */
   readonly name: string;
-  readonly #configs: readonly ClientConfig[];
-  #current = 0;
+  readonly #hosts: PostgresHost[];
+  #index = 0;
 
   /**
    * @param url `postgres://user:password@host:port,host:port/database?options`
@@ -25,9 +30,9 @@ export class PostgresHosts {
     if (scheme === undefined) throw malformed("it does not begin with postgres://");
     this.name = `${scheme}${user.replace(/:.*@/s, "@")}${hosts}${rest.replace(/\?.*/s, "")}`;
     try {
-      this.#configs = hosts
+      this.#hosts = hosts
         .split(",")
-        .map((host) => parseIntoClientConfig(`${scheme}${user}${host}${rest}`));
+        .map((host) => ({ config: parseIntoClientConfig(`${scheme}${user}${host}${rest}`) }));
     } catch (error) {
       throw malformed(error instanceof Error ? error.message : String(error));
     }
@@ -35,18 +40,28 @@ export class PostgresHosts {
 
   /** How many hosts there are to try. */
   get count(): number {
-    return this.#configs.length;
+    return this.#hosts.length;
   }
 
-  /** How to connect to the host that is tried now. */
-  get current(): ClientConfig {
-    return this.#configs[this.#current]!;
+  /** The host that is tried now; a connection to another one is not used again. */
+  get current(): PostgresHost {
+    return this.#hosts[this.#index]!;
   }
 
-  /** The host that is tried now does not do: the next connection tries another. */
-  rotate(from: ClientConfig): void {
+  /** A connection to a host broke, or did not come about: the next one tries another host. */
+  rotate(from: PostgresHost): void {
     // Several connections that break at once are one reason to go on, not many.
-    if (from === this.current) this.#current = (this.#current + 1) % this.#configs.length;
+    if (from === this.current) this.#index = (this.#index + 1) % this.#hosts.length;
+  }
+
+  /**
+   * A host takes no writes: none of the connections to it is used again, and the
+   * next one tries another host. The same name may lead to another server by then.
+   */
+  leave(from: PostgresHost): void {
+    if (from !== this.current) return;
+    this.#hosts[this.#index] = { config: from.config };
+    this.#index = (this.#index + 1) % this.#hosts.length;
   }
 }
 

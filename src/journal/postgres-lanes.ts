@@ -4,11 +4,11 @@
  * else waits for a connection, a lane gives its own back before it goes on.
  */
 import type { CompiledQuery, QueryResult } from "kysely";
-import type pg from "pg";
-import type { PostgresPool } from "./postgres-pool.ts";
+import type { Deadline } from "./deadline.ts";
+import type { PooledClient, PostgresPool } from "./postgres-pool.ts";
 
 interface Lane {
-  readonly client: Promise<pg.PoolClient>;
+  readonly client: Promise<PooledClient>;
   underWay: number;
   isBroken: boolean;
   /** Resolves once nothing is under way. */
@@ -24,8 +24,11 @@ export class PostgresLanes {
     this.#pool = pool;
   }
 
-  /** Runs a statement; the one before it in the lane may not have been answered yet. */
-  async run<R>(key: number, query: CompiledQuery): Promise<QueryResult<R>> {
+  /**
+   * Runs a statement that is a transaction of its own; the one before it in the
+   * lane may not have been answered yet.
+   */
+  async commit<R>(key: number, query: CompiledQuery, by: Deadline): Promise<QueryResult<R>> {
     let lane = this.#lanes.get(key);
     while (lane !== undefined && this.#pool.isAwaited) {
       await lane.ended.promise;
@@ -33,12 +36,12 @@ export class PostgresLanes {
     }
     if (lane === undefined || lane.isBroken) {
       const ended = Promise.withResolvers<void>();
-      lane = { client: this.#pool.connect(), underWay: 0, isBroken: false, ended };
+      lane = { client: this.#pool.connect(by), underWay: 0, isBroken: false, ended };
       this.#lanes.set(key, lane);
     }
     lane.underWay++;
     try {
-      return await this.#pool.query<R>(await lane.client, query);
+      return await this.#pool.commit<R>(await lane.client, query, by);
     } catch (error) {
       lane.isBroken = true;
       throw error;

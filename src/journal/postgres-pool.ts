@@ -1,31 +1,50 @@
 /** Connections to PostgreSQL, and statements that are prepared once on each. */
+import { createHash } from "node:crypto";
 import type { CompiledQuery, QueryResult } from "kysely";
 import pg from "pg";
-import { isUnpreparable } from "./postgres-errors.ts";
-import type { PostgresHosts } from "./postgres-hosts.ts";
+import type { Deadline } from "./deadline.ts";
+import { PostgresClient, type PostgresClientOptions } from "./postgres-client.ts";
+import { isUnpreparable, UnreachableError } from "./postgres-errors.ts";
+import { beginReadText, beginText, type PostgresTimeouts } from "./postgres-settings.ts";
 
-/** Milliseconds that a host may take to accept a connection before another one is tried. */
-const connectTimeoutMs = 5_000;
-/** Milliseconds before a silent connection is asked whether it is still there. */
-const keepAliveDelayMs = 10_000;
 /** Texts of statements that are prepared; the hot paths use about a hundred and twenty. */
 const maxPreparedStatements = 256;
 
-/** Seqs, counts and sums stay below 2^53, so they are numbers and not text. */
-const types: pg.CustomTypesConfig = {
-  getTypeParser: (id, format) =>
-    id === pg.types.builtins.INT8 || id === pg.types.builtins.NUMERIC
-      ? Number
-      : pg.types.getTypeParser(id, format as never),
-};
-
 /** What connections are opened with. */
-export interface PostgresPoolOptions {
-  readonly hosts: PostgresHosts;
+export interface PostgresPoolOptions extends PostgresClientOptions {
   /** At most. */
   readonly connections: number;
-  /** Milliseconds that a statement may take before its connection is given up. */
-  readonly queryTimeoutMs: number;
+  readonly statements: PreparedStatements;
+}
+
+/** A connection that was taken out of a pool. */
+export type PooledClient = PostgresClient & Pick<pg.PoolClient, "release">;
+
+/**
+ * Names of statements that are prepared. A name stands for one text, whichever
+ * process gives it: behind a pooler that hands out connections by the transaction,
+ * nodes find the statements of others under their names.
+ */
+export class PreparedStatements {
+  readonly #names = new Map<string, string>();
+  /** Whether whatever is in front of the server keeps statements prepared. */
+  #areKept = true;
+
+  /** The name of a text; undefined where it is not to be prepared. */
+  nameOf(text: string): string | undefined {
+    if (!this.#areKept) return undefined;
+    let name = this.#names.get(text);
+    if (name === undefined && this.#names.size < maxPreparedStatements) {
+      name = `runlog_${createHash("sha256").update(text).digest("hex").slice(0, 32)}`;
+      this.#names.set(text, name);
+    }
+    return name;
+  }
+
+  /** A prepared statement was not there, or another one's was. */
+  giveUp(): void {
+    this.#areKept = false;
+  }
 }
 
 /**
@@ -34,20 +53,20 @@ export interface PostgresPoolOptions {
  */
 export class PostgresPool {
   readonly #pool: pg.Pool;
-  readonly #Client: typeof pg.Client;
-  readonly #statements = new Map<string, string>();
-  /** Whether whatever is in front of the server keeps statements prepared. */
-  #prepares = true;
+  readonly #options: PostgresPoolOptions;
 
-  constructor({ hosts, connections, queryTimeoutMs }: PostgresPoolOptions) {
-    this.#Client = clientOf(hosts, queryTimeoutMs);
+  constructor(options: PostgresPoolOptions) {
+    this.#options = options;
     this.#pool = new pg.Pool({
-      max: connections,
-      Client: this.#Client,
+      max: options.connections,
+      Client: class extends PostgresClient {
+        constructor() {
+          super(options);
+        }
+      },
       // The pool waits for what it returns, whatever the types say.
-      onConnect:
-        hosts.count > 1 ? (refuseStandby as (client: pg.ClientBase) => unknown) : undefined,
-    });
+      onConnect: ((client: PostgresClient) => client.greet()) as (client: pg.ClientBase) => unknown,
+    } as pg.PoolConfig);
     // A connection that breaks while nobody uses it is replaced.
     this.#pool.on("error", () => undefined);
   }
@@ -57,42 +76,124 @@ export class PostgresPool {
     return this.#pool.waitingCount > 0;
   }
 
-  /** Takes a connection out of the pool; it goes back with `release`. */
-  connect(): Promise<pg.PoolClient> {
-    return this.#pool.connect();
+  /**
+   * Takes a connection out of the pool; it goes back with `release`.
+   *
+   * @throws UnreachableError where none is free by then
+   */
+  async connect(deadline: Deadline): Promise<PooledClient> {
+    for (;;) {
+      const client = await this.#take(deadline);
+      if (client.isUsable) return client;
+      client.release(true);
+    }
+  }
+
+  #take(deadline: Deadline): Promise<PooledClient> {
+    return new Promise((resolve, reject) => {
+      let isOver = false;
+      const timer = setTimeout(() => {
+        isOver = true;
+        reject(new UnreachableError("no connection to the database was free in time"));
+      }, deadline.leftMs);
+      this.#pool.connect().then(
+        (client) => {
+          clearTimeout(timer);
+          if (isOver) client.release();
+          else resolve(client as unknown as PooledClient);
+        },
+        (error: unknown) => {
+          clearTimeout(timer);
+          reject(error as Error);
+        },
+      );
+    });
   }
 
   /** A connection of its own, which is not open yet. */
   newClient(): pg.Client {
-    return new this.#Client();
+    return new PostgresClient(this.#options);
   }
 
   /** Runs a statement on a connection. */
-  async query<R>(
-    client: pg.ClientBase,
+  query<R>(client: PostgresClient, query: CompiledQuery, by: Deadline): Promise<QueryResult<R>> {
+    return this.#execute(query, (config) => client.run<R & pg.QueryResultRow>(config, by));
+  }
+
+  /**
+   * Runs a statement that is a transaction of its own, and commits.
+   *
+   * @throws UncertainCommitError where the server warns
+   */
+  commit<R>(client: PostgresClient, query: CompiledQuery, by: Deadline): Promise<QueryResult<R>> {
+    return this.#execute(query, (config) => client.commit<R & pg.QueryResultRow>(config, by));
+  }
+
+  async #execute<R>(
     { sql: text, parameters }: CompiledQuery,
+    run: (config: pg.QueryConfig) => Promise<pg.QueryResult<R & pg.QueryResultRow>>,
   ): Promise<QueryResult<R>> {
-    const name = this.#nameOf(text);
+    const { statements } = this.#options;
+    const name = statements.nameOf(text);
+    const values = parameters as unknown[];
     try {
-      const result = await client.query<R & pg.QueryResultRow>({
-        text,
-        values: parameters as unknown[],
-        ...(name === undefined ? {} : { name }),
-      });
+      const result = await run({ text, values, ...(name === undefined ? {} : { name }) });
       return { rows: result.rows, numAffectedRows: BigInt(result.rowCount ?? 0) };
     } catch (error) {
-      if (name !== undefined && isUnpreparable(error)) this.#prepares = false;
+      if (name !== undefined && isUnpreparable(error)) statements.giveUp();
       throw error;
     }
   }
 
-  /** Runs a statement on whichever connection is free; one on which it fails is not used again. */
-  async run<R>(query: CompiledQuery): Promise<QueryResult<R>> {
-    const client = await this.connect();
+  /** Reads on whichever connection is free; one on which it fails is not used again. */
+  async read<R>(
+    query: CompiledQuery,
+    timeouts: PostgresTimeouts,
+    deadline: Deadline,
+  ): Promise<QueryResult<R>> {
+    const { barrier } = this.#options;
+    if (barrier.isRaised) await barrier.passed(() => this.#confirm(timeouts, deadline));
+    const client = await this.connect(deadline);
     try {
-      const result = await this.query<R>(client, query);
+      const result = client.peer.isPooled
+        ? await this.#readInTransaction<R>(client, query, timeouts, deadline)
+        : await this.query<R>(client, query, deadline);
       client.release();
       return result;
+    } catch (error) {
+      client.release(true);
+      throw error;
+    }
+  }
+
+  /** With its own time-out, where the session cannot have it; sent in one go. */
+  async #readInTransaction<R>(
+    client: PostgresClient,
+    query: CompiledQuery,
+    timeouts: PostgresTimeouts,
+    deadline: Deadline,
+  ): Promise<QueryResult<R>> {
+    const [, result] = await Promise.all([
+      client.run({ text: beginReadText(timeouts, deadline) }, deadline),
+      this.query<R>(client, query, deadline),
+      client.run({ text: "commit" }, deadline),
+    ]);
+    return result;
+  }
+
+  /** A commit that changes nothing, and that the server has to confirm as any other. */
+  async #confirm(timeouts: PostgresTimeouts, deadline: Deadline): Promise<void> {
+    const client = await this.connect(deadline);
+    try {
+      const emit = "pg_logical_emit_message(true, 'runlog', '')";
+      const text = `${beginText(client, timeouts, deadline)}, pg_is_in_recovery() as standby,
+        case when not pg_is_in_recovery() then ${emit} end`;
+      const results = (await client.run({ text }, deadline)) as unknown as pg.QueryResult[];
+      if (results.at(-1)?.rows[0]?.standby !== false) {
+        throw new UnreachableError("the host is a standby");
+      }
+      await client.commit({ text: "commit" }, deadline);
+      client.release();
     } catch (error) {
       client.release(true);
       throw error;
@@ -103,64 +204,4 @@ export class PostgresPool {
   async close(): Promise<void> {
     if (!this.#pool.ending) await this.#pool.end();
   }
-
-  #nameOf(text: string): string | undefined {
-    if (!this.#prepares) return undefined;
-    let name = this.#statements.get(text);
-    if (name === undefined && this.#statements.size < maxPreparedStatements) {
-      name = `runlog_${this.#statements.size}`;
-      this.#statements.set(text, name);
-    }
-    return name;
-  }
-}
-
-type OnConnected = (error: Error) => void;
-
-/** A kind of client that connects to whichever host is tried when it is made. */
-function clientOf(hosts: PostgresHosts, queryTimeoutMs: number): typeof pg.Client {
-  return class extends pg.Client {
-    readonly #target: pg.ClientConfig;
-
-    constructor() {
-      const target = hosts.current;
-      super({
-        ...target,
-        application_name: "runlog",
-        types,
-        // Statements that do not need each other's answers go out together.
-        pipeline: true,
-        keepAlive: true,
-        keepAliveInitialDelayMillis: keepAliveDelayMs,
-        connectionTimeoutMillis: connectTimeoutMs,
-        query_timeout: queryTimeoutMs,
-      } as pg.ClientConfig);
-      this.#target = target;
-      this.on("error", () => {
-        hosts.rotate(target);
-      });
-    }
-
-    override connect(): Promise<pg.Client>;
-    override connect(callback: OnConnected): void;
-    override connect(callback?: OnConnected): Promise<pg.Client> | undefined {
-      if (callback === undefined) return super.connect();
-      super.connect((error: Error) => {
-        // null where there is none, whatever the types say.
-        if ((error as Error | null) !== null) hosts.rotate(this.#target);
-        callback(error);
-      });
-      return undefined;
-    }
-  };
-}
-
-/** With several hosts, those that follow the primary are left alone. */
-async function refuseStandby(client: pg.ClientBase): Promise<void> {
-  const { rows } = await client.query<{ standby: boolean }>(
-    "select pg_is_in_recovery() as standby",
-  );
-  if (rows[0]?.standby !== true) return;
-  client.emit("error", new Error("the host is a standby"));
-  throw new Error("the host is a standby");
 }

@@ -1,8 +1,8 @@
 /**
  * The journal on PostgreSQL: what differs from other databases.
  *
- * Durability: synchronous_commit is read at start-up, and a server on which it
- * is off is refused. Seqs are allocated under the namespace's row lock, in READ
+ * Durability: each transaction sets synchronous_commit itself, and one that the
+ * server commits with a warning is of unknown outcome (postgres-client.ts). Seqs are allocated under the namespace's row lock, in READ
  * COMMITTED: a transaction that waited for the lock sees what was committed
  * before it.
  *
@@ -10,14 +10,17 @@
  * behind a pooler that hands out connections by the transaction.
  */
 import { randomUUID } from "node:crypto";
-import { Kysely, sql } from "kysely";
+import { Kysely, sql, type TransactionBuilder } from "kysely";
 import pRetry from "p-retry";
 import type { Logger } from "pino";
+import { Deadline } from "./deadline.ts";
 import type { Journal } from "./journal.ts";
 import { migrate, refuseForeign } from "./migrations.ts";
 import { appendStatement } from "./postgres-append.ts";
+import { ReadBarrier } from "./postgres-barrier.ts";
 import { readDialect, transactionDialect } from "./postgres-driver.ts";
 import {
+  codeOf,
   isPassing,
   isRolledBack,
   isUnpreparable,
@@ -26,20 +29,17 @@ import {
 } from "./postgres-errors.ts";
 import { PostgresHosts } from "./postgres-hosts.ts";
 import { PostgresLanes } from "./postgres-lanes.ts";
-import { PostgresPool } from "./postgres-pool.ts";
+import { PostgresPool, PreparedStatements } from "./postgres-pool.ts";
+import { type PostgresTimeouts, sessionSettings } from "./postgres-settings.ts";
 import { JournalOpenError, RefusedError } from "./refusal.ts";
 import type { Db, Schema } from "./schema.ts";
 import { PostgresWakeUps } from "./wake-ups.ts";
 
-/** How to open a journal on PostgreSQL. */
-export interface PostgresOptions {
+/** How to open a journal on PostgreSQL; lockTimeoutMs is after how long a try for a lock ends. */
+export interface PostgresOptions extends PostgresTimeouts {
   /** `postgres://user:password@host:port,host:port/database?options` */
   readonly url: string;
-  /** Milliseconds that a transaction may wait for a lock before it is tried again. */
-  readonly lockTimeoutMs: number;
-  /** Milliseconds that a statement may take. */
-  readonly statementTimeoutMs: number;
-  /** Milliseconds for which reads are tried again while the server is away. */
+  /** Milliseconds for all tries of a read or a transaction, at least lockTimeoutMs. */
   readonly databaseWaitMs: number;
   /** Connections for transactions, and as many for reads. */
   readonly databaseConnections: number;
@@ -53,8 +53,8 @@ const minServerVersion = 140_000;
 const maxTries = 3;
 /** "rnlg": who migrates the database. */
 const migrationLock = 0x726e6c67;
-/** Milliseconds by which the client waits longer for an answer than the server for the statement. */
-const answerMs = 5_000;
+/** Milliseconds to migrate the database, waiting for another node that does included. */
+const migrateMs = 10 * 60_000;
 /** Milliseconds between tries of a read. */
 const minRetryMs = 50;
 const maxRetryMs = 1_000;
@@ -65,37 +65,52 @@ const maxRetryMs = 1_000;
  * @throws JournalOpenError with one line that says what to do
  */
 export async function openPostgresJournal(options: PostgresOptions): Promise<Journal> {
-  const { statementTimeoutMs, databaseWaitMs, databaseConnections: connections } = options;
+  const { lockTimeoutMs, databaseConnections: connections } = options;
+  const waitMs = Math.max(options.databaseWaitMs, lockTimeoutMs);
+  const statementTimeoutMs = Math.min(options.statementTimeoutMs, waitMs);
+  const timeouts = { lockTimeoutMs, statementTimeoutMs };
   const hosts = new PostgresHosts(options.url);
-  const queryTimeoutMs = statementTimeoutMs + answerMs;
-  const writes = new PostgresPool({ hosts, connections, queryTimeoutMs });
+  const pool = {
+    ...{ hosts, connections, session: sessionSettings(timeouts) },
+    ...{ barrier: new ReadBarrier(), statements: new PreparedStatements() },
+  };
+  const writes = new PostgresPool(pool);
   const lanes = new PostgresLanes(writes);
-  const reads = new PostgresPool({ hosts, connections, queryTimeoutMs });
+  const reads = new PostgresPool(pool);
   const wakeUps = new PostgresWakeUps(() => writes.newClient(), options.logger);
   const closing = new AbortController();
-  const retrying = <T>(read: () => Promise<T>) => readAgain(read, databaseWaitMs, closing.signal);
-  const writer = new Kysely<Schema>({ dialect: transactionDialect(writes, options) });
-  const db = new Kysely<Schema>({ dialect: readDialect(reads, retrying) });
+  const retrying = <T>(read: (deadline: Deadline) => Promise<T>) =>
+    readAgain(read, waitMs, closing.signal);
+  /** A transaction has its driver to itself, as it has its deadline. */
+  const transaction = (deadline: Deadline, limits: PostgresTimeouts = timeouts) =>
+    new Kysely<Schema>({ dialect: transactionDialect(writes, limits, deadline) }).transaction();
+  const db = new Kysely<Schema>({ dialect: readDialect(reads, timeouts, retrying) });
   const close = async () => {
     closing.abort();
     await wakeUps.close();
-    await Promise.all([db.destroy(), writer.destroy(), reads.close(), writes.close()]);
+    await Promise.all([db.destroy(), reads.close(), writes.close()]);
   };
   try {
     // A host that does not do sends the next connection to another one; one that
     // is there all the same gets another chance.
-    const id = await pRetry(() => prepare(writer, hosts.name), {
-      retries: hosts.count + 1,
-      minTimeout: minRetryMs,
-      shouldRetry: ({ error }) => isPassing(error),
-    });
+    const id = await pRetry(
+      () => {
+        const patient = { lockTimeoutMs: migrateMs, statementTimeoutMs: migrateMs };
+        return prepare(transaction(new Deadline(migrateMs), patient), hosts.name);
+      },
+      {
+        retries: hosts.count + 1,
+        minTimeout: minRetryMs,
+        shouldRetry: ({ error }) => isPassing(error),
+      },
+    );
     return {
       id,
       db,
       scans: db,
       wakeUps,
-      write: (work) => write(writer, work),
-      append: appender(lanes),
+      write: (work, withinMs = waitMs) => write(transaction, work, new Deadline(withinMs)),
+      append: appender(lanes, waitMs),
       // The server's own vacuum does it.
       reclaimSpace: () => Promise.resolve(false),
       close,
@@ -107,8 +122,8 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
 }
 
 /** Checks the server and migrates the database, one process at a time; returns the journal's id. */
-function prepare(writer: Kysely<Schema>, name: string): Promise<string> {
-  return writer.transaction().execute(async (tx) => {
+function prepare(transaction: TransactionBuilder<Schema>, name: string): Promise<string> {
+  return transaction.execute(async (tx) => {
     await checkServer(tx, name);
     await sql`select pg_advisory_xact_lock(${sql.lit(migrationLock)})`.execute(tx);
     const untyped = tx as unknown as Kysely<never>;
@@ -122,16 +137,14 @@ async function checkServer(tx: Db, name: string): Promise<void> {
   const { rows } = await sql<{
     version: number;
     encoding: string;
-    durable: string;
     schema: string | null;
     read_only: string;
   }>`
     select current_setting('server_version_num')::int as version,
       current_setting('server_encoding') as encoding,
-      current_setting('synchronous_commit') as durable,
       current_setting('transaction_read_only') as read_only,
       current_schema() as schema`.execute(tx);
-  const { version, encoding, durable, schema, read_only: readOnly } = rows[0]!;
+  const { version, encoding, schema, read_only: readOnly } = rows[0]!;
   const refuse = (problem: string) => {
     throw new JournalOpenError(`cannot use ${name}: ${problem}`);
   };
@@ -143,11 +156,6 @@ async function checkServer(tx: Db, name: string): Promise<void> {
   }
   if (readOnly === "on") {
     refuse("it is read-only; name the primary, or all hosts: postgres://HOST,HOST/DATABASE");
-  }
-  if (durable !== "on" && durable !== "remote_apply") {
-    refuse(
-      `synchronous_commit is ${durable}, so what is acknowledged could be lost: set it to on (ALTER ROLE … SET synchronous_commit = on)`,
-    );
   }
   if (schema === null)
     refuse("no schema of its search_path exists: create one, or change the path");
@@ -161,25 +169,35 @@ async function identity(tx: Db): Promise<string> {
   return journalId;
 }
 
-async function write<T>(db: Kysely<Schema>, work: (tx: Db) => Promise<T>): Promise<T> {
+/**
+ * Runs a transaction again at once where it was rolled back; what may take longer
+ * to pass is left to whoever asked.
+ */
+async function write<T>(
+  transaction: (deadline: Deadline) => TransactionBuilder<Schema>,
+  work: (tx: Db) => Promise<T>,
+  deadline: Deadline,
+): Promise<T> {
   for (let tries = 1; ; tries++) {
     try {
-      return await db.transaction().execute(work);
+      return await transaction(deadline).execute(work);
     } catch (error) {
-      if (tries < maxTries && (isRolledBack(error) || isUnpreparable(error))) continue;
+      const isOver = tries === maxTries || deadline.isOver;
+      if (!isOver && (isRolledBack(error) || isUnpreparable(error))) continue;
       throw unavailableIfPassing(error);
     }
   }
 }
 
 /** Appends in one statement, until the server says that it cannot do such a one. */
-function appender(lanes: PostgresLanes): NonNullable<Journal["append"]> {
+function appender(lanes: PostgresLanes, waitMs: number): NonNullable<Journal["append"]> {
   let isSupported = true;
   return async (what) => {
     const statement = isSupported ? appendStatement(what) : undefined;
     if (statement === undefined) return false;
     try {
-      const { rows } = await lanes.run(what.namespace.namespace_id, statement);
+      const { namespace_id: lane } = what.namespace;
+      const { rows } = await lanes.commit(lane, statement, new Deadline(waitMs));
       return rows.length > 0;
     } catch (error) {
       // What speaks PostgreSQL's protocol, or distributes its tables, may not have it.
@@ -196,23 +214,23 @@ function unavailableIfPassing(error: unknown): unknown {
 }
 
 async function readAgain<T>(
-  read: () => Promise<T>,
+  read: (deadline: Deadline) => Promise<T>,
   waitMs: number,
   signal: AbortSignal,
 ): Promise<T> {
-  const mayPass = (error: unknown) => isPassing(error) || isUnpreparable(error);
+  const deadline = new Deadline(waitMs);
   try {
-    return await pRetry(read, {
+    return await pRetry(() => read(deadline), {
       retries: Number.POSITIVE_INFINITY,
       minTimeout: minRetryMs,
       maxTimeout: maxRetryMs,
       maxRetryTime: waitMs,
       randomize: true,
       signal,
-      shouldRetry: ({ error }) => mayPass(error),
+      shouldRetry: ({ error }) => isPassing(error),
     });
   } catch (error) {
-    if (!mayPass(error) && !signal.aborted) throw error;
+    if (!isPassing(error) && !signal.aborted) throw error;
     throw new RefusedError({ reason: "journal_unavailable" }, { cause: error });
   }
 }
@@ -229,16 +247,17 @@ const hints: Readonly<Record<string, string>> = {
     "let the server take more connections, or runlog use fewer (--limit database-connections)",
 };
 
-function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error ? String(error.code) : "";
-}
-
 function toOpenError(name: string, error: unknown): Error {
   if (error instanceof JournalOpenError) return error;
   // Of a name with several addresses, each one failed.
   const errors: unknown[] = error instanceof AggregateError ? error.errors : [error];
-  const reason = errors.map((one) => (one instanceof Error ? one.message : String(one))).join(", ");
-  const hint = hints[sqlStateOf(error) ?? codeOf(errors[0])];
+  const reason = errors.map(textOf).join(", ");
+  const hint = hints[sqlStateOf(error) ?? codeOf(errors[0]) ?? ""];
   const advice = hint === undefined ? "" : `: ${hint}`;
   return new JournalOpenError(`cannot open ${name}: ${reason}${advice}`, { cause: error });
+}
+
+function textOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause === undefined ? error.message : `${error.message} (${textOf(error.cause)})`;
 }

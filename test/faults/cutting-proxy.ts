@@ -14,8 +14,8 @@ export type Way = "commit" | "append";
 /** A simple query "commit", as it goes over the wire: Q, length, text, 0. */
 const commitMessage = Buffer.from([0x51, 0, 0, 0, 11, ...Buffer.from("commit"), 0]);
 /** Parse (P, length, name, 0, text, 0) of a statement that is a commit, and Bind (B, length, 0, name, 0) of any. */
-const parsed = /P[\s\S]{4}(runlog_\d+)\0with ns as/g;
-const bound = /B[\s\S]{4}\0(runlog_\d+)\0/g;
+const parsed = /P[\s\S]{4}(runlog_[0-9a-f]+)\0with ns as/g;
+const bound = /B[\s\S]{4}\0(runlog_[0-9a-f]+)\0/g;
 
 /** See the head of this file. */
 export class CuttingProxy {

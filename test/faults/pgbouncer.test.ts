@@ -11,8 +11,12 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import pg from "pg";
 import { freePort } from "../../dev/postgres-server.ts";
+import { openJournal } from "../../src/journal/open.ts";
+import { defaultLimits } from "../../src/limits.ts";
+import { openDomain } from "../../src/server/domain.ts";
 import { type ServerProcess, ServerProcesses } from "../crash/server-process.ts";
-import { giveBackDatabase, takeDatabase } from "../support/postgres.ts";
+import { append, domainOver, eventOf, openRun } from "../support/domain.ts";
+import { giveBackDatabase, noteCommits, takeDatabase } from "../support/postgres.ts";
 import { assertLoadKept, runLoad } from "./load.ts";
 
 const isInstalled = spawnSync("pgbouncer", ["--version"]).status === 0;
@@ -83,11 +87,60 @@ default_pool_size = 4
     for (const { url } of running) await assertLoadKept(url, load);
   });
 
+  it("start whoever else has prepared statements there", async () => {
+    const limits = { ...defaultLimits, databaseConnections: 2, lockTimeoutMs: 1_000 };
+    for (let round = 0; round < 6; round++) {
+      const journals = await Promise.all([0, 1, 2].map(() => openJournal(pooled, limits)));
+      for (const one of journals) {
+        const domain = await openDomain({
+          ...{ journal: one, limits, now: Date.now },
+          onFailure: () => undefined,
+        });
+        await domain.stop();
+        await one.close();
+      }
+    }
+  });
+
+  it("wait for the disk whatever the database is set to by then", async () => {
+    const admin = new pg.Client({ connectionString: journal });
+    await admin.connect();
+    const one = await openJournal(pooled, { ...defaultLimits, databaseConnections: 2 });
+    // A setting of a role is that of the sessions which begin from then on.
+    const endSessions = () =>
+      admin.query(
+        "select pg_terminate_backend(pid) from pg_stat_activity where pid != pg_backend_pid() and datname = current_database()",
+      );
+    try {
+      await admin.query(noteCommits);
+      await admin.query(`alter role runlog set synchronous_commit = off`);
+      await endSessions();
+      const domain = domainOver(one);
+      const producer = await openRun(domain, "durable");
+      for (const runSeq of [1, 2, 3]) {
+        assert.equal((await append(domain, producer, runSeq, [eventOf("x")])).t, "durable");
+      }
+      const { rows } = await admin.query<{ value: string; count: number }>(
+        "select value, count(*)::int as count from used group by value",
+      );
+      assert.deepEqual(rows, [{ value: "on", count: 4 }]);
+    } finally {
+      await one.close();
+      await admin.query("alter role runlog reset synchronous_commit");
+      await endSessions();
+      await admin.query("drop trigger note on records; drop function note; drop table used");
+      await admin.end();
+    }
+  });
+
   it("leave nothing behind on connections that others get", async () => {
     // All connections that the pooler has, each asked at the same time as the others.
     const clients = Array.from({ length: 4 }, () => new pg.Client({ connectionString: pooled }));
     for (const client of clients) await client.connect();
-    const settings = ["synchronous_commit", "lock_timeout", "statement_timeout"];
+    const settings = [
+      ...["synchronous_commit", "lock_timeout", "statement_timeout", "tcp_user_timeout"],
+      ...["idle_in_transaction_session_timeout", "client_min_messages"],
+    ];
     const select = settings.map((name) => `current_setting('${name}') as ${name}`).join(", ");
     await Promise.all(clients.map((client) => client.query("begin")));
     for (const client of clients) {
@@ -98,6 +151,9 @@ default_pool_size = 4
           synchronous_commit: "on",
           lock_timeout: "0",
           statement_timeout: "0",
+          tcp_user_timeout: "0",
+          idle_in_transaction_session_timeout: "0",
+          client_min_messages: "notice",
         },
       );
     }

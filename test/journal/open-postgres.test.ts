@@ -94,16 +94,6 @@ describe("opening a journal on PostgreSQL", () => {
 
   const mistakes: readonly [string, string, RegExp][] = [
     ["an encoding that cannot hold every text", "", /its encoding is SQL_ASCII, create a database/],
-    [
-      "commits that are not durable",
-      "set synchronous_commit = off",
-      /synchronous_commit is off, so what is acknowledged could be lost: set it to on/,
-    ],
-    [
-      "commits that wait for the standby alone",
-      "set synchronous_commit = local",
-      /synchronous_commit is local/,
-    ],
     ["a server that takes no writes", "set default_transaction_read_only = on", /it is read-only/],
   ];
   for (const [name, setting, expected] of mistakes) {

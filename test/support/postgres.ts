@@ -32,6 +32,14 @@ export async function giveBackDatabase(url: string): Promise<void> {
   emptyDatabases.push(url);
 }
 
+/** Makes a table `used` of what backends use when they commit records, and how far their log was. */
+export const noteCommits = `create table used (value text, lsn pg_lsn);
+  create function note() returns trigger language plpgsql as $$ begin
+    insert into used values (current_setting('synchronous_commit'), pg_current_wal_insert_lsn());
+    return null; end $$;
+  create constraint trigger note after insert on records deferrable initially deferred
+    for each row execute function note()`;
+
 after(async () => {
   await (await server)?.remove();
 });

@@ -1,0 +1,195 @@
+/** How long a commit to PostgreSQL waits, whatever the server is set to, and who sees it meanwhile. */
+import assert from "node:assert/strict";
+import { PostgresServer } from "../../dev/postgres-server.ts";
+import type { Producer } from "../../src/ingest/operation.ts";
+import type { Journal } from "../../src/journal/journal.ts";
+import { openJournal } from "../../src/journal/open.ts";
+import { defaultLimits } from "../../src/limits.ts";
+import { append, type Domain, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { noteCommits } from "../support/postgres.ts";
+
+const settings = { ...defaultLimits, lockTimeoutMs: 2_000 };
+
+describe("commits to a PostgreSQL with a standby", () => {
+  let primary: PostgresServer;
+  let standby: PostgresServer;
+  let databases = 0;
+  let database: string;
+  let journal: Journal;
+  let domain: Domain;
+  let producer: Producer;
+
+  before(async () => {
+    primary = await PostgresServer.start();
+    standby = await primary.follow();
+  });
+
+  after(async () => {
+    await journal.close();
+    await standby.remove();
+    await primary.remove();
+  });
+
+  const set = async (name: string, value: string) => {
+    await primary.query(`alter system set ${name} = ${value}`);
+    await primary.query("select pg_reload_conf()");
+  };
+
+  beforeEach(async () => {
+    database = `durable_${++databases}`;
+    await primary.createDatabase(database);
+    const hosts = `127.0.0.1:${primary.port},127.0.0.1:${standby.port}`;
+    journal = await openJournal(`postgres://runlog:runlog@${hosts}/${database}`, settings);
+    domain = domainOver(journal);
+    producer = await openRun(domain, "run");
+  });
+
+  afterEach(async () => {
+    await journal.close();
+  });
+
+  /** The texts of the run's events, as a reader gets them. */
+  async function texts(): Promise<string[]> {
+    const records = await readAll(journal);
+    return records.flatMap(({ record }) =>
+      record.case === "event" ? [Buffer.from(record.value.data).toString()] : [],
+    );
+  }
+
+  const appendOne = (runSeq: number) =>
+    append(domain, producer, runSeq, [eventOf(`event ${runSeq}`)]);
+
+  describe("that is set otherwise while they are made", () => {
+    /** What the backends use at their commits, by how they commit. */
+    async function used(): Promise<unknown> {
+      const [[values]] = (await primary.query(
+        "select array_agg(distinct value) from used",
+        database,
+      )) as [[unknown]];
+      await primary.query("truncate used", database);
+      return values;
+    }
+
+    beforeEach(async () => {
+      await primary.query(noteCommits, database);
+    });
+
+    for (const [value, expected] of [
+      ["off", "on"],
+      ["local", "on"],
+      ["remote_write", "on"],
+      ["on", "on"],
+      ["remote_apply", "remote_apply"],
+    ] as const) {
+      it(`wait as they have to where synchronous_commit becomes ${value}`, async () => {
+        assert.equal((await appendOne(1)).t, "durable");
+        await used();
+        await set("synchronous_commit", value);
+        try {
+          // The run's own transaction, and one statement that needs no other.
+          await openRun(domain, "another");
+          assert.deepEqual(await used(), [expected]);
+          assert.equal((await appendOne(2)).t, "durable");
+          assert.deepEqual(await used(), [expected]);
+        } finally {
+          await set("synchronous_commit", "default");
+        }
+      });
+    }
+
+    it("are on the disk before they are answered", async () => {
+      await set("synchronous_commit", "off");
+      await set("wal_writer_delay", "'10s'");
+      try {
+        for (let runSeq = 1; runSeq <= 20; runSeq++) {
+          assert.equal((await appendOne(runSeq)).t, "durable");
+          // The commit is behind what its trigger wrote.
+          const [[isFlushed]] = (await primary.query(
+            "select pg_current_wal_flush_lsn() > max(lsn) from used",
+            database,
+          )) as [[boolean]];
+          assert.equal(isFlushed, true);
+        }
+      } finally {
+        await set("wal_writer_delay", "default");
+        await set("synchronous_commit", "default");
+      }
+    });
+  });
+
+  describe("that does not answer", () => {
+    beforeEach(async () => {
+      assert.equal((await appendOne(1)).t, "durable");
+      await set("synchronous_standby_names", "'*'");
+      await standby.stop();
+    });
+
+    /** Resolves once so many backends wait for the standby. */
+    async function waiting(count: number): Promise<void> {
+      for (;;) {
+        const rows = await primary.query(
+          "select 1 from pg_stat_activity where wait_event = 'SyncRep'",
+        );
+        if (rows.length >= count) return;
+      }
+    }
+
+    /** How many records of the run another session sees on the primary. */
+    async function visible(): Promise<unknown> {
+      const [[count]] = (await primary.query(
+        "select sum(event_count) from records where first_run_seq > 0",
+        database,
+      )) as [[string]];
+      return Number(count);
+    }
+
+    /** A promise, and whether it was settled. */
+    function watched<T>(promise: Promise<T>) {
+      const state = { promise, isSettled: false };
+      promise.then(
+        () => {
+          state.isSettled = true;
+        },
+        () => {
+          state.isSettled = true;
+        },
+      );
+      return state;
+    }
+
+    afterEach(async () => {
+      await set("synchronous_standby_names", "default");
+    });
+
+    it("are not answered where their wait is cancelled, and nobody reads them, before one that was not", async () => {
+      const appended = watched(appendOne(2));
+      await waiting(1);
+      await primary.query(
+        "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'",
+      );
+      // It is committed and visible, and the commit behind which it is answered waits.
+      while ((await visible()) !== 2) await waiting(1);
+      const read = watched(texts());
+      await waiting(2);
+      assert.equal(appended.isSettled, false);
+      assert.equal(read.isSettled, false);
+      await standby.start();
+      assert.equal((await appended.promise).t, "durable");
+      assert.deepEqual(await read.promise, ["event 1", "event 2"]);
+    });
+
+    it("are read by nobody after a crash before a standby has them, and are not lost to their producer", async () => {
+      const appended = watched(appendOne(2));
+      await waiting(1);
+      await primary.kill();
+      await primary.start();
+      while ((await visible()) !== 2) await waiting(0);
+      const read = watched(texts());
+      await waiting(1);
+      assert.equal(read.isSettled, false);
+      await standby.start();
+      assert.equal((await appended.promise).t, "durable");
+      assert.deepEqual(await read.promise, ["event 1", "event 2"]);
+    });
+  });
+});
