@@ -149,6 +149,7 @@ export class BareClient {
         cancel_descendants: 0,
         node_key: 0,
       },
+      ...{ producer_id: null, producer_attempt: null },
     };
     const records = Array.from({ length: count }, (_, index) => {
       const seq = lastSeq + (index + 1) * eventsPerRecord;

@@ -268,6 +268,8 @@ export const appendRoomBytes = 1 * KiB;
 export const maxNamespaceBytes = 63;
 /** Bytes of a run id: a UUID, or a path-like name of the producer's. */
 export const maxRunIdBytes = 128;
+/** Bytes of a producer's name for itself: a UUID, with room for other schemes. */
+export const maxProducerIdBytes = 128;
 /** Bytes of Event.type, as the contract says. */
 export const maxTypeBytes = 128;
 /** Bytes of a media type. */

@@ -46,6 +46,10 @@ export type Goal =
 /** What a call needs from its sender. */
 export interface IngestCallOptions {
   readonly runId: string;
+  /** Names the sender to the server; the same in all its calls. */
+  readonly producerId: string;
+  /** Which of the sender's calls this is, from 1 on. */
+  readonly attempt: number;
   readonly namespace: string;
   readonly spec: MessageInitShape<typeof RunSpecSchema> | undefined;
   readonly limits: SenderLimits;
@@ -101,10 +105,12 @@ export class IngestCall implements Lane {
 
   /** Makes the call and returns how it ended; never rejects. */
   async run(signal: AbortSignal): Promise<CallEnd> {
-    const { runId, namespace, spec, limits } = this.#options;
+    const { runId, namespace, spec, limits, producerId } = this.#options;
     if (signal.aborted) return { t: "refused", error: signal.reason };
     try {
-      const frame = messageFrame({ case: "open", value: { runId, namespace, create: spec } });
+      const attempt = BigInt(this.#options.attempt);
+      const value = { runId, namespace, create: spec, producerId, attempt };
+      const frame = messageFrame({ case: "open", value });
       this.#opening = checkSize(frame, "open", maxOpeningBytes);
     } catch (error) {
       return { t: "refused", error };

@@ -14,7 +14,7 @@
  */
 import { fromBinary } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
-import { v7 as uuidv7 } from "uuid";
+import { v4 as uuidv4, v7 as uuidv7 } from "uuid";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { delayMs, sleep } from "./backoff.ts";
 import { eventOf } from "./encode.ts";
@@ -76,6 +76,9 @@ export class RunSender {
   #call: IngestCall | undefined;
   #maxEventBytes = defaultMaxEventBytes;
   #epoch: bigint | undefined;
+  /** With the number of the call it tells the server which of our openings is the newest. */
+  readonly #producerId = uuidv4();
+  #calls = 0;
   #roomWaiters: (() => void)[] = [];
   /** By the position that they wait for, which only grows. */
   readonly #flushes: { readonly position: number; readonly resume: () => void }[] = [];
@@ -250,6 +253,8 @@ export class RunSender {
   async #callOnce(): Promise<CallEnd> {
     const call = new IngestCall(this.#transport, {
       runId: this.runId,
+      producerId: this.#producerId,
+      attempt: ++this.#calls,
       namespace: this.#options.namespace ?? "",
       spec: this.#options.spec,
       limits: this.#limits,

@@ -9,7 +9,14 @@ import type { Limits } from "../limits.ts";
 import type { Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
 import { type Operation, Producer } from "./operation.ts";
-import { checkNamespace, checkPlace, checkResult, checkRunId, checkSpec } from "./validate.ts";
+import {
+  checkAttempt,
+  checkNamespace,
+  checkPlace,
+  checkResult,
+  checkRunId,
+  checkSpec,
+} from "./validate.ts";
 
 /** A window whose events are still encoded. */
 export type AppendEventsBytes = Omit<AppendEventsRequest, "$typeName" | "events"> & {
@@ -30,12 +37,14 @@ export interface AppendedWindow {
  * Opens the run where the request says so, appends the window and finishes the
  * run where the request says so.
  *
+ * @param signal aborts once the caller has left: the run is then not opened for it
  * @throws RefusedError with the first refusal; what came before it is durable
  */
 export async function appendWindow(
   committer: Committer,
   limits: Limits,
   request: AppendEventsBytes,
+  signal: AbortSignal,
 ): Promise<AppendedWindow> {
   const namespace = checkNamespace("namespace", request.namespace);
   const { runId } = request;
@@ -55,6 +64,7 @@ export async function appendWindow(
       : checkResult("finish", request.finish, limits.maxEventBytes);
 
   const producer = new Producer(runId);
+  producer.attempt = checkAttempt("", request);
   const on = { namespace, runId, producer };
   // An epoch from an earlier answer is checked by whatever follows.
   producer.epoch = given === 0 ? undefined : given;
@@ -67,7 +77,8 @@ export async function appendWindow(
     operations.push({ kind: "finish", ...on, lastRunSeq: undefined, result });
   try {
     const window = { epoch: given, lastRunSeq: 0, seq: 0, cancelRequested: false };
-    for (const outcome of await Promise.all(operations.map((one) => committer.submit(one)))) {
+    const submitted = operations.map((one) => committer.submit(one, signal));
+    for (const outcome of await Promise.all(submitted)) {
       if (outcome.t === "refused") throw new RefusedError(outcome.refusal);
       if (outcome.t === "opened") {
         window.epoch = outcome.epoch;

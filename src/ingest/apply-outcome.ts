@@ -21,12 +21,17 @@ export function applyOutcome(
   listeners: OutcomeListeners,
 ): void {
   const { namespace, runId } = operation;
-  const { leases } = listeners;
+  const { holders, leases } = listeners;
   switch (operation.kind) {
     case "create":
       if (outcome.t !== "created" || outcome.leaseMs === undefined) return;
       if (leases.has(namespace, runId)) return;
       leases.start({ namespace, runId, epoch: 0, leaseMs: outcome.leaseMs });
+      return;
+    case "abandon":
+      if (outcome.t !== "abandoned" || holders.of(namespace, runId) !== undefined) return;
+      if (leases.has(namespace, runId)) return;
+      leases.start({ namespace, runId, epoch: outcome.epoch, leaseMs: outcome.leaseMs });
       return;
     case "lose":
       return;

@@ -4,7 +4,6 @@
  * which they were submitted; an outcome is given only after the commit that
  * holds it.
  */
-import pRetry from "p-retry";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
@@ -14,7 +13,16 @@ import type { WakeUps } from "../journal/wake-ups.ts";
 import type { Limits } from "../limits.ts";
 import { nextTurn } from "../turn.ts";
 import { applyOutcome, type OutcomeListeners } from "./apply-outcome.ts";
-import type { Committed, Sent } from "./commit.ts";
+import {
+  type Asker,
+  type Done,
+  fail,
+  GroupTries,
+  isUnavailable,
+  nobody,
+  type SentGroup,
+  type Waiting,
+} from "./group-tries.ts";
 import { GroupWriter } from "./group-writer.ts";
 import { Holders } from "./holders.ts";
 import type { UnheldRun } from "./leases.ts";
@@ -47,31 +55,9 @@ export interface CommitterOptions extends Omit<OutcomeListeners, "holders"> {
   readonly wakeUps?: Pick<WakeUps, "tell"> | undefined;
 }
 
-/** Milliseconds between tries of a commit while the database is away. */
-const minRetryMs = 50;
-const maxRetryMs = 1_000;
-
-/** Who asked for an operation; one of the two is called once, in the order of the operations. */
-export interface Asker {
-  /** Called after the commit. */
-  readonly onOutcome: (outcome: Outcome, operation: Operation) => void;
-  /** Called where the database failed, with RefusedError journal_unavailable for one. */
-  readonly onFailure: (error: unknown, operation: Operation) => void;
-}
-
-interface Waiting {
-  readonly operation: Operation;
-  readonly asker: Asker;
-}
-
 /** Something that has a transaction for itself; never rejects. */
 interface Alone {
   readonly run: () => Promise<void>;
-}
-
-/** A group that was sent and is not known to be written. */
-interface SentGroup extends Sent {
-  readonly group: readonly Waiting[];
 }
 
 /** One namespace's queue; `running` is the loop that empties it. */
@@ -86,6 +72,7 @@ interface Lane {
 export class Committer {
   readonly #options: CommitterOptions;
   readonly #writer: GroupWriter;
+  readonly #tries: GroupTries;
   readonly #lanes = new Map<string, Lane>();
   readonly #holders: Holders;
   readonly #stopping = new AbortController();
@@ -94,6 +81,11 @@ export class Committer {
     this.#options = options;
     this.#writer = new GroupWriter(options);
     this.#holders = new Holders(options.leases);
+    this.#tries = new GroupTries({
+      ...{ writer: this.#writer, holders: this.#holders, limits: options.limits },
+      stopping: this.#stopping.signal,
+      onUncertain: options.onUncertain,
+    });
   }
 
   /** Queues an operation. A refusal is an outcome, not a failure. */
@@ -115,12 +107,15 @@ export class Committer {
   /**
    * Queues an operation and waits for its outcome.
    *
+   * @param signal aborts once nobody waits for it any more: what would take or make
+   *   a run is then dropped where that can be, with the outcome `discarded`
    * @throws RefusedError journal_unavailable where the database failed; whether
    *   the operation took effect is then unknown, and it may be submitted again
    */
-  submit(operation: Operation): Promise<Outcome> {
+  submit(operation: Operation, signal?: AbortSignal): Promise<Outcome> {
     return new Promise((onOutcome, onFailure) => {
-      this.enqueue(operation, { onOutcome, onFailure });
+      const hasLeft = () => signal?.aborted === true;
+      this.enqueue(operation, { onOutcome, onFailure, hasLeft });
     });
   }
 
@@ -176,8 +171,7 @@ export class Committer {
     for (const runId of runIds ?? this.heldRunIds(namespace)) {
       const producer = this.holderOf(namespace, runId);
       if (producer === undefined) continue;
-      const asker = { onOutcome: () => undefined, onFailure: () => undefined };
-      this.enqueue({ kind: "check", namespace, runId, producer }, asker);
+      this.enqueue({ kind: "check", namespace, runId, producer }, nobody);
     }
   }
 
@@ -219,11 +213,11 @@ export class Committer {
       const [first] = lane.waiting;
       const group = first === undefined || "run" in first ? [] : this.#take(lane);
       const next = await this.#send(namespace, group, sent);
-      if (sent !== undefined) await this.#commitOrFail(namespace, sent.group, sent);
+      if (sent !== undefined) await this.#commit(namespace, sent.group, sent);
       sent = next;
       if (next !== undefined) continue;
       if (group.length > 0) {
-        await this.#commitOrFail(namespace, group);
+        await this.#commit(namespace, group);
       } else if (first !== undefined && "run" in first) {
         lane.waiting.shift();
         await first.run();
@@ -247,61 +241,19 @@ export class Committer {
     }
   }
 
-  /**
-   * Commits a group, again and again while the database is away: producers wait
-   * meanwhile, and what a try left durable is a duplicate to the next one.
-   *
-   * @param sent the first try, where it was sent already
-   */
-  async #commitOrFail(
-    namespace: string,
-    taken: readonly Waiting[],
-    sent?: SentGroup,
-  ): Promise<void> {
-    let group = taken;
-    let firstTry = sent;
-    const fail = (failed: readonly Waiting[], error: unknown) => {
-      for (const { operation, asker } of failed) asker.onFailure(error, operation);
-    };
+  async #commit(namespace: string, group: readonly Waiting[], sent?: SentGroup): Promise<void> {
+    const done = await this.#tries.commit(namespace, group, sent);
+    if (done === undefined) return;
     try {
-      const { committed, operations } = await pRetry(
-        async () => {
-          const tried = group;
-          const atOnce = firstTry;
-          firstTry = undefined;
-          if (atOnce !== undefined) {
-            if (await atOnce.isWritten) return { committed: atOnce.committed, operations: tried };
-            this.#writer.forget(namespace);
-          }
-          const committed = await this.#writer.write(namespace, operationsOf(tried));
-          return { committed, operations: tried };
-        },
-        {
-          retries: Number.POSITIVE_INFINITY,
-          minTimeout: minRetryMs,
-          maxTimeout: maxRetryMs,
-          maxRetryTime: this.#options.limits.databaseWaitMs,
-          signal: this.#stopping.signal,
-          shouldRetry: ({ error }) => isUnavailable(error),
-          onFailedAttempt: ({ error }) => {
-            this.#writer.forget(namespace);
-            this.#options.onUncertain(namespace);
-            // Nobody could have opened these either: their leases begin anew.
-            const isLapse = ({ operation }: Waiting) => operation.kind === "lose";
-            fail(group.filter(isLapse), error);
-            group = group.filter((waiting) => !isLapse(waiting));
-          },
-        },
-      );
-      this.#settle(namespace, operations, committed);
+      this.#settle(namespace, done);
     } catch (error) {
       this.#writer.forget(namespace);
       this.#options.onUncertain(namespace);
-      fail(group, this.#stopping.signal.aborted ? unavailable(error) : error);
+      fail(done.group, error);
     }
   }
 
-  #take(lane: Lane): Waiting[] {
+  #take(lane: Lane): readonly Waiting[] {
     const { maxCommitBytes, maxCommitOps } = this.#options.limits;
     const group: Waiting[] = [];
     let bytes = 0;
@@ -312,10 +264,10 @@ export class Committer {
       group.push(one);
     }
     lane.waiting.splice(0, group.length);
-    return group;
+    return this.#tries.wanted(group);
   }
 
-  #settle(namespace: string, group: readonly Waiting[], committed: Committed): void {
+  #settle(namespace: string, { group, committed }: Done): void {
     const { onCommitted, onOpened, wakeUps, leases } = this.#options;
     const { outcomes, left } = committed;
     const listeners = { holders: this.#holders, leases, onOpened };
@@ -343,12 +295,4 @@ function arrivalOr(answer: Promise<unknown>, lane: Lane): Promise<void> {
     lane.onArrival = resolve;
     void answer.catch(() => undefined).finally(resolve);
   });
-}
-
-function isUnavailable(error: unknown): boolean {
-  return error instanceof RefusedError && error.refusal.reason === "journal_unavailable";
-}
-
-function unavailable(cause: unknown): RefusedError {
-  return new RefusedError({ reason: "journal_unavailable" }, { cause });
 }

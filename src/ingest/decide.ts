@@ -5,6 +5,7 @@
  */
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Refusal } from "../journal/refusal.ts";
+import type { Attempt } from "./operation.ts";
 
 /** Where a run stands, as far as decisions need it. */
 export interface RunStanding {
@@ -15,6 +16,18 @@ export interface RunStanding {
   readonly nodeKey: number;
   /** The run's last event; 0 while there is none. */
   readonly lastRunSeq: number;
+  /** The producer that opened it last; null where that did not name itself. */
+  readonly producerId: string | null;
+  /** In which of its attempts; null where producerId is. */
+  readonly producerAttempt: number | null;
+}
+
+/** What a producer claims that asks for something on a run. */
+export interface Claim {
+  /** The epoch that its open was answered with. */
+  readonly epoch: number;
+  /** How it named itself when it opened the run. */
+  readonly producerId: string | undefined;
 }
 
 /** A refusal as a decision. */
@@ -30,30 +43,61 @@ function refused(refusal: Refusal): Refused {
 /** What becomes of an open. */
 export type OpenDecision =
   | { readonly t: "create" }
-  | { readonly t: "take"; readonly resumed: boolean }
+  | {
+      readonly t: "take";
+      readonly resumed: boolean;
+      /** It has the run already, by the same attempt: nobody is fenced, the epoch stays. */
+      readonly repeated: boolean;
+    }
   | Refused;
 
 /**
  * Decides an open. An ended run can be opened: that is how a producer which
  * missed its RunEnded asks again.
  *
+ * Of one producer the newest attempt wins, in whatever order they arrive: one
+ * that was given up may be decided long after the producer has opened the run
+ * elsewhere, and must not take it from there.
+ *
  * @param spec whether the request carries a spec, and whether it is the run's
+ * @param attempt undefined where the producer does not name itself
  */
 export function decideOpen(
   runId: string,
   run: RunStanding | undefined,
   spec: "absent" | "equal" | "different",
+  attempt: Attempt | undefined,
 ): OpenDecision {
   if (run === undefined) {
     return spec === "absent" ? refused({ reason: "run_not_found", runId }) : { t: "create" };
   }
   if (spec === "different") return refused({ reason: "run_exists", runId });
-  return { t: "take", resumed: run.state === RunState.LOST };
+  const before = attempt?.producerId === run.producerId ? (run.producerAttempt ?? 0) : undefined;
+  if (attempt !== undefined && before !== undefined && attempt.number < before) {
+    return refused({ reason: "superseded", epoch: run.epoch });
+  }
+  const repeated = attempt !== undefined && attempt.number === before;
+  return { t: "take", resumed: run.state === RunState.LOST, repeated };
 }
 
 /** Decides whether a producer still holds a run; undefined means that it does. */
-export function decideCheck(run: RunStanding, epoch: number): Refused | undefined {
-  return epoch === run.epoch ? undefined : refused({ reason: "fenced", epoch: run.epoch });
+export function decideCheck(run: RunStanding, { epoch, producerId }: Claim): Refused | undefined {
+  if (epoch === run.epoch) return undefined;
+  const reason = takenBy(producerId, run.producerId);
+  return refused({ reason, epoch: run.epoch });
+}
+
+/**
+ * Why a producer has lost its run to another hold on it.
+ *
+ * @param before as the producer named itself
+ * @param now as the one named itself that has the run
+ */
+export function takenBy(
+  before: string | undefined,
+  now: string | null | undefined,
+): "fenced" | "superseded" {
+  return before !== undefined && before === now ? "superseded" : "fenced";
 }
 
 /** Refuses a run that takes nothing more, or not before it is opened again. */
@@ -80,11 +124,11 @@ export type AppendDecision =
  */
 export function decideAppend(
   run: RunStanding,
-  epoch: number,
+  claim: Claim,
   firstRunSeq: number,
   count: number,
 ): AppendDecision {
-  const fenced = decideCheck(run, epoch);
+  const fenced = decideCheck(run, claim);
   if (fenced !== undefined) return fenced;
   const expectedRunSeq = run.lastRunSeq + 1;
   if (firstRunSeq > expectedRunSeq) {
@@ -105,11 +149,11 @@ export type FinishDecision = { readonly t: "finish" } | { readonly t: "repeat" }
  */
 export function decideFinish(
   run: RunStanding,
-  epoch: number,
+  claim: Claim,
   lastRunSeq: number,
   sameResult: boolean,
 ): FinishDecision {
-  const fenced = decideCheck(run, epoch);
+  const fenced = decideCheck(run, claim);
   if (fenced !== undefined) return fenced;
   if (sameResult && lastRunSeq === run.lastRunSeq) return { t: "repeat" };
   const ended = refusedUnlessRunning(run);
@@ -138,5 +182,10 @@ export function decideFinish(
  * @param nodeKey the node that had the lease: the run may have a producer at another one by now
  */
 export function decideLose(run: RunStanding, epoch: number, nodeKey: number): boolean {
-  return run.state === RunState.RUNNING && run.epoch === epoch && run.nodeKey === nodeKey;
+  return isLookedAfter(run, nodeKey) && run.epoch === epoch;
+}
+
+/** Whether a run is one of those that a node has the producer or the lease of. */
+export function isLookedAfter({ state, nodeKey: own }: RunStanding, nodeKey: number): boolean {
+  return state === RunState.RUNNING && own === nodeKey;
 }

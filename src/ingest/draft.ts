@@ -45,6 +45,8 @@ export function standing({ row }: Draft): RunStanding {
     epoch: row.epoch,
     nodeKey: row.node_key,
     lastRunSeq: row.last_run_seq,
+    producerId: row.producer_id,
+    producerAttempt: row.producer_attempt,
   };
 }
 

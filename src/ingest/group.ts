@@ -8,6 +8,7 @@ import {
   type RunResult,
   RunResultSchema,
   type RunSpec,
+  RunSpecSchema,
   RunState,
 } from "../../gen/runlog/v1/run_pb.js";
 import type { CancelNotice } from "../journal/cancellations.ts";
@@ -15,9 +16,18 @@ import type { NamespaceRow } from "../journal/namespaces.ts";
 import { isDataLoss, type Refusal } from "../journal/refusal.ts";
 import type { Db } from "../journal/schema.ts";
 import { firstConflict } from "./conflict.ts";
-import { decideAppend, decideCheck, decideFinish, decideLose, decideOpen } from "./decide.ts";
+import {
+  type Claim,
+  decideAppend,
+  decideCheck,
+  decideFinish,
+  decideLose,
+  decideOpen,
+  isLookedAfter,
+} from "./decide.ts";
 import { type Draft, hasSpec, isForkedAt, leaseMsOf, opened, standing, viewOf } from "./draft.ts";
 import type {
+  AbandonOperation,
   AppendOperation,
   CreateOperation,
   FinishOperation,
@@ -70,6 +80,8 @@ export class Group {
   /** What this try has decided about producers; they themselves change after the commit. */
   readonly #epochs = new Map<Producer, number>();
   readonly #rejected = new Set<Producer>();
+  /** Runs whose producers have opened them, or shown that they hold them. */
+  readonly #attended = new Set<Draft>();
 
   constructor(
     tx: Db,
@@ -113,6 +125,10 @@ export class Group {
       this.#outcomes[index] = this.#lose(operation);
       return undefined;
     }
+    if (operation.kind === "abandon") {
+      this.#outcomes[index] = this.#abandon(operation);
+      return undefined;
+    }
     const { producer, runId } = operation;
     if (operation.kind === "open") {
       this.#settle(index, producer, this.#openRun(operation));
@@ -133,15 +149,16 @@ export class Group {
       this.#settle(index, producer, { t: "refused", refusal: { reason, runId } });
       return undefined;
     }
+    const claim: Claim = { epoch, producerId: producer.attempt?.producerId };
     switch (operation.kind) {
       case "append":
-        return this.#append(index, operation, draft, epoch);
+        return this.#append(index, operation, draft, claim);
       case "check":
         this.log.seal(draft);
-        this.#settle(index, producer, this.#check(draft, epoch));
+        this.#settle(index, producer, this.#check(draft, claim));
         return undefined;
       case "finish":
-        this.#settle(index, producer, this.#finish(operation, draft, epoch));
+        this.#settle(index, producer, this.#finish(operation, draft, claim));
         return undefined;
     }
   }
@@ -152,9 +169,10 @@ export class Group {
     if (outcome.t === "opened") this.#epochs.set(producer, outcome.epoch);
   }
 
-  #check(draft: Draft, epoch: number): Outcome {
-    const refused = decideCheck(standing(draft), epoch);
+  #check(draft: Draft, claim: Claim): Outcome {
+    const refused = decideCheck(standing(draft), claim);
     if (refused !== undefined) return refused;
+    this.#attended.add(draft);
     this.#lookAfter(draft);
     return this.#opened(draft);
   }
@@ -188,9 +206,10 @@ export class Group {
     return { t: "created", run: viewOf(started), leaseMs };
   }
 
-  #openRun({ runId, spec }: OpenOperation): Outcome {
+  #openRun({ runId, spec, producer: { attempt } }: OpenOperation): Outcome {
     let draft = this.drafts.get(runId);
-    const decision = decideOpen(runId, draft && standing(draft), relationOf(spec, draft));
+    const relation = relationOf(spec, draft);
+    const decision = decideOpen(runId, draft && standing(draft), relation, attempt);
     if (decision.t === "refused") return decision;
     if (decision.t === "create") {
       const started = this.#startRun("open.create", runId, spec!, undefined);
@@ -199,8 +218,11 @@ export class Group {
     }
     // Its last event has a seq before it is told.
     this.log.seal(draft!);
-    draft!.row.epoch++;
+    if (decision.t === "create" || !decision.repeated) draft!.row.epoch++;
+    draft!.row.producer_id = attempt?.producerId ?? null;
+    draft!.row.producer_attempt = attempt?.number ?? null;
     draft!.changed = true;
+    this.#attended.add(draft!);
     if (draft!.row.node_key !== this.#nodeKey) this.#counts.taken++;
     this.#lookAfter(draft!);
     if (decision.t === "take" && decision.resumed) this.#resumeRun(draft!);
@@ -250,10 +272,10 @@ export class Group {
     index: number,
     operation: AppendOperation,
     draft: Draft,
-    epoch: number,
+    claim: Claim,
   ): Promise<void> | undefined {
     const { producer, firstRunSeq, events } = operation;
-    const decision = decideAppend(standing(draft), epoch, firstRunSeq, events.length);
+    const decision = decideAppend(standing(draft), claim, firstRunSeq, events.length);
     if (decision.t === "refused") {
       this.#settle(index, producer, decision);
       return undefined;
@@ -307,23 +329,33 @@ export class Group {
     });
   }
 
-  #finish(operation: FinishOperation, draft: Draft, epoch: number): Outcome {
+  #finish(operation: FinishOperation, draft: Draft, claim: Claim): Outcome {
     const { row } = draft;
     const { result, lastRunSeq = row.last_run_seq } = operation;
     const isSame =
       row.result !== null &&
       equals(RunResultSchema, fromBinary(RunResultSchema, row.result), result);
-    const decision = decideFinish(standing(draft), epoch, lastRunSeq, isSame);
+    const decision = decideFinish(standing(draft), claim, lastRunSeq, isSame);
     if (decision.t === "refused") return decision;
     if (decision.t === "finish") this.#endRun(draft, result);
     return { t: "ended", run: viewOf(draft) };
   }
 
-  #lose({ runId, epoch }: LoseOperation): Outcome {
+  #abandon({ runId }: AbandonOperation): Outcome {
     const draft = this.drafts.get(runId);
-    if (draft === undefined || !decideLose(standing(draft), epoch, this.#nodeKey)) {
+    if (draft === undefined || !isLookedAfter(standing(draft), this.#nodeKey)) {
       return { t: "discarded" };
     }
+    const { epoch, spec } = draft.row;
+    const leaseMs = leaseMsOf(fromBinary(RunSpecSchema, spec), this.#defaultLeaseMs);
+    return { t: "abandoned", epoch, leaseMs };
+  }
+
+  #lose({ runId, epoch }: LoseOperation): Outcome {
+    const draft = this.drafts.get(runId);
+    // Who opened it in this group may have the epoch that it had before.
+    if (draft === undefined || this.#attended.has(draft)) return { t: "discarded" };
+    if (!decideLose(standing(draft), epoch, this.#nodeKey)) return { t: "discarded" };
     this.#endRun(draft, create(RunResultSchema, { state: RunState.LOST }));
     return { t: "ended", run: viewOf(draft) };
   }

@@ -2,6 +2,7 @@
  * Who holds which run, as far as this process knows. A run that is RUNNING and
  * that nobody holds has a lease.
  */
+import { takenBy } from "./decide.ts";
 import type { Leases } from "./leases.ts";
 import type { Producer } from "./operation.ts";
 
@@ -30,11 +31,13 @@ export class Holders {
     return [...(this.#producers.get(namespace)?.values() ?? [])];
   }
 
-  /** A producer has opened a run: whoever held it before is fenced. */
+  /** A producer has opened a run: whoever held it before is fenced, or superseded by itself. */
   take(namespace: string, producer: Producer, epoch: number): void {
     const before = this.of(namespace, producer.runId);
     this.#set(namespace, producer);
-    if (before?.owner !== producer.owner) before?.reject({ reason: "fenced", epoch });
+    if (before === undefined || before.owner === producer.owner) return;
+    const reason = takenBy(before.attempt?.producerId, producer.attempt?.producerId);
+    before.reject({ reason, epoch });
   }
 
   /** A producer goes on with a run that it opened before, if nobody holds it. */

@@ -15,11 +15,19 @@ import { type Refusal, RefusedError } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
 import { type Limits, maxRunIdBytes } from "../limits.ts";
 import { QuietTimer } from "../quiet-timer.ts";
-import type { Asker, Committer } from "./committer.ts";
+import type { Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
+import type { Asker } from "./group-tries.ts";
 import { type Outcome, Producer, type ProducerOperation } from "./operation.ts";
 import { Outbox } from "./outbox.ts";
-import { checkNamespace, checkPlace, checkResult, checkRunId, checkSpec } from "./validate.ts";
+import {
+  checkAttempt,
+  checkNamespace,
+  checkPlace,
+  checkResult,
+  checkRunId,
+  checkSpec,
+} from "./validate.ts";
 
 /** An Append whose events are still encoded. */
 export type AppendBytes = Omit<Append, "$typeName" | "events"> & {
@@ -72,6 +80,8 @@ export class IngestStream {
   #pendingFrames = 0;
   /** Runs with more unacknowledged events than they may have. */
   #runsOverUnacked = 0;
+  /** It ends with an error: the producer opens its runs elsewhere. */
+  #hasFailed = false;
   #closed = false;
   #wakeReader: (() => void) | undefined;
 
@@ -87,6 +97,7 @@ export class IngestStream {
         this.#outbox.end({ error });
         this.#settle(operation as ProducerOperation);
       },
+      hasLeft: () => this.#closed || this.#hasFailed,
     };
   }
 
@@ -97,6 +108,7 @@ export class IngestStream {
 
   /** Ends the stream with an error after what is already to be told. */
   fail(error: unknown): void {
+    this.#hasFailed = true;
     this.#outbox.end({ error });
   }
 
@@ -186,6 +198,7 @@ export class IngestStream {
       }
       checkRunId("open.run_id", runId);
       if (open.create !== undefined) checkSpec("open.create", open.create, this.#limits);
+      producer.attempt = checkAttempt("open.", open);
       const spec = open.create;
       this.#submit({ kind: "open", namespace, runId, producer, spec });
     });

@@ -3,6 +3,14 @@ import type { RunResult, RunSpec } from "../../gen/runlog/v1/run_pb.js";
 import type { Refusal } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
 
+/** How a producer names itself where it opens a run. */
+export interface Attempt {
+  /** Drawn at random when the producer began with the run. */
+  readonly producerId: string;
+  /** Which of its tries to open the run this is. */
+  readonly number: number;
+}
+
 /** What a producer's stream is told of a run without having asked. */
 export interface ProducerEvents {
   /** Called once, with the first refusal. */
@@ -28,6 +36,8 @@ export class Producer {
   hasLeft = false;
   /** Whose hold it is: opening a run anew does not fence oneself. */
   readonly owner: object;
+  /** How it names itself where it opens the run; undefined where it does not. */
+  attempt: Attempt | undefined;
   #rejected = false;
   #toldReason: string | undefined;
   readonly #events: ProducerEvents;
@@ -96,6 +106,11 @@ export interface LoseOperation extends OnRun {
   readonly epoch: number;
 }
 
+/** Begins the lease of a run that nobody holds: whoever asked for it has gone, and may have got it. */
+export interface AbandonOperation extends OnRun {
+  readonly kind: "abandon";
+}
+
 /** Takes a run for a producer, and creates it if there is a spec and no run. */
 export interface OpenOperation extends OnRun {
   readonly kind: "open";
@@ -147,7 +162,7 @@ export type ProducerOperation =
   | RefuseOperation;
 
 /** Whatever goes through the committer. */
-export type Operation = CreateOperation | LoseOperation | ProducerOperation;
+export type Operation = CreateOperation | LoseOperation | AbandonOperation | ProducerOperation;
 
 /** The answer to an operation, given after the commit that holds its effect. */
 export type Outcome =
@@ -167,6 +182,8 @@ export type Outcome =
       /** Why the run was asked to stop; undefined where nobody did, or it has ended. */
       readonly cancelReason: string | undefined;
     }
+  /** The run is RUNNING, and this node is the one to look after it. */
+  | { readonly t: "abandoned"; readonly epoch: number; readonly leaseMs: number }
   | { readonly t: "durable"; readonly runSeq: number; readonly seq: number }
   | { readonly t: "ended"; readonly run: RunView }
   | { readonly t: "refused"; readonly refusal: Refusal }

@@ -86,6 +86,8 @@ export function draftOfNew(
       cancel_request: notice?.request ?? 0,
       cancel_descendants: 0,
       node_key: nodeKey,
+      producer_id: null,
+      producer_attempt: null,
     },
     [runId, ...(parent?.lineage ?? [])],
     fork?.sourceRunId ?? null,

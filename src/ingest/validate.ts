@@ -19,11 +19,13 @@ import {
   maxLabelValueBytes,
   maxLeaseMs,
   maxNamespaceBytes,
+  maxProducerIdBytes,
   maxRunIdBytes,
   maxSpecStringBytes,
   maxSuppressed,
   minLeaseMs,
 } from "../limits.ts";
+import type { Attempt } from "./operation.ts";
 
 /** Bytes of a string in UTF-8, without encoding the usual short one. */
 function exceeds(text: string, limit: number): boolean {
@@ -51,9 +53,28 @@ export function checkNamespace(field: string, name: string): string {
 export function checkRunId(field: string, runId: string): void {
   if (runId === "") throw invalidField(field, "is missing");
   checkLength(field, runId, maxRunIdBytes);
-  if (!/^[\x21-\x7e]+$/.test(runId)) {
+  checkVisible(field, runId);
+}
+
+function checkVisible(field: string, text: string): void {
+  if (!/^[\x21-\x7e]+$/.test(text)) {
     throw invalidField(field, "takes visible ASCII characters without spaces");
   }
+}
+
+/**
+ * Checks how a producer names itself; undefined where it does not.
+ *
+ * @param path of the message that holds both fields, with its dot
+ */
+export function checkAttempt(
+  path: string,
+  { producerId, attempt }: { readonly producerId: string; readonly attempt: bigint },
+): Attempt | undefined {
+  if (producerId === "") return undefined;
+  checkLength(`${path}producer_id`, producerId, maxProducerIdBytes);
+  checkVisible(`${path}producer_id`, producerId);
+  return { producerId, number: checkPlace(`${path}attempt`, attempt) };
 }
 
 /** Turns a uint64 that names a place into a number; places stay below 2^53. */

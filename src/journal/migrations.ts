@@ -199,6 +199,14 @@ function nodes(types: ColumnTypes): Migration {
   };
 }
 
+/** Which producer opened a run last, and in which of its attempts. */
+const producers: Migration = {
+  async up(db: Kysely<unknown>): Promise<void> {
+    await db.schema.alterTable("runs").addColumn("producer_id", "text").execute();
+    await db.schema.alterTable("runs").addColumn("producer_attempt", "bigint").execute();
+  },
+};
+
 /**
  * PostgreSQL's own compression of large values takes several times as long as
  * writing them. LZ4 hardly costs anything; a server that was built without it
@@ -228,6 +236,7 @@ function migrations(types: ColumnTypes): Record<string, Migration> {
     "0001_initial": initial(types),
     "0002_lifecycle": lifecycle,
     "0003_nodes": nodes(types),
+    "0004_producers": producers,
     "0005_checksums": checksums,
     "0006_queries": queries,
   };

@@ -39,7 +39,7 @@ const integers: ReadonlySet<Column> = new Set<Column>([
   ...(["event_count", "size", "checksum"] as const),
 ]);
 const texts: ReadonlySet<Column> = new Set<Column>([
-  ...(["run_id", "conversation_id", "cancel_reason", "types"] as const),
+  ...(["run_id", "conversation_id", "cancel_reason", "producer_id", "types"] as const),
 ]);
 const bytes: ReadonlySet<Column> = new Set<Column>(["spec", "result", "data"]);
 

@@ -30,6 +30,8 @@ export type Refusal =
     }
   | { readonly reason: "seq_gap"; readonly expectedRunSeq: number; readonly gotRunSeq: number }
   | { readonly reason: "fenced"; readonly epoch: number }
+  /** By a later attempt of the same producer. */
+  | { readonly reason: "superseded"; readonly epoch: number }
   | { readonly reason: "run_finished"; readonly runId: string }
   /** Its lease ran out; opening it again resumes it. */
   | { readonly reason: "run_lost"; readonly runId: string }
@@ -92,6 +94,8 @@ export function describeRefusal(refusal: Refusal): string {
       return `run_seq ${refusal.gotRunSeq} is beyond the next event: the run goes on with ${refusal.expectedRunSeq}`;
     case "fenced":
       return `another producer has opened the run since (epoch ${refusal.epoch}): stop, do not retry`;
+    case "superseded":
+      return `a later attempt of this producer has opened the run (epoch ${refusal.epoch}): this one is over`;
     case "run_finished":
       return `run ${JSON.stringify(refusal.runId)} has ended: it takes no more events and no other result`;
     case "run_lost":

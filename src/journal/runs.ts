@@ -118,6 +118,8 @@ export const changingRunColumns = [
   "result",
   "end_time_ms",
   "node_key",
+  "producer_id",
+  "producer_attempt",
 ] as const;
 
 const keyColumns = ["namespace_id", "run_key"] as const;

@@ -74,6 +74,10 @@ export interface RunsTable {
   readonly cancel_descendants: number;
   /** The node that has the run's producer, or its lease; 0 where there is one node only. */
   readonly node_key: number;
+  /** The producer that opened the run last; null where it did not name itself. */
+  readonly producer_id: string | null;
+  /** In which of its attempts; null where producer_id is. */
+  readonly producer_attempt: number | null;
 }
 
 /** The closure of the parent relation; a run is its own ancestor at depth 0. */

@@ -49,6 +49,10 @@ function mapRefusal(refusal: Refusal): { code: Code; detail: Detail } {
       const detail = { reason: Reason.FENCED, epoch: BigInt(refusal.epoch) };
       return { code: Code.FailedPrecondition, detail };
     }
+    case "superseded": {
+      const detail = { reason: Reason.SUPERSEDED, epoch: BigInt(refusal.epoch) };
+      return { code: Code.FailedPrecondition, detail };
+    }
     case "run_finished":
       return { code: Code.FailedPrecondition, detail: { reason: Reason.RUN_FINISHED } };
     case "run_lost":

@@ -27,7 +27,9 @@ import { drainingOf, type ServiceContext, unary } from "./service-context.ts";
 export function ingestService(context: ServiceContext): ServiceImpl<typeof IngestService> {
   return {
     ingest: (requests, call) => ingest(context, toIngestBytes(requests), call),
-    appendEvents: unary(context, (request) => appendEvents(context, toWindowBytes(request))),
+    appendEvents: unary(context, (request, signal) =>
+      appendEvents(context, toWindowBytes(request), signal),
+    ),
   };
 }
 
@@ -37,12 +39,18 @@ export function ingestBytesService(
 ): ServiceImpl<typeof IngestBytesService> {
   return {
     ingest: (requests, call) => ingest(context, asIngestBytes(requests), call),
-    appendEvents: unary(context, (request) => appendEvents(context, asWindowBytes(request))),
+    appendEvents: unary(context, (request, signal) =>
+      appendEvents(context, asWindowBytes(request), signal),
+    ),
   };
 }
 
-async function appendEvents({ committer, limits }: ServiceContext, request: AppendEventsBytes) {
-  const window = await appendWindow(committer, limits, request);
+async function appendEvents(
+  { committer, limits }: ServiceContext,
+  request: AppendEventsBytes,
+  signal: AbortSignal,
+) {
+  const window = await appendWindow(committer, limits, request, signal);
   return {
     epoch: BigInt(window.epoch),
     lastRunSeq: BigInt(window.lastRunSeq),

@@ -29,8 +29,8 @@ import { type ServiceContext, unary } from "./service-context.ts";
 export function runService(context: ServiceContext): ServiceImpl<typeof RunService> {
   const { journal, cancellations } = context;
   return {
-    createRun: unary(context, async (request) => {
-      return { run: await createRun(context, request, undefined) };
+    createRun: unary(context, async (request, signal) => {
+      return { run: await createRun(context, request, undefined, signal) };
     }),
     getRun: unary(context, async (request) => {
       const namespace = checkNamespace("namespace", request.namespace);
@@ -45,11 +45,11 @@ export function runService(context: ServiceContext): ServiceImpl<typeof RunServi
         nextPageToken: page.nextBeforeKey === undefined ? "" : String(page.nextBeforeKey),
       };
     }),
-    forkRun: unary(context, async (request) => {
+    forkRun: unary(context, async (request, signal) => {
       checkRunId("source_run_id", request.sourceRunId);
       const runSeq = checkPlace("run_seq", request.runSeq);
       const fork = { sourceRunId: request.sourceRunId, runSeq };
-      return { run: await createRun(context, request, fork) };
+      return { run: await createRun(context, request, fork, signal) };
     }),
     cancelRun: unary(context, async ({ namespace, runId, includeDescendants, reason }) => {
       checkRunId("run_id", runId);
@@ -69,13 +69,16 @@ async function createRun(
   { committer, limits }: ServiceContext,
   request: CreateRunRequest | ForkRunRequest,
   fork: Fork | undefined,
+  signal: AbortSignal,
 ): Promise<Run> {
   const namespace = checkNamespace("namespace", request.namespace);
   const runId = request.runId === "" ? uuidv7() : request.runId;
   checkRunId("run_id", runId);
   const spec = request.spec ?? create(RunSpecSchema);
   checkSpec("spec", spec, limits);
-  const outcome = await committer.submit({ kind: "create", namespace, runId, spec, fork });
+  const operation = { kind: "create", namespace, runId, spec, fork } as const;
+  const outcome = await committer.submit(operation, signal);
+  if (outcome.t === "discarded") throw signal.reason;
   if (outcome.t === "refused") throw new RefusedError(outcome.refusal);
   if (outcome.t !== "created") throw new Error(`a create was answered ${outcome.t}`);
   return toRun(namespace, outcome.run);

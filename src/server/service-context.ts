@@ -43,14 +43,14 @@ export function drainingOf(
   return call.values.get(connectionDraining) ?? context.draining;
 }
 
-/** Wraps a unary method: refusals become statuses. */
+/** Wraps a unary method: refusals become statuses. Its signal aborts once the caller has left. */
 export function unary<Req, Res>(
   context: ServiceContext,
-  method: (request: Req) => Promise<Res>,
-): (request: Req) => Promise<Res> {
-  return async (request) => {
+  method: (request: Req, signal: AbortSignal) => Promise<Res>,
+): (request: Req, call: Pick<HandlerContext, "signal">) => Promise<Res> {
+  return async (request, { signal }) => {
     try {
-      return await method(request);
+      return await method(request, signal);
     } catch (error) {
       throw toConnectError(error, context.onUnexpected);
     }

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import * as net from "node:net";
 import { Code } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
@@ -18,7 +19,7 @@ import {
 import { connectTo, type NodeConnection } from "../../src/client/node/index.ts";
 import { chosenSeed, randomOf } from "../crash/random.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
-import { BreakingProxy, loseAnswerOnce, randomCuts } from "./breaking-proxy.ts";
+import { BreakingProxy, loseAnswerOnce, noFault, randomCuts } from "./breaking-proxy.ts";
 
 const backoff = { baseMs: 2, capMs: 20 };
 const succeeded = { state: RunState.SUCCEEDED };
@@ -191,6 +192,63 @@ describe("the sender", () => {
     second.emit({ type: `e${lastRunSeq + 1}` });
     await second.finish(succeeded);
     assert.deepEqual(await typesOf("r"), typesUpTo(lastRunSeq + 1));
+  });
+
+  it("is not fenced by an opening that it had given up and that arrives late", async () => {
+    const late: Buffer[] = [];
+    let isFirst = true;
+    proxy.newFault = () => {
+      if (!isFirst) return () => "forward";
+      isFirst = false;
+      let isComplete = false;
+      return (from, chunk) => {
+        if (from === "client" && !isComplete) {
+          late.push(chunk);
+          isComplete = chunk.includes("r-late");
+        }
+        return "swallow";
+      };
+    };
+    const onState = ({ t }: SenderState) => {
+      if (t === "waiting") proxy.cutAll();
+    };
+    const limits = { backoff, openTimeoutMs: 100 };
+    const sender = open(proxy.url, { runId: "r-late", spec: {}, limits, onState });
+    sender.emit({ type: "e1" });
+    await sender.flush();
+    const socket = net.connect(Number(new URL(server.url).port), "127.0.0.1");
+    socket.write(Buffer.concat(late));
+    const answer: Buffer[] = [];
+    for await (const chunk of socket) {
+      answer.push(chunk);
+      if (Buffer.concat(answer).includes("r-late")) break;
+    }
+    socket.destroy();
+    sender.emit({ type: "e2" });
+    assert.equal((await sender.finish(succeeded)).durable, 2);
+    assert.deepEqual(await typesOf("r-late"), typesUpTo(2));
+  });
+
+  it("does not take for its own what another producer has written in between", async () => {
+    const sent = Promise.withResolvers<void>();
+    let isSilent = false;
+    proxy.newFault = () => (from, chunk) => {
+      if (isSilent && from === "client" && chunk.includes("e3")) sent.resolve();
+      return isSilent ? "swallow" : "forward";
+    };
+    const sender = open(proxy.url, { runId: "r", spec: {}, limits: { backoff } });
+    await sender.opened;
+    isSilent = true;
+    for (let i = 1; i <= 3; i++) sender.emit({ type: `e${i}` });
+    await sent.promise;
+    const other = open(server.url, { runId: "r" });
+    for (let i = 1; i <= 3; i++) other.emit({ type: `other${i}` });
+    assert.deepEqual(await other.close(60_000), { durable: 3, unacked: 0 });
+    proxy.newFault = noFault;
+    proxy.cutAll();
+    await assert.rejects(sender.finish(succeeded), isRefusal(Reason.CONFLICT));
+    assert.equal(sender.stats.durable, 0);
+    assert.deepEqual(await typesOf("r"), ["other1", "other2", "other3"]);
   });
 
   it("asks once for a run that does not exist", async () => {

@@ -2,10 +2,15 @@
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import { type IngestRequest, IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";
-import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import { RunSpecSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
+import { getRun } from "../../src/delivery/run-directory.ts";
 import { IngestStream } from "../../src/ingest/ingest-stream.ts";
+import { Producer } from "../../src/ingest/operation.ts";
+import type { Journal } from "../../src/journal/journal.ts";
+import { RefusedError } from "../../src/journal/refusal.ts";
 import { toIngestBytes } from "../../src/server/ingest-bytes.ts";
-import { domainOver, openRun } from "../support/domain.ts";
+import { Connection } from "../support/connection.ts";
+import { domainOver, openRun, readAll } from "../support/domain.ts";
 import { describeJournal } from "../support/journals.ts";
 
 const requestOf = (frame: Parameters<typeof create<typeof IngestRequestSchema>>[1] & object) =>
@@ -48,6 +53,91 @@ describeJournal("holding runs", (open) => {
       answers.push(...frames.map(({ t }) => t));
     }
     assert.deepEqual(answers, ["opened", "opened", "rejected"]);
+    await store.remove();
+  });
+
+  /** A journal that is away until it is let in, and then takes everything. */
+  const away = (journal: Journal, fate: "lost before" | "lost after") => {
+    const tried = Promise.withResolvers<void>();
+    const back = Promise.withResolvers<void>();
+    let tries = 0;
+    const meet = async <T>(commit: () => Promise<T>): Promise<T> => {
+      if (++tries > 1) {
+        await back.promise;
+        return commit();
+      }
+      if (fate === "lost after") await commit();
+      tried.resolve();
+      throw new RefusedError({ reason: "journal_unavailable" });
+    };
+    const faulty: Journal = { ...journal, write: (work) => meet(() => journal.write(work)) };
+    return { faulty, tried: tried.promise, back: back.resolve };
+  };
+
+  it("does not begin for a stream that is gone before its opening is committed", async () => {
+    const store = await open();
+    const { faulty, tried, back } = away(store.journal, "lost before");
+    const domain = domainOver(faulty);
+    const connection = new Connection(domain);
+    await connection.send(
+      requestOf({ frame: { case: "open", value: { runId: "r", create: {} } } }),
+    );
+    const left = new AbortController();
+    const spec = create(RunSpecSchema);
+    const on = { namespace: "default", runId: "created", spec, fork: undefined };
+    const created = domain.committer.submit({ kind: "create", ...on }, left.signal);
+    await tried;
+    await connection.lose();
+    left.abort();
+    back();
+    assert.deepEqual(await created, { t: "discarded" });
+    await domain.committer.idle();
+    assert.deepEqual(await readAll(store.journal), []);
+    await store.remove();
+  });
+
+  it("leaves a lease where the stream is gone and its opening was durable all the same", async () => {
+    const store = await open();
+    const { faulty, tried, back } = away(store.journal, "lost after");
+    const domain = domainOver(faulty);
+    const connection = new Connection(domain);
+    await connection.send(
+      requestOf({ frame: { case: "open", value: { runId: "r", create: {} } } }),
+    );
+    await tried;
+    await connection.lose();
+    back();
+    await domain.committer.idle();
+    assert.deepEqual(domain.committer.heldRunIds("default"), []);
+    const lapsed = domain.leases.advance(Number.MAX_SAFE_INTEGER);
+    assert.deepEqual(
+      lapsed.map(({ runId, epoch }) => [runId, epoch]),
+      [["r", 1]],
+    );
+    await Promise.all(lapsed.map((run) => domain.committer.lose(run)));
+    assert.equal((await getRun(store.journal, "default", "r")).state, RunState.LOST);
+    await store.remove();
+  });
+
+  it("ends no run by a lapse that is decided after its producer has come back with its epoch", async () => {
+    const store = await open();
+    const domain = domainOver(store.journal);
+    const openOnce = () => {
+      const producer = new Producer("r");
+      producer.attempt = { producerId: "p", number: 1 };
+      const on = { namespace: "default", runId: "r", producer, spec: create(RunSpecSchema) };
+      return { producer, opened: domain.committer.submit({ kind: "open", ...on }) };
+    };
+    const first = openOnce();
+    await first.opened;
+    domain.committer.release("default", first.producer);
+    const [lapsed] = domain.leases.advance(Number.MAX_SAFE_INTEGER);
+    // Both go into one commit.
+    const again = openOnce();
+    const lost = domain.committer.lose(lapsed!);
+    await Promise.all([again.opened, lost]);
+    assert.equal(again.producer.epoch, first.producer.epoch);
+    assert.equal((await getRun(store.journal, "default", "r")).state, RunState.RUNNING);
     await store.remove();
   });
 

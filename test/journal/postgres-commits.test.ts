@@ -25,6 +25,7 @@ function runOf(namespaceId: number, key: number): RunRow {
     ...{ fork_run_seq: null, create_time_ms: 1, epoch: 1, state: 1, last_run_seq: 0 },
     ...{ last_event_seq: 0, last_seq: key, event_bytes: 0, result: null, end_time_ms: null },
     ...{ cancel_reason: null, cancel_request: 0, cancel_descendants: 0, node_key: 1 },
+    ...{ producer_id: null, producer_attempt: null },
   };
 }
 

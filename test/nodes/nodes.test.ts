@@ -150,7 +150,8 @@ describe("several nodes", () => {
         ...{ namespace, runId: "run", epoch: BigInt(opened.epoch!) },
         ...{ firstRunSeq: BigInt(++count), events: [eventOf("x")] },
       });
-      await appendWindow(node.committer, node.limits, toWindowBytes(window));
+      const { signal } = new AbortController();
+      await appendWindow(node.committer, node.limits, toWindowBytes(window), signal);
       const now = await sql<{ over: boolean }>`
         select extract(epoch from clock_timestamp()) > ${rows[0]!.end} as over`.execute(
         a.journal.db,

@@ -11,6 +11,10 @@ export type ModelStep =
       readonly stream: number;
       readonly run: number;
       readonly create: boolean;
+      /** Which of a few producers it is; undefined does not name itself. */
+      readonly producer: number | undefined;
+      /** Which of the producer's attempts, beside the newest one that there has been. */
+      readonly attempt: "next" | "same" | "older";
     }
   | {
       readonly kind: "append";
@@ -65,15 +69,25 @@ export interface ModelRun {
   /** What happened to it, in order. */
   readonly facts: string[];
   epoch: number;
+  /** Who opened it last. */
+  taker: ModelAttempt | undefined;
   state: RunState;
   /** Since when it has been RUNNING without a producer; undefined while that is not so. */
   unheldSinceMs: number | undefined;
 }
 
+/** A producer's try to open a run. */
+export interface ModelAttempt {
+  readonly producer: number;
+  readonly number: number;
+}
+
 interface Hold {
-  readonly epoch: number;
+  readonly by: ModelAttempt | undefined;
   rejected: boolean;
 }
+
+type OpenStep = Extract<ModelStep, { kind: "open" }>;
 
 /** One stream as the model sees it. */
 class ModelStream {
@@ -93,6 +107,8 @@ export class IngestModel {
   readonly runs = new Map<number, ModelRun>();
   readonly streams: ModelStream[];
   readonly #leaseMs: number;
+  /** The newest attempt of each producer on each run. */
+  readonly #attempts = new Map<string, number>();
   #clockMs = 0;
 
   /** @param leaseMs how long a run may be without a producer */
@@ -104,6 +120,18 @@ export class IngestModel {
   /** Next run_seq of a run, from which the offsets of a step count. */
   next(run: number): number {
     return (this.runs.get(run)?.payloads.length ?? 0) + 1;
+  }
+
+  /** How the next open names itself; an attempt that another stream holds by is not sent again. */
+  attemptOf({ stream, run, producer, attempt }: OpenStep): ModelAttempt | undefined {
+    if (producer === undefined) return undefined;
+    const newest = this.#attempts.get(`${run} ${producer}`) ?? 0;
+    if (attempt === "older") return { producer, number: Math.max(0, newest - 1) };
+    const isHeld = this.streams.some(({ holds }, index) => {
+      const { by, rejected } = holds.get(run) ?? { by: undefined, rejected: true };
+      return index !== stream && !rejected && by?.producer === producer && by.number === newest;
+    });
+    return { producer, number: attempt === "same" && !isHeld ? newest : newest + 1 };
   }
 
   /** A stream's connection is lost; a new one takes its place. */
@@ -142,14 +170,14 @@ export class IngestModel {
 
   #apply(step: ModelStep): void {
     const stream = this.streams[step.stream]!;
-    if (step.kind === "open") this.#open(stream, step.run, step.create);
+    if (step.kind === "open") this.#open(stream, step);
     else if (step.kind === "release") {
       stream.holds.delete(step.run);
       stream.answers.push({ t: "released", run: step.run });
     } else {
       const hold = stream.holds.get(step.run);
       if (hold === undefined) {
-        stream.holds.set(step.run, { epoch: 0, rejected: false });
+        stream.holds.set(step.run, { by: undefined, rejected: false });
         this.#reject(stream, step.run, { reason: "run_not_open" });
       } else if (!hold.rejected) {
         if (step.kind === "append") this.#append(stream, step);
@@ -159,10 +187,16 @@ export class IngestModel {
     }
   }
 
-  #open(stream: ModelStream, run: number, create: boolean): void {
+  #open(stream: ModelStream, step: OpenStep): void {
+    const { run } = step;
+    const by = this.attemptOf(step);
+    if (by !== undefined) {
+      const key = `${run} ${by.producer}`;
+      this.#attempts.set(key, Math.max(by.number, this.#attempts.get(key) ?? 0));
+    }
+    stream.holds.set(run, { by, rejected: false });
     let known = this.runs.get(run);
-    if (known === undefined && !create) {
-      stream.holds.set(run, { epoch: 0, rejected: false });
+    if (known === undefined && !step.create) {
       this.#reject(stream, run, { reason: "run_not_found" });
       return;
     }
@@ -171,12 +205,20 @@ export class IngestModel {
         payloads: [],
         facts: ["runStarted"],
         epoch: 0,
+        taker: undefined,
         state: RunState.RUNNING,
         unheldSinceMs: undefined,
       };
       this.runs.set(run, known);
     }
-    known.epoch++;
+    const { taker } = known;
+    const isSame = taker !== undefined && by?.producer === taker.producer;
+    if (isSame && by.number < taker.number) {
+      this.#reject(stream, run, { reason: "superseded", epoch: known.epoch });
+      return;
+    }
+    if (!isSame || by.number > taker.number) known.epoch++;
+    known.taker = by;
     if (known.state === RunState.LOST) {
       known.state = RunState.RUNNING;
       known.facts.push("runResumed");
@@ -184,10 +226,11 @@ export class IngestModel {
     for (const other of this.streams) {
       const hold = other.holds.get(run);
       if (other !== stream && hold !== undefined && !hold.rejected) {
-        this.#reject(other, run, { reason: "fenced", epoch: known.epoch });
+        const isItself = by !== undefined && hold.by?.producer === by.producer;
+        const reason = isItself ? "superseded" : "fenced";
+        this.#reject(other, run, { reason, epoch: known.epoch });
       }
     }
-    stream.holds.set(run, { epoch: known.epoch, rejected: false });
     stream.answers.push({
       t: "opened",
       run,

@@ -4,9 +4,9 @@ import fc from "fast-check";
 import { type IngestRequest, IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { getRun } from "../../src/delivery/run-directory.ts";
-import { type IngestFrame, IngestStream } from "../../src/ingest/ingest-stream.ts";
+import type { IngestFrame } from "../../src/ingest/ingest-stream.ts";
 import type { Limits } from "../../src/limits.ts";
-import { toIngestBytes } from "../../src/server/ingest-bytes.ts";
+import { Connection } from "../support/connection.ts";
 import { type Domain, domainOver, eventOf, readAll } from "../support/domain.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
@@ -32,6 +32,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       stream,
       run,
       create: fc.nat(5).map((n) => n > 0),
+      producer: fc.option(fc.nat({ max: 1 }), { nil: undefined }),
+      attempt: fc.constantFrom("next" as const, "next" as const, "same" as const, "older" as const),
     }),
   },
   {
@@ -73,61 +75,15 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: fc.record({ kind: fc.constant("turns" as const), count: fc.nat(6) }) },
 );
 
-/** A producer's connection: requests are handed over one by one, answers are noted. */
-class Connection {
-  readonly frames: IngestFrame[] = [];
-  readonly ended: Promise<unknown>;
-  #next: PromiseWithResolvers<IngestRequest | undefined> = Promise.withResolvers();
-  #asked: PromiseWithResolvers<void> = Promise.withResolvers();
-
-  constructor(domain: Domain) {
-    const frames = new IngestStream(domain).run(toIngestBytes(this.#requests()));
-    this.ended = this.#note(frames).catch((error: unknown) => error);
-  }
-
-  async *#requests(): AsyncGenerator<IngestRequest> {
-    for (;;) {
-      this.#asked.resolve();
-      const request = await this.#next.promise;
-      if (request === undefined) return;
-      this.#next = Promise.withResolvers();
-      yield request;
-    }
-  }
-
-  async #note(batches: AsyncGenerator<IngestFrame[]>): Promise<undefined> {
-    for await (const frames of batches) this.frames.push(...frames);
-    return undefined;
-  }
-
-  /** Resolves when the server has taken the request and asks for the next. */
-  async send(request: IngestRequest): Promise<void> {
-    await this.#asked.promise;
-    this.#asked = Promise.withResolvers();
-    this.#next.resolve(request);
-    await this.#asked.promise;
-  }
-
-  async halfClose(): Promise<void> {
-    await this.#asked.promise;
-    this.#next.resolve(undefined);
-    assert.equal(await this.ended, undefined);
-  }
-
-  async lose(): Promise<void> {
-    await this.#asked.promise;
-    const lost = new Error("the connection is lost");
-    this.#next.reject(lost);
-    assert.equal(await this.ended, lost);
-  }
-}
-
 function toRequest(model: IngestModel, one: ModelStep): IngestRequest {
   const runId = `run-${one.run}`;
   switch (one.kind) {
     case "open": {
       const spec = one.create ? { create: { agentId: `agent-${one.run}` } } : {};
-      return create(IngestRequestSchema, { frame: { case: "open", value: { runId, ...spec } } });
+      const by = model.attemptOf(one);
+      const names = by && { producerId: `producer-${by.producer}`, attempt: BigInt(by.number) };
+      const value = { runId, ...spec, ...names };
+      return create(IngestRequestSchema, { frame: { case: "open", value } });
     }
     case "append": {
       const first = Math.max(1, model.next(one.run) + one.offset);
@@ -198,15 +154,22 @@ async function compare(
   const note = ({ frames }: Connection) => {
     for (const frame of frames) if (frame.t === "ack") acks.push(frame);
   };
+  /** Streams that have opened something that is perhaps not committed: once they are lost, it may never be. */
+  const opening = new Set<number>();
+  const settle = async () => {
+    await domain.committer.idle();
+    opening.clear();
+  };
   for (const one of steps) {
     if (one.kind === "turns") {
       for (let i = 0; i < one.count; i++) await new Promise((resolve) => setImmediate(resolve));
     } else if (one.kind === "pass") {
-      await domain.committer.idle();
+      await settle();
       model.pass(one.ms);
       await Promise.all(domain.leases.advance(one.ms).map((run) => domain.committer.lose(run)));
     } else if (one.kind === "lose") {
       const connection = connections[one.stream]!;
+      if (opening.has(one.stream)) await settle();
       await connection.lose();
       note(connection);
       connections[one.stream] = new Connection(domain);
@@ -214,6 +177,7 @@ async function compare(
     } else {
       const request = toRequest(model, one);
       model.apply(one);
+      if (one.kind === "open") opening.add(one.stream);
       await connections[one.stream]!.send(request);
     }
   }

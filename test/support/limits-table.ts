@@ -16,6 +16,7 @@ import {
   maxLeaseMs,
   maxNamespaceBytes,
   maxPageSize,
+  maxProducerIdBytes,
   maxRecordBytes,
   maxRunIdBytes,
   maxSpecStringBytes,
@@ -34,6 +35,13 @@ const fixed = "fixed";
 const contractRows: readonly Row[] = [
   ["namespace", `${maxNamespaceBytes} bytes`, fixed, "its name", invalid],
   ["run_id", `${maxRunIdBytes} bytes`, fixed, "a UUID, or a path-like name", invalid],
+  [
+    "producer_id",
+    `${maxProducerIdBytes} bytes`,
+    fixed,
+    "drawn at random by each producer",
+    invalid,
+  ],
   ["Event.type", `${maxTypeBytes} bytes`, fixed, "its length", invalid],
   [
     "content_type",

@@ -26,6 +26,8 @@ export interface TestNodesOptions {
   readonly limits?: Partial<Limits>;
   /** Changes how nodes wake each other. */
   readonly wakeUps?: (wakeUps: WakeUps) => WakeUps;
+  /** Changes what becomes of the nodes' transactions. */
+  readonly faults?: (journal: Journal) => Journal;
 }
 
 /** Nodes do not hear each other at all. */
@@ -56,7 +58,7 @@ export function lossy(wakeUps: WakeUps): WakeUps {
 /** Starts nodes. */
 export async function startNodes(
   count: number,
-  { limits = {}, wakeUps = (same) => same }: TestNodesOptions = {},
+  { limits = {}, wakeUps = (same) => same, faults = (same) => same }: TestNodesOptions = {},
 ): Promise<TestNodes> {
   const url = await takeDatabase();
   const all: Limits = {
@@ -70,7 +72,7 @@ export async function startNodes(
   const open = new Set<Domain>();
   const add = async (): Promise<Domain> => {
     const opened = await openJournal(url, all);
-    const journal: Journal = { ...opened, wakeUps: wakeUps(opened.wakeUps!) };
+    const journal = faults({ ...opened, wakeUps: wakeUps(opened.wakeUps!) });
     const onFailure = (error: unknown) => {
       if (open.has(node)) failures.push(error);
     };

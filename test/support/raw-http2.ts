@@ -21,10 +21,7 @@ export function frame(type: number, flags: number, streamId: number, payload: Ui
 }
 
 /** What a client begins a connection with. */
-const clientStart = Buffer.concat([
-  preface,
-  frame(frameType.settings, 0, 0, Buffer.alloc(0)),
-]);
+const clientStart = Buffer.concat([preface, frame(frameType.settings, 0, 0, Buffer.alloc(0))]);
 
 /** Header fields as HPACK's literals without indexing, of less than 127 bytes each. */
 export function fields(pairs: Readonly<Record<string, string>>): Buffer {

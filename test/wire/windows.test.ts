@@ -99,6 +99,39 @@ describeService("a producer with windows", (wire, startServer) => {
     );
   });
 
+  it("that names itself is answered alike again, and keeps the run from its older attempts", async () => {
+    const take = (attempt: bigint, producerId = "p") =>
+      client.ingest.appendEvents({ runId: "r", create: spec, producerId, attempt });
+    const first = { runId: "r", create: spec, producerId: "p", attempt: 1n };
+    const window = { ...first, firstRunSeq: 1n, events: eventsOf("a") };
+    assert.equal((await client.ingest.appendEvents(window)).epoch, 1n);
+    const again = await client.ingest.appendEvents(window);
+    assert.deepEqual([again.epoch, again.lastRunSeq], [1n, 1n]);
+    assert.equal((await take(3n)).epoch, 2n);
+    const older = { ...first, attempt: 2n };
+    const superseded = await refuses(older, Code.FailedPrecondition, Reason.SUPERSEDED);
+    assert.equal(superseded.epoch, 2n);
+    const stale = { ...first, epoch: 1n, firstRunSeq: 2n, events: eventsOf("stale") };
+    await refuses(stale, Code.FailedPrecondition, Reason.SUPERSEDED);
+    assert.equal((await take(1n, "another")).epoch, 3n);
+    const fenced = { ...first, epoch: 2n, attempt: 3n };
+    assert.equal((await refuses(fenced, Code.FailedPrecondition, Reason.FENCED)).epoch, 3n);
+    assert.equal((await client.ingest.appendEvents({ runId: "r" })).epoch, 4n);
+    assert.equal((await take(1n, "another")).epoch, 5n);
+    assert.deepEqual(await textsOf("r"), ["a"]);
+    for (const producerId of ["x".repeat(129), "ä", "a b", "a\0"]) {
+      const detail = await refuses(
+        { runId: "r", producerId },
+        Code.InvalidArgument,
+        Reason.INVALID_FIELD,
+      );
+      assert.equal(detail.field, "producer_id");
+    }
+    const beyond = { runId: "r", producerId: "p", attempt: 1n << 53n };
+    const { field } = await refuses(beyond, Code.InvalidArgument, Reason.INVALID_FIELD);
+    assert.equal(field, "attempt");
+  });
+
   it("creates runs once, and is refused an unknown run, another spec and an unknown parent", async () => {
     const unknown = await refusalOf(client.runs.getRun({ runId: "r" }));
     assert.deepEqual([unknown.code, unknown.detail?.reason], [Code.NotFound, Reason.RUN_NOT_FOUND]);

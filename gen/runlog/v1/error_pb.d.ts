@@ -46,7 +46,7 @@ export declare type ErrorDetail = Message<"runlog.v1.ErrorDetail"> & {
   expectedRunSeq: bigint;
 
   /**
-   * With FENCED: the epoch that holds the run now.
+   * With FENCED and SUPERSEDED: the epoch that holds the run now.
    *
    * @generated from field: uint64 epoch = 5;
    */
@@ -270,6 +270,15 @@ export enum Reason {
    * @generated from enum value: REASON_OVERLOADED = 21;
    */
   OVERLOADED = 21,
+
+  /**
+   * A later attempt of the same producer has opened the run: this one is over,
+   * and there is nothing to be done about it. FAILED_PRECONDITION; epoch is
+   * set.
+   *
+   * @generated from enum value: REASON_SUPERSEDED = 22;
+   */
+  SUPERSEDED = 22,
 }
 
 /**

@@ -66,7 +66,8 @@ export declare type IngestRequest = Message<"runlog.v1.IngestRequest"> & {
 export declare const IngestRequestSchema: GenMessage<IngestRequest>;
 
 /**
- * Takes a run for this stream. A stream that held it before is fenced.
+ * Takes a run for this stream. A stream that held it before is fenced, or
+ * superseded where it is an earlier attempt of the same producer.
  *
  * @generated from message runlog.v1.OpenRun
  */
@@ -92,6 +93,27 @@ export declare type OpenRun = Message<"runlog.v1.OpenRun"> & {
    * @generated from field: runlog.v1.RunSpec create = 3;
    */
   create?: RunSpec | undefined;
+
+  /**
+   * Names the producer among those that ever open the run: drawn at random
+   * when the producer begins with the run, at most 128 visible ASCII
+   * characters. With it an open that arrives late, when the producer has long
+   * opened the run elsewhere, cannot take the run from it. Empty: every open
+   * takes the run from whoever has it.
+   *
+   * @generated from field: string producer_id = 4;
+   */
+  producerId: string;
+
+  /**
+   * Grows with each try of this producer to open the run. The same attempt
+   * again is answered with the same epoch, since its answer may have been
+   * lost; one that is older than the run's is refused with SUPERSEDED. Read
+   * only where producer_id is set.
+   *
+   * @generated from field: uint64 attempt = 5;
+   */
+  attempt: bigint;
 };
 
 /**
@@ -293,7 +315,7 @@ export declare type RunOpened = Message<"runlog.v1.RunOpened"> & {
   runId: string;
 
   /**
-   * Grows with every open of the run.
+   * Grows with every open of the run, unless that repeats the one before.
    *
    * @generated from field: uint64 epoch = 2;
    */
@@ -582,6 +604,21 @@ export declare type AppendEventsRequest = Message<"runlog.v1.AppendEventsRequest
    * @generated from field: runlog.v1.RunResult finish = 7;
    */
   finish?: RunResult | undefined;
+
+  /**
+   * As in OpenRun. The same in every window of one producer.
+   *
+   * @generated from field: string producer_id = 8;
+   */
+  producerId: string;
+
+  /**
+   * As in OpenRun: grows with each try to take the run, with epoch 0. A window
+   * that is sent again carries the same.
+   *
+   * @generated from field: uint64 attempt = 9;
+   */
+  attempt: bigint;
 };
 
 /**

@@ -1,0 +1,165 @@
+/**
+ * Commits a group of operations: again and again while the database is away, for
+ * as long as those who asked are there.
+ *
+ * Who has gone may have asked for the same run elsewhere by now. What takes or
+ * makes a run is therefore dropped before each try once its asker has left; an
+ * earlier try may have been written without an answer, and if so nobody holds
+ * the run that it took: its lease begins.
+ */
+import pRetry from "p-retry";
+import { RefusedError } from "../journal/refusal.ts";
+import type { Limits } from "../limits.ts";
+import type { Committed, Sent } from "./commit.ts";
+import type { GroupWriter } from "./group-writer.ts";
+import type { Holders } from "./holders.ts";
+import type { Operation, Outcome } from "./operation.ts";
+
+/** Milliseconds between tries of a commit while the database is away. */
+const minRetryMs = 50;
+const maxRetryMs = 1_000;
+
+/** Who asked for an operation; one of the two is called once, in the order of the operations. */
+export interface Asker {
+  /** Called after the commit. */
+  readonly onOutcome: (outcome: Outcome, operation: Operation) => void;
+  /** Called where the database failed, with RefusedError journal_unavailable for one. */
+  readonly onFailure: (error: unknown, operation: Operation) => void;
+  /** Whether nobody waits for the answer any more; without it somebody always does. */
+  readonly hasLeft?: () => boolean;
+}
+
+/** An operation that waits for its commit. */
+export interface Waiting {
+  readonly operation: Operation;
+  readonly asker: Asker;
+}
+
+/** A group that was sent and is not known to be written. */
+export interface SentGroup extends Sent {
+  readonly group: readonly Waiting[];
+}
+
+/** What groups are tried with. */
+export interface GroupTriesOptions {
+  readonly writer: GroupWriter;
+  readonly holders: Holders;
+  readonly limits: Pick<Limits, "databaseWaitMs">;
+  /** Once it aborts, a database that is away is not waited for. */
+  readonly stopping: AbortSignal;
+  /** Told after each try that failed: whether it is durable is unknown. */
+  readonly onUncertain: (namespace: string) => void;
+}
+
+/** A group that is durable, without what was dropped. */
+export interface Done {
+  readonly group: readonly Waiting[];
+  readonly committed: Committed;
+}
+
+/** See the head of this file. */
+export class GroupTries {
+  readonly #options: GroupTriesOptions;
+
+  constructor(options: GroupTriesOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * The part of a group that somebody still wants; the others are answered.
+   *
+   * @param wasTried whether a try may have been written without an answer
+   */
+  wanted(group: readonly Waiting[], wasTried = false): readonly Waiting[] {
+    if (group.every((waiting) => this.#isWanted(waiting))) return group;
+    return group.flatMap((waiting): Waiting[] => {
+      if (this.#isWanted(waiting)) return [waiting];
+      const { operation, asker } = waiting;
+      asker.onOutcome({ t: "discarded" }, operation);
+      if (!wasTried || operation.kind === "lose") return [];
+      const { namespace, runId } = operation;
+      return [{ operation: { kind: "abandon", namespace, runId }, asker: nobody }];
+    });
+  }
+
+  #isWanted({ operation, asker }: Waiting): boolean {
+    switch (operation.kind) {
+      case "open":
+      case "create":
+        return asker.hasLeft?.() !== true;
+      case "lose":
+        // Its producer has come back since, perhaps with the epoch that it had.
+        return this.#options.holders.of(operation.namespace, operation.runId) === undefined;
+      default:
+        return true;
+    }
+  }
+
+  /**
+   * Commits a group; what a try left durable is a duplicate to the next one.
+   * Undefined where that fails: those who asked have been told.
+   *
+   * @param sent the first try, where it was sent already
+   */
+  async commit(
+    namespace: string,
+    taken: readonly Waiting[],
+    sent: SentGroup | undefined,
+  ): Promise<Done | undefined> {
+    const { writer, limits, stopping, onUncertain } = this.#options;
+    let group = taken;
+    let tries = 0;
+    try {
+      return await pRetry(
+        async () => {
+          tries++;
+          if (tries === 1 && sent !== undefined) {
+            if (await sent.isWritten) return { group, committed: sent.committed };
+            writer.forget(namespace);
+          }
+          group = this.wanted(group, tries > 1 || sent !== undefined);
+          const operations = group.map(({ operation }) => operation);
+          return { group, committed: await writer.write(namespace, operations) };
+        },
+        {
+          retries: Number.POSITIVE_INFINITY,
+          minTimeout: minRetryMs,
+          maxTimeout: maxRetryMs,
+          maxRetryTime: limits.databaseWaitMs,
+          signal: stopping,
+          shouldRetry: ({ error }) => isUnavailable(error),
+          onFailedAttempt: ({ error }) => {
+            writer.forget(namespace);
+            onUncertain(namespace);
+            // Nobody could have opened these either: their leases begin anew.
+            const isLapse = ({ operation }: Waiting) => operation.kind === "lose";
+            fail(group.filter(isLapse), error);
+            group = group.filter((waiting) => !isLapse(waiting));
+          },
+        },
+      );
+    } catch (error) {
+      writer.forget(namespace);
+      onUncertain(namespace);
+      fail(group, stopping.aborted ? unavailable(error) : error);
+      return undefined;
+    }
+  }
+}
+
+/** Wants no answer. */
+export const nobody: Asker = { onOutcome: () => undefined, onFailure: () => undefined };
+
+/** Tells those who asked that their operations failed. */
+export function fail(group: readonly Waiting[], error: unknown): void {
+  for (const { operation, asker } of group) asker.onFailure(error, operation);
+}
+
+/** Whether the database did not answer, or may take the same later. */
+export function isUnavailable(error: unknown): boolean {
+  return error instanceof RefusedError && error.refusal.reason === "journal_unavailable";
+}
+
+function unavailable(cause: unknown): RefusedError {
+  return new RefusedError({ reason: "journal_unavailable" }, { cause });
+}
