@@ -370,6 +370,7 @@ export class IngestStream {
       // Its producer has been told.
       case "refused":
       case "created":
+      case "abandoned":
       case "discarded":
         return;
     }
