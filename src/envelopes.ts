@@ -8,14 +8,24 @@ import { FieldWriter, type WritableMessage } from "./field-writer.ts";
 const headerBytes = 5;
 const compressedFlag = 1;
 
-/** Takes a body apart into messages, however it was cut into chunks. */
+/** Bytes of memory that the first bytes of a message get; with more than that it grows by what has come. */
+const firstBytes = 64 * 1024;
+
+/**
+ * Takes a body apart into messages, however it was cut into chunks.
+ *
+ * Invariant: what is kept of a message that is not whole is a copy, in memory of
+ * at most four times the bytes that came and 64 KiB; each byte is copied twice at most,
+ * about.
+ */
 export class EnvelopeReader {
   readonly #maxBytes: number;
-  /** What has arrived of a message that is not whole yet. */
-  #chunks: Uint8Array[] = [];
-  #size = 0;
-  /** Bytes that must be there before anything can be done. */
+  /** What has arrived of a message that is not whole yet, up to `#filled`, with its header. */
+  #partial = Buffer.alloc(0);
+  #filled = 0;
+  /** Bytes of the message with its header, where that has arrived; or of the header. */
   #needed = headerBytes;
+  #hasHeader = false;
 
   /** @param maxBytes of one message */
   constructor(maxBytes: number) {
@@ -24,7 +34,7 @@ export class EnvelopeReader {
 
   /** Whether a message has begun and not ended. */
   get isInside(): boolean {
-    return this.#size > 0;
+    return this.#filled > 0;
   }
 
   /**
@@ -34,25 +44,53 @@ export class EnvelopeReader {
    * @throws ConnectError for a message that is too large, or compressed; those before it were added
    */
   take(chunk: Uint8Array, messages: Uint8Array[]): void {
-    this.#chunks.push(chunk);
-    this.#size += chunk.length;
-    if (this.#size < this.#needed) return;
-    const bytes = this.#chunks.length === 1 ? chunk : Buffer.concat(this.#chunks, this.#size);
-    const at = this.#split(bytes, messages);
-    this.#chunks = at === bytes.length ? [] : [bytes.subarray(at)];
-    this.#size = bytes.length - at;
+    const begin = this.#filled === 0 ? 0 : this.#complete(chunk, messages);
+    const end = this.#split(chunk, begin, messages);
+    if (end < chunk.length) this.#keep(chunk, end, chunk.length);
   }
 
-  #split(bytes: Uint8Array, messages: Uint8Array[]): number {
+  /** Adds to the message that is not whole; where the next one begins. */
+  #complete(chunk: Uint8Array, messages: Uint8Array[]): number {
     for (let at = 0; ; ) {
-      this.#needed = headerBytes;
-      if (bytes.length - at < headerBytes) return at;
-      const length = this.#lengthAt(bytes, at);
-      this.#needed = headerBytes + length;
-      if (bytes.length - at < this.#needed) return at;
-      messages.push(bytes.subarray(at + headerBytes, at + this.#needed));
-      at += this.#needed;
+      const end = Math.min(chunk.length, at + this.#needed - this.#filled);
+      this.#keep(chunk, at, end);
+      at = end;
+      if (this.#filled < this.#needed) return at;
+      if (!this.#hasHeader) {
+        this.#needed += this.#lengthAt(this.#partial, 0);
+        this.#hasHeader = true;
+        if (this.#filled < this.#needed) continue;
+      }
+      messages.push(this.#partial.subarray(headerBytes, this.#needed));
+      this.#filled = 0;
+      return at;
     }
+  }
+
+  /** Adds the messages that are whole from `at` on; where the first begins that is not. */
+  #split(chunk: Uint8Array, begin: number, messages: Uint8Array[]): number {
+    for (let at = begin; ; at += this.#needed) {
+      // The rest of a message that is still not whole has been kept.
+      if (this.#filled > 0) return at;
+      this.#needed = headerBytes;
+      this.#hasHeader = chunk.length - at >= headerBytes;
+      if (!this.#hasHeader) return at;
+      this.#needed += this.#lengthAt(chunk, at);
+      if (chunk.length - at < this.#needed) return at;
+      messages.push(chunk.subarray(at + headerBytes, at + this.#needed));
+    }
+  }
+
+  #keep(chunk: Uint8Array, begin: number, end: number): void {
+    const size = this.#filled + end - begin;
+    if (this.#filled === 0 || size > this.#partial.length) {
+      const grown = Math.min(this.#needed, Math.max(size, 4 * this.#filled, firstBytes));
+      const partial = Buffer.allocUnsafe(grown);
+      this.#partial.copy(partial, 0, 0, this.#filled);
+      this.#partial = partial;
+    }
+    this.#partial.set(chunk.subarray(begin, end), this.#filled);
+    this.#filled = size;
   }
 
   #lengthAt(bytes: Uint8Array, at: number): number {

@@ -102,6 +102,17 @@ export function toErrorDetail(refusal: Refusal): ErrorDetail {
   return create(ErrorDetailSchema, mapRefusal(refusal).detail);
 }
 
+/** The status of a call whose message is over the limit, which is known before any of it is read. */
+export function tooLargeError(field: string, limit: number): ConnectError {
+  return toRefusalError({ reason: "too_large", field, limit });
+}
+
+function toRefusalError(refusal: Refusal): ConnectError {
+  const { code, detail } = mapRefusal(refusal);
+  const details = [{ desc: ErrorDetailSchema, value: detail }];
+  return new ConnectError(describeRefusal(refusal), code, undefined, details);
+}
+
 /**
  * The status of a call that failed. A refusal keeps its reason; Connect's own
  * errors pass; anything else is INTERNAL, and only `onUnexpected` sees why.
@@ -111,9 +122,7 @@ export function toConnectError(error: unknown, onUnexpected: OnUnexpected): Conn
   if (error instanceof RefusedError) {
     const { reason } = error.refusal;
     if (reason === "journal_unavailable" || reason === "data_loss") onUnexpected(error);
-    const { code, detail } = mapRefusal(error.refusal);
-    const details = [{ desc: ErrorDetailSchema, value: detail }];
-    return new ConnectError(describeRefusal(error.refusal), code, undefined, details);
+    return toRefusalError(error.refusal);
   }
   // Nobody is left to read this status.
   if (isConnectionLoss(error)) return ConnectError.from(error, Code.Canceled);

@@ -3,9 +3,12 @@ import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { EnvelopeReader } from "../envelopes.ts";
 import { nextTurn } from "../turn.ts";
+import { Arrivals } from "./arrivals.ts";
+import { tooLargeError } from "./errors.ts";
+import { turnBudgetOf } from "./turn-budget.ts";
 
-/** Bytes that wait to be taken before the client is made to wait. */
-const maxWaitingBytes = 1024 * 1024;
+/** Messages that are handed on in one turn of the event loop; a MiB can hold 200,000. */
+const maxBatch = 1_024;
 
 /** What a request may do. */
 export interface RequestBounds {
@@ -24,74 +27,40 @@ export async function* messageBatches(
   stream: ServerHttp2Stream,
   { maxBytes, messageTimeoutMs }: RequestBounds,
 ): AsyncGenerator<readonly Uint8Array[]> {
+  const arrivals = new Arrivals(stream, turnBudgetOf(stream), messageTimeoutMs);
   const reader = new EnvelopeReader(maxBytes);
-  let chunks: Uint8Array[] = [];
-  let waitingBytes = 0;
-  let isOver = false;
-  let failure: ConnectError | undefined;
-  let wake: () => void = () => undefined;
-  let timer: NodeJS.Timeout | undefined;
-  const fail = (error: ConnectError) => {
-    failure ??= error;
-    wake();
-  };
-  const onData = (chunk: Uint8Array) => {
-    chunks.push(chunk);
-    waitingBytes += chunk.length;
-    if (waitingBytes > maxWaitingBytes) stream.pause();
-    wake();
-  };
-  const onEnd = () => {
-    isOver = true;
-    wake();
-  };
-  const onGone = () => {
-    if (!isOver) fail(new ConnectError("the client has gone", Code.Canceled));
-  };
-  const onLate = () => {
-    const problem = `a message took longer than ${messageTimeoutMs} ms to arrive`;
-    fail(new ConnectError(problem, Code.DeadlineExceeded));
-  };
-  stream.on("data", onData).on("end", onEnd).on("error", onGone).on("close", onGone);
   try {
     for (;;) {
-      if (chunks.length === 0) {
-        if (failure !== undefined) throw failure;
-        if (isOver) break;
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-        // Node hands over one frame at a time, each in a turn of its promises:
-        // after one of the event loop all are there that have arrived.
-        await nextTurn();
-        continue;
-      }
-      const taken = chunks;
-      chunks = [];
-      waitingBytes = 0;
-      if (stream.isPaused()) stream.resume();
+      const pieces = await arrivals.take(reader.isInside);
+      if (pieces === undefined) break;
       const messages: Uint8Array[] = [];
+      let failure: ConnectError | undefined;
       try {
-        for (const chunk of taken) reader.take(chunk, messages);
+        for (const piece of pieces) reader.take(piece, messages);
       } catch (error) {
         // Those before it come first.
         failure = ConnectError.from(error);
-        stream.off("data", onData);
       }
-      if (messages.length > 0 || !reader.isInside) {
-        clearTimeout(timer);
-        timer = undefined;
+      if (messages.length > 0 || !reader.isInside) arrivals.startMessage();
+      if (messages.length <= maxBatch) {
+        if (messages.length > 0) yield messages;
+      } else {
+        yield* inTurns(messages);
       }
-      if (reader.isInside) timer ??= setTimeout(onLate, messageTimeoutMs);
-      if (messages.length > 0) yield messages;
+      if (failure?.code === Code.ResourceExhausted) throw tooLargeError("request", maxBytes);
+      if (failure !== undefined) throw failure;
     }
     if (reader.isInside) {
       throw new ConnectError("protocol error: incomplete envelope", Code.InvalidArgument);
     }
   } finally {
-    clearTimeout(timer);
-    stream.off("data", onData).off("end", onEnd).off("error", onGone).off("close", onGone);
-    // Its end is only seen where it is read.
-    stream.resume();
+    arrivals.close();
+  }
+}
+
+async function* inTurns(messages: readonly Uint8Array[]): AsyncGenerator<readonly Uint8Array[]> {
+  for (let at = 0; at < messages.length; at += maxBatch) {
+    if (at > 0) await nextTurn();
+    yield messages.slice(at, at + maxBatch);
   }
 }

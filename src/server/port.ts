@@ -13,6 +13,7 @@ import * as http from "node:http";
 import * as http2 from "node:http2";
 import type * as net from "node:net";
 import { serveByFirstBytes } from "./first-bytes.ts";
+import { setTurnBudget } from "./turn-budget.ts";
 
 /** A request of either protocol. */
 export type PortRequest = http.IncomingMessage | http2.Http2ServerRequest;
@@ -136,9 +137,14 @@ export async function listen(options: PortOptions): Promise<Port> {
     const onClosed = options.onSession(session);
     session.once("close", () => caught(onClosed, onFault));
   };
+  /** The connection that HTTP/2 makes a session of at the moment. */
+  let starting: net.Socket | undefined;
   http2Server.on("session", (session) => {
     caught(
-      () => addSession(session),
+      () => {
+        if (starting !== undefined) setTurnBudget(starting, session);
+        addSession(session);
+      },
       (error) => {
         onFault(error);
         // Node gives it the connection's first bytes in the next tick, whatever it is by then.
@@ -160,8 +166,14 @@ export async function listen(options: PortOptions): Promise<Port> {
         socket.destroy();
       });
     serveByFirstBytes(socket, {
-      http1: begin(() => serveHttp1.call(http1Server, socket)),
-      http2: begin(() => http2Server.emit("connection", socket)),
+      http1: begin(() => {
+        setTurnBudget(socket);
+        serveHttp1.call(http1Server, socket);
+      }),
+      http2: begin(() => {
+        starting = socket;
+        http2Server.emit("connection", socket);
+      }),
     });
   });
   http1Server.listen(port, host);

@@ -37,6 +37,62 @@ describe("envelopes", () => {
     );
   });
 
+  it("are the same messages and the same refusal for any bytes, however they are cut, and copied about once", () => {
+    const bytes = fc.oneof(
+      fc.uint8Array({ maxLength: 3_000 }),
+      fc
+        .tuple(fc.array(fc.uint8Array({ maxLength: maxBytes })), fc.uint8Array({ maxLength: 8 }))
+        .map(([messages, rest]) => Buffer.concat([enveloped(messages.map((one) => [one])), rest])),
+    );
+    const read = (chunks: readonly Uint8Array[]) => {
+      const reader = new EnvelopeReader(maxBytes);
+      const messages: Uint8Array[] = [];
+      try {
+        for (const chunk of chunks) reader.take(chunk, messages);
+      } catch (error) {
+        return {
+          messages: messages.map((one) => [...one]),
+          refused: (error as ConnectError).message,
+        };
+      }
+      return { messages: messages.map((one) => [...one]), isInside: reader.isInside };
+    };
+    fc.assert(
+      fc.property(bytes, fc.array(fc.nat(), { maxLength: 20 }), (sent, places) => {
+        const expected = read([sent]);
+        assert.deepEqual(read(cut(sent, places)), expected);
+        assert.deepEqual(read(cut(sent, [...sent.keys()])), expected);
+      }),
+    );
+  });
+
+  it("cost what their bytes do, in pieces of one byte", () => {
+    const length = 1024 * 1024;
+    const sent = enveloped([[new Uint8Array(length)]]);
+    const { set } = Uint8Array.prototype;
+    const { copy } = Buffer.prototype;
+    let copied = 0;
+    const reader = new EnvelopeReader(length);
+    const received: Uint8Array[] = [];
+    try {
+      Uint8Array.prototype.set = function (from, at) {
+        copied += from.length;
+        set.call(this, from, at);
+      };
+      Buffer.prototype.copy = function (...args: Parameters<typeof copy>) {
+        const bytes = copy.apply(this, args);
+        copied += bytes;
+        return bytes;
+      };
+      for (let at = 0; at < sent.length; at++) reader.take(sent.subarray(at, at + 1), received);
+    } finally {
+      Uint8Array.prototype.set = set;
+      Buffer.prototype.copy = copy;
+    }
+    assert.equal(received[0]?.length, length);
+    assert.ok(copied <= 3 * sent.length, `${copied} bytes copied`);
+  });
+
   it("hold large parts as they are, and the rest in one piece between them", () => {
     const large = [new Uint8Array(4_096), new Uint8Array(5_000)] as const;
     const small = [Uint8Array.of(1), Uint8Array.of(2), Uint8Array.of(3)] as const;
