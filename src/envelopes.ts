@@ -41,43 +41,51 @@ export class EnvelopeReader {
    * Takes the next bytes and adds the messages that they complete. These are
    * views of the bytes.
    *
+   * @param flags takes the flags of each message; without it, compressed ones are refused
    * @throws ConnectError for a message that is too large, or compressed; those before it were added
    */
-  take(chunk: Uint8Array, messages: Uint8Array[]): void {
-    const begin = this.#filled === 0 ? 0 : this.#complete(chunk, messages);
-    const end = this.#split(chunk, begin, messages);
+  take(chunk: Uint8Array, messages: Uint8Array[], flags?: number[]): void {
+    const begin = this.#filled === 0 ? 0 : this.#complete(chunk, messages, flags);
+    const end = this.#split(chunk, begin, messages, flags);
     if (end < chunk.length) this.#keep(chunk, end, chunk.length);
   }
 
   /** Adds to the message that is not whole; where the next one begins. */
-  #complete(chunk: Uint8Array, messages: Uint8Array[]): number {
+  #complete(chunk: Uint8Array, messages: Uint8Array[], flags: number[] | undefined): number {
     for (let at = 0; ; ) {
       const end = Math.min(chunk.length, at + this.#needed - this.#filled);
       this.#keep(chunk, at, end);
       at = end;
       if (this.#filled < this.#needed) return at;
       if (!this.#hasHeader) {
-        this.#needed += this.#lengthAt(this.#partial, 0);
+        this.#needed += this.#lengthAt(this.#partial, 0, flags !== undefined);
         this.#hasHeader = true;
         if (this.#filled < this.#needed) continue;
       }
       messages.push(this.#partial.subarray(headerBytes, this.#needed));
+      flags?.push(this.#partial[0]!);
       this.#filled = 0;
       return at;
     }
   }
 
   /** Adds the messages that are whole from `at` on; where the first begins that is not. */
-  #split(chunk: Uint8Array, begin: number, messages: Uint8Array[]): number {
+  #split(
+    chunk: Uint8Array,
+    begin: number,
+    messages: Uint8Array[],
+    flags: number[] | undefined,
+  ): number {
     for (let at = begin; ; at += this.#needed) {
       // The rest of a message that is still not whole has been kept.
       if (this.#filled > 0) return at;
       this.#needed = headerBytes;
       this.#hasHeader = chunk.length - at >= headerBytes;
       if (!this.#hasHeader) return at;
-      this.#needed += this.#lengthAt(chunk, at);
+      this.#needed += this.#lengthAt(chunk, at, flags !== undefined);
       if (chunk.length - at < this.#needed) return at;
       messages.push(chunk.subarray(at + headerBytes, at + this.#needed));
+      flags?.push(chunk[at]!);
     }
   }
 
@@ -93,8 +101,8 @@ export class EnvelopeReader {
     this.#filled = size;
   }
 
-  #lengthAt(bytes: Uint8Array, at: number): number {
-    if ((bytes[at]! & compressedFlag) !== 0) {
+  #lengthAt(bytes: Uint8Array, at: number, takesCompressed: boolean): number {
+    if (!takesCompressed && (bytes[at]! & compressedFlag) !== 0) {
       throw new ConnectError("a message is compressed, and no encoding was named", Code.Internal);
     }
     // Without the sign that a shift of 24 would give.

@@ -315,3 +315,23 @@ export const minProgressIntervalMs = 1_000;
  * that a page's memory is bounded by its number of bytes.
  */
 export const maxRecordBytes = 256 * KiB;
+/**
+ * Events of one Append, or one window. Each is a few objects in memory however
+ * small it is; beyond some hundreds to an append nothing is gained.
+ */
+export const maxAppendEvents = 16_384;
+/**
+ * Events of one Append up to which the refusal is the run's alone; with more the
+ * message is not decoded.
+ */
+export const maxScannedEvents = 65_536;
+/** Items of any other list or map in one message up to which it is decoded and may be told which limit is its own. */
+export const maxListItems = 8_192;
+/** Fields of one message besides its lists, repeated and unknown ones included: it has a dozen. */
+export const maxPlainFields = 64;
+/** Values of one message in JSON: numbers, texts, objects, lists. Each costs far more than its bytes. */
+export const maxJsonValues = 100_000;
+/** Objects and lists inside each other in one message in JSON: the contract nests them six deep. */
+export const maxJsonDepth = 32;
+/** ListRunsRequest.states: there are five. */
+export const maxListedStates = 32;

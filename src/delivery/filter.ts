@@ -1,8 +1,9 @@
 /** Which records a subscriber wants: parsed once, matched by a record's lineage and types. */
 import type { EventFilter } from "../../gen/runlog/v1/event_pb.js";
 import type { CommittedRecord } from "../journal/committed-record.ts";
+import { checkRunId } from "../journal/field-checks.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
-import { maxFilterRunIds, maxRunIdBytes } from "../limits.ts";
+import { maxFilterRunIds } from "../limits.ts";
 import { TypeFilter } from "./type-filter.ts";
 
 /**
@@ -40,13 +41,6 @@ export interface Filter {
   readonly scope: Scope;
   /** Undefined: every type. */
   readonly types: TypeFilter | undefined;
-}
-
-function checkRunId(field: string, runId: string): void {
-  if (runId === "") throw invalidField(field, "is missing");
-  if (runId.length > maxRunIdBytes) {
-    throw invalidField(field, `is longer than ${maxRunIdBytes} bytes`, maxRunIdBytes);
-  }
 }
 
 /**

@@ -4,19 +4,13 @@
  * a time; the epoch travels with the caller instead of living on the stream.
  */
 import type { AppendEventsRequest } from "../../gen/runlog/v1/ingest_pb.js";
+import { checkNamespace, checkPlace, checkRunId } from "../journal/field-checks.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
 import type { Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
 import { type Operation, Producer } from "./operation.ts";
-import {
-  checkAttempt,
-  checkNamespace,
-  checkPlace,
-  checkResult,
-  checkRunId,
-  checkSpec,
-} from "./validate.ts";
+import { checkAttempt, checkResult, checkSpec } from "./validate.ts";
 
 /** A window whose events are still encoded. */
 export type AppendEventsBytes = Omit<AppendEventsRequest, "$typeName" | "events"> & {

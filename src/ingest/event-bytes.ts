@@ -8,17 +8,20 @@
  */
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import { checkLength, checkMessage } from "../journal/field-checks.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import {
   type Limits,
+  maxAppendEvents,
   maxAttributes,
   maxAttributeValueBytes,
   maxContentTypeBytes,
   maxKeyBytes,
   maxTypeBytes,
 } from "../limits.ts";
+import { MalformedMessage, scanMessage } from "../message-scan.ts";
 import type { CheckedEvent } from "./operation.ts";
-import { checkLength, checkPairs } from "./validate.ts";
+import { checkPairs } from "./validate.ts";
 
 /** Checks the encoded events of one append. */
 export function checkEvents(
@@ -26,6 +29,9 @@ export function checkEvents(
   events: readonly Uint8Array[],
   limits: Pick<Limits, "maxEventBytes" | "maxAppendBytes">,
 ): { events: CheckedEvent[]; bytes: number } {
+  if (events.length > maxAppendEvents) {
+    throw invalidField(field, `takes at most ${maxAppendEvents}`, maxAppendEvents);
+  }
   const checked = new Array<CheckedEvent>(events.length);
   let bytes = 0;
   let type = "";
@@ -58,8 +64,9 @@ const tagSeconds = 0x08;
 const tagNanos = 0x10;
 /** Bytes of a length: more than 2^28 is no event. */
 const maxLengthBytes = 4;
-/** Bytes of a varint. */
-const maxVarintBytes = 10;
+/** Seconds since 1970 at the end of the year 9999. */
+const maxSeconds = 253_402_300_799;
+const maxNanos = 999_999_999;
 
 /** Reads lengths and texts, one after the other. */
 class Scanner {
@@ -86,10 +93,13 @@ class Scanner {
     return -1;
   }
 
-  /** Passes over a varint; whether there was one. */
-  varint(): boolean {
-    for (let i = 0; i < maxVarintBytes && this.at < this.end; i++) {
-      if (this.bytes[this.at++]! < 0x80) return true;
+  /** Passes over a varint; whether there was one, of at most `max`, which is below 2^42. */
+  varint(max: number): boolean {
+    let value = 0;
+    for (let scale = 1; scale < 2 ** 42 && this.at < this.end; scale *= 0x80) {
+      const byte = this.bytes[this.at++]!;
+      value += (byte & 0x7f) * scale;
+      if (byte < 0x80) return value <= max;
     }
     return false;
   }
@@ -168,12 +178,18 @@ function scanTime(scanner: Scanner): boolean {
   const length = scanner.length();
   if (length < 0) return false;
   const end = scanner.at + length;
-  for (const tag of [tagSeconds, tagNanos]) {
-    if (scanner.at >= end || scanner.bytes[scanner.at] !== tag) continue;
-    scanner.at++;
-    if (!scanner.varint()) return false;
-  }
-  return scanner.at === end;
+  return (
+    scanNumber(scanner, tagSeconds, end, maxSeconds) &&
+    scanNumber(scanner, tagNanos, end, maxNanos) &&
+    scanner.at === end
+  );
+}
+
+/** Passes over a number's field, if there is one. */
+function scanNumber(scanner: Scanner, tag: number, end: number, max: number): boolean {
+  if (scanner.at >= end || scanner.bytes[scanner.at] !== tag) return true;
+  scanner.at++;
+  return scanner.varint(max);
 }
 
 function scanPair(scanner: Scanner): boolean {
@@ -202,6 +218,7 @@ function checkType(field: string, type: string): void {
 
 function checkDecoded(field: string, bytes: Uint8Array, maxEventBytes: number): CheckedEvent {
   const event = decode(field, bytes);
+  checkMessage(field, EventSchema, event);
   checkType(`${field}.type`, event.type);
   checkLength(`${field}.content_type`, event.contentType, maxContentTypeBytes);
   checkPairs(`${field}.attributes`, event.attributes, maxAttributes, maxAttributeValueBytes);
@@ -214,8 +231,11 @@ function checkDecoded(field: string, bytes: Uint8Array, maxEventBytes: number): 
 
 function decode(field: string, bytes: Uint8Array): Event {
   try {
-    return fromBinary(EventSchema, bytes);
-  } catch {
-    throw invalidField(field, "is not an encoded Event");
+    scanMessage(EventSchema, bytes);
+    return fromBinary(EventSchema, bytes, { readUnknownFields: false });
+  } catch (error) {
+    if (!(error instanceof MalformedMessage)) throw invalidField(field, "is not an encoded Event");
+    const { field: inside, problem, limit } = error;
+    throw invalidField(inside === "" ? field : `${field}.${inside}`, problem, limit);
   }
 }

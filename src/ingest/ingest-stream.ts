@@ -10,8 +10,16 @@
  * over their bounds, so that a slow database or a producer that does not read
  * its acknowledgements costs bounded memory.
  */
-import type { Append, FinishRun, OpenRun, ReleaseRun } from "../../gen/runlog/v1/ingest_pb.js";
-import { type Refusal, RefusedError } from "../journal/refusal.ts";
+import {
+  type Append,
+  type FinishRun,
+  type OpenRun,
+  OpenRunSchema,
+  type ReleaseRun,
+} from "../../gen/runlog/v1/ingest_pb.js";
+import { RunResultSchema } from "../../gen/runlog/v1/run_pb.js";
+import { checkMessage, checkNamespace, checkPlace, checkRunId } from "../journal/field-checks.ts";
+import { invalidField, type Refusal, RefusedError } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
 import { type Limits, maxRunIdBytes } from "../limits.ts";
 import { QuietTimer } from "../quiet-timer.ts";
@@ -20,14 +28,7 @@ import { checkEvents } from "./event-bytes.ts";
 import type { Asker } from "./group-tries.ts";
 import { type Outcome, Producer, type ProducerOperation } from "./operation.ts";
 import { Outbox } from "./outbox.ts";
-import {
-  checkAttempt,
-  checkNamespace,
-  checkPlace,
-  checkResult,
-  checkRunId,
-  checkSpec,
-} from "./validate.ts";
+import { checkAttempt, checkResult, checkSpec } from "./validate.ts";
 
 /** An Append whose events are still encoded. */
 export type AppendBytes = Omit<Append, "$typeName" | "events"> & {
@@ -160,11 +161,25 @@ export class IngestStream {
   }
 
   #take(frame: IngestRequestBytes["frame"]): void {
+    if (frame.case === undefined) throw invalidField("frame", "is missing");
+    const { runId } = frame.value;
+    if (!this.#runs.has(runId) && this.#refusesId(`${frame.case}.run_id`, runId)) return;
     if (frame.case === "open") this.#open(frame.value);
     else if (frame.case === "append") this.#append(frame.value);
     else if (frame.case === "finish") this.#finish(frame.value);
-    else if (frame.case === "release") this.#release(frame.value);
-    else throw new RefusedError({ reason: "invalid_field", field: "frame", problem: "is missing" });
+    else this.#release(frame.value);
+  }
+
+  /** Refuses what is no run id, and so no run that anything was sent for before. */
+  #refusesId(field: string, runId: string): boolean {
+    try {
+      checkRunId(field, runId);
+      return false;
+    } catch (error) {
+      if (!(error instanceof RefusedError)) throw error;
+      this.#outbox.push({ t: "rejected", runId: shownOf(runId), refusal: error.refusal });
+      return true;
+    }
   }
 
   #isFull(): boolean {
@@ -190,13 +205,13 @@ export class IngestStream {
     const { runId } = open;
     const producer = this.#newProducer(runId);
     this.#refuseUnless(runId, producer, () => {
+      checkMessage("open", OpenRunSchema, open);
       const namespace = checkNamespace("open.namespace", open.namespace);
       this.#namespace ??= namespace;
       if (namespace !== this.#namespace) {
         const problem = `is the same for all runs of a stream, and was ${this.#namespace}`;
         throw new RefusedError({ reason: "invalid_field", field: "open.namespace", problem });
       }
-      checkRunId("open.run_id", runId);
       if (open.create !== undefined) checkSpec("open.create", open.create, this.#limits);
       producer.attempt = checkAttempt("open.", open);
       const spec = open.create;
@@ -232,6 +247,9 @@ export class IngestStream {
     const producer = this.#producerOf(runId);
     if (producer === undefined) return;
     this.#refuseUnless(runId, producer, () => {
+      if (finish.result !== undefined) {
+        checkMessage("finish.result", RunResultSchema, finish.result);
+      }
       const lastRunSeq = checkPlace("finish.last_run_seq", finish.lastRunSeq);
       const result = checkResult("finish.result", finish.result, this.#limits.maxEventBytes);
       const namespace = this.#namespace ?? "default";
@@ -240,13 +258,12 @@ export class IngestStream {
   }
 
   #release({ runId }: ReleaseRun): void {
-    const told = toldOf(runId);
     // What comes from now on is for another hold.
-    const producer = this.#runs.get(runId) ?? new Producer(told, this);
+    const producer = this.#runs.get(runId) ?? new Producer(runId, this);
     this.#runs.delete(runId);
     // In its turn, behind what was sent before: as a question whose answer does not matter.
     const namespace = this.#namespace ?? "default";
-    this.#submit({ kind: "check", namespace, runId: told, producer });
+    this.#submit({ kind: "check", namespace, runId, producer });
   }
 
   /** The producer whose frames are to be decided, or undefined where they are refused or discarded. */
@@ -270,15 +287,12 @@ export class IngestStream {
       if (!(error instanceof RefusedError)) throw error;
       const namespace = this.#namespace ?? "default";
       const { refusal } = error;
-      const { runId: told } = producer;
-      this.#submit({ kind: "refuse", namespace, runId: told, producer, refusal });
+      this.#submit({ kind: "refuse", namespace, runId, producer, refusal });
     }
   }
 
   /** Holds the run; a run for which there is no room is refused, and the others go on. */
   #note(runId: string, producer: Producer): void {
-    // It is refused whenever it comes: remembered, it could cost a whole message's memory.
-    if (runId.length > maxRunIdBytes) return;
     const limit = this.#limits.maxOpenRunsPerStream;
     if (!this.#runs.has(runId) && this.#runs.size >= limit && !this.#forgetOne()) {
       throw new RefusedError({
@@ -302,12 +316,11 @@ export class IngestStream {
   }
 
   #newProducer(runId: string): Producer {
-    const told = toldOf(runId);
-    const producer: Producer = new Producer(told, this, {
-      onRejected: (refusal) => this.#outbox.push({ t: "rejected", runId: told, refusal }),
+    const producer: Producer = new Producer(runId, this, {
+      onRejected: (refusal) => this.#outbox.push({ t: "rejected", runId, refusal }),
       // By its hold: one that opens the run again has that answered first.
       onCancelRequested: (reason) =>
-        this.#outbox.replace(producer, { t: "cancel_requested", runId: told, reason }),
+        this.#outbox.replace(producer, { t: "cancel_requested", runId, reason }),
     });
     return producer;
   }
@@ -377,7 +390,8 @@ export class IngestStream {
   }
 }
 
-/** A run id in an answer: what is none may be as long as a message, and answers may have to wait. */
-function toldOf(runId: string): string {
-  return runId.slice(0, maxRunIdBytes).toWellFormed();
+/** What is no run id, in an answer: not as long as a message, and never to be taken for an id. */
+function shownOf(runId: string): string {
+  const isLong = runId.length > maxRunIdBytes;
+  return isLong ? `${runId.slice(0, maxRunIdBytes / 2).toWellFormed()}…` : runId.toWellFormed();
 }

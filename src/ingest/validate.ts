@@ -1,5 +1,6 @@
 /**
- * Checks what producers send before it gets near the journal. `field` names
+ * Checks what producers send before it gets near the journal; what is checked of
+ * every message, whoever sends it, is in `src/journal/field-checks.ts`. `field` names
  * the place of the value in the request, as a path, and goes into the refusal.
  *
  * Each function throws RefusedError with the field, what is wrong, and the limit.
@@ -11,6 +12,7 @@ import {
   type RunSpec,
   RunState,
 } from "../../gen/runlog/v1/run_pb.js";
+import { checkLength, checkPlace, checkRunId, checkVisible } from "../journal/field-checks.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import {
   type Limits,
@@ -18,49 +20,12 @@ import {
   maxKeyBytes,
   maxLabelValueBytes,
   maxLeaseMs,
-  maxNamespaceBytes,
   maxProducerIdBytes,
-  maxRunIdBytes,
   maxSpecStringBytes,
   maxSuppressed,
   minLeaseMs,
 } from "../limits.ts";
 import type { Attempt } from "./operation.ts";
-
-/** Bytes of a string in UTF-8, without encoding the usual short one. */
-function exceeds(text: string, limit: number): boolean {
-  // A UTF-16 unit takes one to three bytes of UTF-8.
-  if (text.length > limit) return true;
-  return text.length * 3 > limit && Buffer.byteLength(text, "utf8") > limit;
-}
-
-/** Checks the length of a text in UTF-8. */
-export function checkLength(field: string, text: string, limit: number): void {
-  if (exceeds(text, limit)) throw invalidField(field, `is longer than ${limit} bytes`, limit);
-}
-
-/** Returns the namespace's name; empty means "default". */
-export function checkNamespace(field: string, name: string): string {
-  if (name === "") return "default";
-  checkLength(field, name, maxNamespaceBytes);
-  if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name)) {
-    throw invalidField(field, "takes letters, digits, '.', '_' and '-', a letter or digit first");
-  }
-  return name;
-}
-
-/** Checks a run id: 1 to 128 visible ASCII characters. */
-export function checkRunId(field: string, runId: string): void {
-  if (runId === "") throw invalidField(field, "is missing");
-  checkLength(field, runId, maxRunIdBytes);
-  checkVisible(field, runId);
-}
-
-function checkVisible(field: string, text: string): void {
-  if (!/^[\x21-\x7e]+$/.test(text)) {
-    throw invalidField(field, "takes visible ASCII characters without spaces");
-  }
-}
 
 /**
  * Checks how a producer names itself; undefined where it does not.
@@ -75,12 +40,6 @@ export function checkAttempt(
   checkLength(`${path}producer_id`, producerId, maxProducerIdBytes);
   checkVisible(`${path}producer_id`, producerId);
   return { producerId, number: checkPlace(`${path}attempt`, attempt) };
-}
-
-/** Turns a uint64 that names a place into a number; places stay below 2^53. */
-export function checkPlace(field: string, value: bigint): number {
-  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw invalidField(field, "is beyond 2^53 - 1");
-  return Number(value);
 }
 
 /** Checks a map of texts: its size, its keys and its values. */

@@ -2,7 +2,7 @@
 import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import type { AdminService, SetRetentionRequest } from "../../gen/runlog/v1/admin_pb.js";
-import { checkNamespace, checkRunId } from "../ingest/validate.ts";
+import { checkNamespace, checkRunId } from "../journal/field-checks.ts";
 import { invalidField } from "../journal/refusal.ts";
 import { maxRetentionMs, minRetentionMs } from "../limits.ts";
 import { readNamespaces, setRetention } from "../upkeep/namespace-directory.ts";
@@ -15,7 +15,9 @@ export function adminService(context: ServiceContext): ServiceImpl<typeof AdminS
   const { journal, committer, deletions, retention } = context;
   return {
     listNamespaces: unary(context, async ({ pageSize, pageToken }) => {
-      const page = await readNamespaces(journal, pageToken, parsePageSize(pageSize));
+      // The token is the last name of the page before.
+      const afterName = pageToken === "" ? "" : checkNamespace("page_token", pageToken);
+      const page = await readNamespaces(journal, afterName, parsePageSize(pageSize));
       return {
         namespaces: page.namespaces.map(toNamespace),
         nextPageToken: page.nextAfterName ?? "",

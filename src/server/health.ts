@@ -19,6 +19,9 @@ const services = new Set([
   ...[RunService, IngestService, SubscribeService, AdminService].map((service) => service.typeName),
 ]);
 
+/** Characters of a name that nobody knows, in the answer. */
+const maxNameLength = 128;
+
 /** Implements Health: every service serves until the server drains. */
 export function healthService(draining: Draining): ServiceImpl<typeof Health> {
   const statusOf = (service: string): Status => {
@@ -29,7 +32,8 @@ export function healthService(draining: Draining): ServiceImpl<typeof Health> {
     check({ service }) {
       const status = statusOf(service);
       if (status === Status.SERVICE_UNKNOWN) {
-        throw new ConnectError(`unknown service ${JSON.stringify(service)}`, Code.NotFound);
+        const name = JSON.stringify(service.slice(0, maxNameLength));
+        throw new ConnectError(`unknown service ${name}`, Code.NotFound);
       }
       return { status };
     },

@@ -1,8 +1,8 @@
 /**
- * IngestService with events as bytes. To Protobuf a message in a message is
- * bytes, so a service whose events are declared so speaks the same protocol; it
- * leaves each event as it arrived instead of decoding what is stored encoded.
- * JSON has no such bytes: there the contract's own service is used.
+ * The requests of IngestService with events as bytes. To Protobuf a message in a
+ * message is bytes, so where events are declared so they are left as they arrived
+ * instead of being decoded only to be stored encoded. JSON has no such bytes:
+ * there the events are encoded.
  */
 import { clone, createFileRegistry, type DescFile, toBinary } from "@bufbuild/protobuf";
 import {
@@ -13,19 +13,21 @@ import {
 import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import {
   type AppendEventsRequest,
+  AppendEventsRequestSchema,
   file_runlog_v1_ingest as contract,
   type IngestRequest,
+  IngestRequestSchema,
   IngestService,
 } from "../../gen/runlog/v1/ingest_pb.js";
 import type { AppendEventsBytes } from "../ingest/append-window.ts";
 import type { IngestRequestBytes } from "../ingest/ingest-stream.ts";
-import { parseMessage } from "./parse-message.ts";
+import { parseJson, parseMessage } from "./parse-message.ts";
 import { scanAppend } from "./scan-append.ts";
 
 /**
- * The service for requests in Protobuf's binary encoding. Its descriptor is made
- * at run time, so its types are the contract's: what it gives to its methods is
- * read with `asIngestBytes` and `asWindowBytes`.
+ * The service whose events are bytes. Its descriptor is made at run time, so its
+ * types are the contract's: its messages are read with `asIngestBytes` and
+ * `asWindowBytes`.
  */
 export const IngestBytesService = makeService();
 
@@ -49,7 +51,7 @@ function makeService(): typeof IngestService {
 /**
  * Decodes a frame, and leaves its events as they are.
  *
- * @throws ConnectError for what is no frame
+ * @throws RefusedError for what is no frame
  */
 export function parseIngestBytes(message: Uint8Array): IngestRequestBytes {
   const append = scanAppend(message);
@@ -58,6 +60,24 @@ export function parseIngestBytes(message: Uint8Array): IngestRequestBytes {
     IngestBytesService.method.ingest.input,
     message,
   ) as unknown as IngestRequestBytes;
+}
+
+/**
+ * Decodes a frame in JSON.
+ *
+ * @throws RefusedError for what is no frame
+ */
+export function parseIngestJson(message: Uint8Array): IngestRequestBytes {
+  return toFrameBytes(parseJson(IngestRequestSchema, message));
+}
+
+/**
+ * Decodes a window in JSON.
+ *
+ * @throws RefusedError for what is none
+ */
+export function parseWindowJson(message: Uint8Array): AppendEventsBytes {
+  return toWindowBytes(parseJson(AppendEventsRequestSchema, message));
 }
 
 /** A stream of the service with events as bytes. */
@@ -76,21 +96,15 @@ function encoded(events: readonly Event[]): Uint8Array[] {
   return events.map((event) => toBinary(EventSchema, event));
 }
 
-/** A stream of the contract's own service, as the other one has it. */
-export async function* toIngestBytes(
-  requests: AsyncIterable<IngestRequest>,
-): AsyncGenerator<readonly IngestRequestBytes[]> {
-  for await (const request of requests) yield [toFrameBytes(request)];
-}
-
-function toFrameBytes({ frame }: IngestRequest): IngestRequestBytes {
+/** A frame whose events are decoded, as the other service has it. */
+export function toFrameBytes({ frame }: IngestRequest): IngestRequestBytes {
   if (frame.case !== "append") return { frame };
   return {
     frame: { case: "append", value: { ...frame.value, events: encoded(frame.value.events) } },
   };
 }
 
-/** A window of the contract's own service, as the other one has it. */
+/** A window whose events are decoded, as the other service has it. */
 export function toWindowBytes(request: AppendEventsRequest): AppendEventsBytes {
   return { ...request, events: encoded(request.events) };
 }

@@ -11,32 +11,13 @@ import {
 import { RefusedError } from "../journal/refusal.ts";
 import { toConnectError } from "./errors.ts";
 import type { GrpcStream, StreamCall } from "./grpc-handler.ts";
-import {
-  asIngestBytes,
-  asWindowBytes,
-  type IngestBytesService,
-  parseIngestBytes,
-  toIngestBytes,
-  toWindowBytes,
-} from "./ingest-bytes.ts";
+import { asIngestBytes, asWindowBytes, parseIngestBytes } from "./ingest-bytes.ts";
 import { encodeFrames } from "./ingest-frames.ts";
 import { goAwayReason, toIngestLimits, toIngestResponse } from "./messages.ts";
 import { drainingOf, type ServiceContext, unary } from "./service-context.ts";
 
-/** Implements IngestService, for requests in JSON. */
+/** Implements IngestService; its events come as bytes, whatever the protocol. */
 export function ingestService(context: ServiceContext): ServiceImpl<typeof IngestService> {
-  return {
-    ingest: (requests, call) => ingest(context, toIngestBytes(requests), call),
-    appendEvents: unary(context, (request, signal) =>
-      appendEvents(context, toWindowBytes(request), signal),
-    ),
-  };
-}
-
-/** Implements IngestBytesService. */
-export function ingestBytesService(
-  context: ServiceContext,
-): ServiceImpl<typeof IngestBytesService> {
   return {
     ingest: (requests, call) => ingest(context, asIngestBytes(requests), call),
     appendEvents: unary(context, (request, signal) =>
@@ -87,11 +68,12 @@ async function* parsed(
 ): AsyncGenerator<readonly IngestRequestBytes[]> {
   for await (const messages of batches) {
     const frames: IngestRequestBytes[] = [];
-    let failure: ConnectError | undefined;
+    let failure: RefusedError | undefined;
     try {
       for (const message of messages) frames.push(parseIngestBytes(message));
     } catch (error) {
-      failure = ConnectError.from(error);
+      if (!(error instanceof RefusedError)) throw error;
+      failure = error;
     }
     // Those before the one that is none were sent, and are taken.
     if (frames.length > 0) yield frames;

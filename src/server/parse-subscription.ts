@@ -4,7 +4,7 @@ import type { HandlerContext } from "@connectrpc/connect";
 import { StopPolicy, type SubscribeRequest } from "../../gen/runlog/v1/subscribe_pb.js";
 import { parseFilter } from "../delivery/filter.ts";
 import type { Stop, Subscription } from "../delivery/subscription.ts";
-import { checkNamespace, checkPlace } from "../ingest/validate.ts";
+import { checkNamespace, checkPlace } from "../journal/field-checks.ts";
 import { invalidField } from "../journal/refusal.ts";
 import { type Limits, minProgressIntervalMs } from "../limits.ts";
 import type { MessageFormat } from "./messages.ts";

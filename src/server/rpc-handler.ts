@@ -16,42 +16,41 @@ import {
 import { Arrivals } from "./arrivals.ts";
 import { bodyPieces } from "./body-pieces.ts";
 import { isConnectionLoss } from "./connection-loss.ts";
+import type { OnUnexpected } from "./errors.ts";
 import { writePlainMessage } from "./grpc-message.ts";
 import type { RequestHandler } from "./port.ts";
+import { isEnveloped, type RequestReading, withoutMessages } from "./request-body.ts";
+import { RequestMessages, requestMessages } from "./request-messages.ts";
 import type { Handling } from "./service-context.ts";
 import { turnBudgetOf } from "./turn-budget.ts";
 import { universalRequest } from "./universal-request.ts";
 
-/** How the messages of a request are encoded. */
-export type RequestFormat = "binary" | "json";
-
 /** How to answer. */
 export interface RpcHandlerOptions extends Handling {
-  /** Registers the services, once for requests in each format. */
-  readonly routes: (router: ConnectRouter, format: RequestFormat) => void;
+  /** Registers the services, which take their messages from `request-messages.ts`. */
+  readonly routes: (router: ConnectRouter) => void;
   readonly router: ConnectRouterOptions;
+  /** Bytes of one message, decompressed or not. */
+  readonly maxMessageBytes: number;
+  readonly onUnexpected: OnUnexpected;
   /** Milliseconds that one message may take to arrive. */
   readonly messageTimeoutMs: number;
   /** Answers what is no method of a service. */
   readonly fallback: RequestHandler;
 }
 
+const compressions = [compressionGzip, compressionBrotli];
+
 /** Makes the handler. Compressed requests are understood. */
 export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
-  const methodsOf = (format: RequestFormat) => {
-    const router = createConnectRouter({
-      acceptCompression: [compressionGzip, compressionBrotli],
-      ...options.router,
-    });
-    options.routes(router, format);
-    return new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
-  };
-  const methods = { binary: methodsOf("binary"), json: methodsOf("json") };
+  const router = createConnectRouter({ acceptCompression: compressions, ...options.router });
+  options.routes(router);
+  const methods = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
+  const { maxMessageBytes: maxBytes, onUnexpected } = options;
+  const reading: RequestReading = { compressions, maxBytes, onUnexpected };
   return (request, response) => {
     const path = request.url?.split("?", 1)[0] ?? "";
-    // As application/json, application/connect+json, application/grpc-web+json.
-    const isJson = /\bjson\b/.test(request.headers["content-type"] ?? "");
-    const handler = methods[isJson ? "json" : "binary"].get(path);
+    const handler = methods.get(path);
     if (handler === undefined) {
       options.fallback(request, response);
       return;
@@ -59,16 +58,16 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
     const contextValues = options.contextValues(
       "stream" in request ? request.stream.session : undefined,
     );
+    const messages = new RequestMessages();
+    contextValues.set(requestMessages, messages);
     const asked = universalRequest(request, response);
-    const isEnveloped = !/^application\/(json|proto)\b/.test(
-      asked.header.get("content-type") ?? "",
-    );
     // What Node makes of an HTTP/2 stream costs more for each piece, and hides how many come.
     const source = "stream" in request ? request.stream : request;
     const arrivals = new Arrivals(source, turnBudgetOf(source), options.messageTimeoutMs);
-    const body = bodyPieces(arrivals, isEnveloped);
+    const body = bodyPieces(arrivals, isEnveloped(asked.header));
     writePlainMessage(response);
-    handler({ ...asked, body, contextValues })
+    withoutMessages(handler.method, { ...asked, body, contextValues }, messages, reading)
+      .then(handler)
       .then((answer) => universalResponseToNodeResponse(answer, response))
       .catch((error: unknown) => {
         if (!isConnectionLoss(error)) options.onFailure(path, error);

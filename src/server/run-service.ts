@@ -9,18 +9,20 @@ import {
   type Run,
   type RunService,
   RunSpecSchema,
+  RunState,
 } from "../../gen/runlog/v1/run_pb.js";
 import { getRun, listRuns, type RunListing } from "../delivery/run-directory.ts";
 import type { Fork } from "../ingest/operation.ts";
-import {
-  checkLength,
-  checkNamespace,
-  checkPlace,
-  checkRunId,
-  checkSpec,
-} from "../ingest/validate.ts";
+import { checkPairs, checkSpec } from "../ingest/validate.ts";
+import { checkLength, checkNamespace, checkPlace, checkRunId } from "../journal/field-checks.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
-import { maxReasonBytes } from "../limits.ts";
+import {
+  limitSpecs,
+  maxLabelValueBytes,
+  maxListedStates,
+  maxReasonBytes,
+  maxSpecStringBytes,
+} from "../limits.ts";
 import { toRun } from "./messages.ts";
 import { parsePageSize } from "./page-size.ts";
 import { type ServiceContext, unary } from "./service-context.ts";
@@ -87,16 +89,35 @@ async function createRun(
 function parseListing(request: ListRunsRequest): RunListing {
   const { parentRunId, ancestorRunId, conversationId, states, labels, pageSize, pageToken } =
     request;
-  if (pageToken !== "" && !/^[1-9]\d{0,15}$/.test(pageToken)) {
-    throw invalidField("page_token", "is not the next_page_token of a page before");
-  }
+  if (parentRunId !== "") checkRunId("parent_run_id", parentRunId);
+  if (ancestorRunId !== "") checkRunId("ancestor_run_id", ancestorRunId);
+  checkLength("conversation_id", conversationId, maxSpecStringBytes);
+  checkPairs("labels", labels, limitSpecs.maxLabels.range.max, maxLabelValueBytes);
   return {
     parentRunId: parentRunId === "" ? undefined : parentRunId,
     ancestorRunId: ancestorRunId === "" ? undefined : ancestorRunId,
     conversationId: conversationId === "" ? undefined : conversationId,
-    states: states.length === 0 ? undefined : states,
+    states: states.length === 0 ? undefined : parseStates(states),
     labels,
     pageSize: parsePageSize(pageSize),
-    beforeKey: pageToken === "" ? undefined : Number(pageToken),
+    beforeKey: pageToken === "" ? undefined : parsePageToken(pageToken),
   };
+}
+
+function parseStates(states: readonly RunState[]): readonly RunState[] {
+  if (states.length > maxListedStates) {
+    throw invalidField("states", `takes at most ${maxListedStates}`, maxListedStates);
+  }
+  states.forEach((state, index) => {
+    if (state === RunState.UNSPECIFIED || RunState[state] === undefined) {
+      throw invalidField(`states[${index}]`, `has no meaning as ${state}`);
+    }
+  });
+  return [...new Set(states)];
+}
+
+function parsePageToken(pageToken: string): number {
+  const beforeKey = /^[1-9]\d{0,15}$/.test(pageToken) ? Number(pageToken) : Number.NaN;
+  if (Number.isSafeInteger(beforeKey)) return beforeKey;
+  throw invalidField("page_token", "is not the next_page_token of a page before");
 }

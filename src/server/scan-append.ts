@@ -6,6 +6,7 @@
  * numbers of IngestRequest and Append in `proto/runlog/v1/ingest.proto`.
  */
 import type { AppendBytes } from "../ingest/ingest-stream.ts";
+import { maxAppendEvents } from "../limits.ts";
 
 const tagAppend = 0x12; // IngestRequest.append
 const tagRunId = 0x0a; // Append.run_id
@@ -26,6 +27,8 @@ export function scanAppend(bytes: Uint8Array): AppendBytes | undefined {
     if (length === undefined) return undefined;
     events.push(bytes.subarray(scanner.at, scanner.at + length));
     scanner.at += length;
+    // It is refused for their number, whatever the rest is.
+    if (events.length > maxAppendEvents) return { runId, firstRunSeq: BigInt(firstRunSeq), events };
   }
   if (scanner.at < bytes.length) return undefined;
   return { runId, firstRunSeq: BigInt(firstRunSeq), events };

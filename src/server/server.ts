@@ -1,5 +1,6 @@
 /** Puts a server together: journal, domain, services, port; and takes it apart again in order. */
-import { createContextValues } from "@connectrpc/connect";
+import type { DescService } from "@bufbuild/protobuf";
+import { createContextValues, type ServiceImpl } from "@connectrpc/connect";
 import type { Logger } from "pino";
 import { Health } from "../../gen/grpc/health/v1/health_pb.js";
 import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
@@ -16,9 +17,9 @@ import { type Domain, openDomain } from "./domain.ts";
 import { Draining } from "./draining.ts";
 import { grpcHandler } from "./grpc-handler.ts";
 import { healthService } from "./health.ts";
-import { IngestBytesService } from "./ingest-bytes.ts";
-import { ingestBytesService, ingestGrpc, ingestService } from "./ingest-service.ts";
+import { ingestGrpc, ingestService } from "./ingest-service.ts";
 import { listen, type Port, type RequestHandler } from "./port.ts";
+import { takingMessages } from "./request-messages.ts";
 import { rpcHandler } from "./rpc-handler.ts";
 import { runService } from "./run-service.ts";
 import { connectionDraining, type Handling, type ServiceContext } from "./service-context.ts";
@@ -147,14 +148,17 @@ function requestHandler(context: ServiceContext, handling: Handling): RequestHan
   const { limits, draining } = context;
   return rpcHandler({
     ...handling,
-    routes(router, format) {
-      router.service(RunService, runService(context));
-      if (format === "json") router.service(IngestService, ingestService(context));
-      else router.service(IngestBytesService, ingestBytesService(context));
-      router.service(SubscribeService, subscribeService(context));
-      router.service(AdminService, adminService(context));
-      router.service(Health, healthService(draining));
+    routes(router) {
+      const add = <Service extends DescService>(service: Service, impl: ServiceImpl<Service>) =>
+        router.service(service, takingMessages(service, impl));
+      add(RunService, runService(context));
+      add(IngestService, ingestService(context));
+      add(SubscribeService, subscribeService(context));
+      add(AdminService, adminService(context));
+      add(Health, healthService(draining));
     },
+    maxMessageBytes: limits.maxMessageBytes,
+    onUnexpected: context.onUnexpected,
     messageTimeoutMs: limits.messageTimeoutMs,
     router: { readMaxBytes: limits.maxMessageBytes, compressMinBytes: neverCompress },
     fallback(request, response) {

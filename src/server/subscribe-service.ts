@@ -2,7 +2,6 @@
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import {
   type SubscribeRequest,
-  SubscribeRequestSchema,
   type SubscribeResponse,
   SubscribeService,
 } from "../../gen/runlog/v1/subscribe_pb.js";
@@ -13,9 +12,9 @@ import { RefusedError } from "../journal/refusal.ts";
 import { toConnectError } from "./errors.ts";
 import type { GrpcStream, StreamCall } from "./grpc-handler.ts";
 import { type GoAwayFrame, goAwayReason, toSubscribeResponse } from "./messages.ts";
-import { parseMessage } from "./parse-message.ts";
 import { formatOf, parseSubscription } from "./parse-subscription.ts";
 import { readEventsPage } from "./read-events.ts";
+import { parserOf } from "./request-messages.ts";
 import { type ServiceContext, unary } from "./service-context.ts";
 import { SharedFrames } from "./shared-frames.ts";
 import { StreamEnding } from "./stream-ending.ts";
@@ -64,6 +63,8 @@ async function* piecesOf(
   for await (const frame of frames) yield shared.piecesOf(frame);
 }
 
+const parseRequest = parserOf(SubscribeService.method.subscribe, "binary");
+
 async function onlyRequest(
   requests: AsyncIterable<readonly Uint8Array[]>,
 ): Promise<SubscribeRequest> {
@@ -76,7 +77,7 @@ async function onlyRequest(
           Code.Unimplemented,
         );
       }
-      request = parseMessage(SubscribeRequestSchema, message);
+      request = parseRequest(message) as SubscribeRequest;
     }
   }
   if (request !== undefined) return request;

@@ -1,6 +1,7 @@
 /** SubscribeService.Watch over the domain. */
 import { create } from "@bufbuild/protobuf";
 import type { HandlerContext } from "@connectrpc/connect";
+import { EventFilterSchema } from "../../gen/runlog/v1/event_pb.js";
 import {
   type StartSubscription,
   SubscribeRequestSchema,
@@ -10,6 +11,7 @@ import {
 } from "../../gen/runlog/v1/subscribe_pb.js";
 import { parseFilter } from "../delivery/filter.ts";
 import { Watch, type WatchFrame } from "../delivery/watch.ts";
+import { checkMessage } from "../journal/field-checks.ts";
 import { describeRefusal, invalidField, RefusedError } from "../journal/refusal.ts";
 import { toConnectError, toErrorDetail } from "./errors.ts";
 import { goAwayReason, type MessageFormat, toSubscribeResponse } from "./messages.ts";
@@ -64,13 +66,19 @@ async function take(
         const request = start.request ?? create(SubscribeRequestSchema);
         watch.start(
           id,
-          () => parseSubscription("start.request.", request, limits),
+          () => {
+            checkMessage("start.request", SubscribeRequestSchema, request);
+            return parseSubscription("start.request.", request, limits);
+          },
           creditOf(start),
         );
         break;
       }
       case "changeFilter":
-        watch.changeFilter(id, () => parseFilter("change_filter", frame.value));
+        watch.changeFilter(id, () => {
+          checkMessage("change_filter", EventFilterSchema, frame.value);
+          return parseFilter("change_filter", frame.value);
+        });
         break;
       case "stop":
         watch.stop(id);

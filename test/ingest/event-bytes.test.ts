@@ -4,18 +4,34 @@ import fc from "fast-check";
 import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { checkEvents } from "../../src/ingest/event-bytes.ts";
 import { RefusedError } from "../../src/journal/refusal.ts";
+import { maxAppendEvents } from "../../src/limits.ts";
+import { scanMessage } from "../../src/message-scan.ts";
 
 const limits = { maxEventBytes: 4_096, maxAppendBytes: 1_000_000 };
 
 /** Whether an event is within the contract's limits; told by the message, not by its bytes. */
-function isAllowed({ type, contentType, attributes }: Event): boolean {
+function isAllowed({ type, contentType, attributes, time }: Event): boolean {
   const bytes = (text: string) => Buffer.byteLength(text);
   const pairs = Object.entries(attributes);
   const isPair = ([key, value]: [string, string]) =>
     bytes(key) > 0 && bytes(key) <= 63 && bytes(value) <= 1_024;
   // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is looked for
   const isType = bytes(type) > 0 && bytes(type) <= 128 && !/[\x00-\x1f\x7f]/.test(type);
-  return isType && bytes(contentType) <= 128 && pairs.length <= 16 && pairs.every(isPair);
+  const isText = ![contentType, ...pairs.flat()].some((one) => one.includes("\0"));
+  const isTime =
+    time === undefined ||
+    (time.seconds >= BigInt(Date.parse("0001-01-01T00:00:00Z") / 1000) &&
+      time.seconds <= BigInt(Date.parse("9999-12-31T23:59:59Z") / 1000) &&
+      time.nanos >= 0 &&
+      time.nanos <= 999_999_999);
+  return (
+    isType &&
+    isText &&
+    isTime &&
+    bytes(contentType) <= 128 &&
+    pairs.length <= 16 &&
+    pairs.every(isPair)
+  );
 }
 
 /** Texts of the usual kind, of any kind, and as long as may be or longer. */
@@ -30,6 +46,7 @@ function text(limit: number): fc.Arbitrary<string> {
       "ü",
       "\u{1f600}",
       "del\x7f",
+      "nul\0",
     ),
     fc.string({ unit: "binary", maxLength: 8 }).filter((one) => one.isWellFormed()),
     fc.integer({ min: limit - 1, max: limit + 1 }).map((length) => "x".repeat(length)),
@@ -43,8 +60,17 @@ const event: fc.Arbitrary<Event> = fc
     contentType: text(128),
     time: fc.option(
       fc.record({
-        seconds: fc.bigInt({ min: -5n, max: 4_000_000_000n }),
-        nanos: fc.integer({ min: 0, max: 999_999_999 }),
+        seconds: fc.oneof(
+          { weight: 4, arbitrary: fc.bigInt({ min: -5n, max: 4_000_000_000n }) },
+          fc.bigInt({ min: -62_135_596_802n, max: -62_135_596_798n }),
+          fc.bigInt({ min: 253_402_300_797n, max: 253_402_300_801n }),
+          fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
+        ),
+        nanos: fc.oneof(
+          { weight: 4, arbitrary: fc.integer({ min: 0, max: 999_999_999 }) },
+          fc.integer({ min: 999_999_998, max: 1_000_000_001 }),
+          fc.integer({ min: -(2 ** 31), max: 0 }),
+        ),
       }),
       { nil: undefined },
     ),
@@ -68,8 +94,10 @@ function check(bytes: Uint8Array): { type: string; bytes: Uint8Array } | string 
   }
 }
 
+/** What the bytes mean; protobuf-es reads some where a part ends behind the whole, which is no message. */
 function decoded(bytes: Uint8Array): Event | undefined {
   try {
+    scanMessage(EventSchema, bytes);
     return fromBinary(EventSchema, bytes);
   } catch {
     return undefined;
@@ -134,6 +162,17 @@ describe("events as bytes", () => {
       });
     fc.assert(fc.property(broken, assertChecked), { numRuns: 5_000 });
     fc.assert(fc.property(fc.uint8Array({ maxLength: 30 }), assertChecked), { numRuns: 5_000 });
+  });
+
+  it("are refused where there are more of them than an append takes", () => {
+    const events = new Array<Uint8Array>(maxAppendEvents + 1).fill(Uint8Array.of(0x0a, 1, 0x61));
+    const { length } = checkEvents("events", events.slice(1), limits).events;
+    assert.equal(length, maxAppendEvents);
+    assert.throws(
+      () => checkEvents("events", events, limits),
+      ({ refusal }: RefusedError) =>
+        refusal.reason === "invalid_field" && refusal.limit === maxAppendEvents,
+    );
   });
 
   it("are not copied where they are as usual", () => {

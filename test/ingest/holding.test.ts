@@ -8,9 +8,8 @@ import { IngestStream } from "../../src/ingest/ingest-stream.ts";
 import { Producer } from "../../src/ingest/operation.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { RefusedError } from "../../src/journal/refusal.ts";
-import { toIngestBytes } from "../../src/server/ingest-bytes.ts";
 import { Connection } from "../support/connection.ts";
-import { domainOver, openRun, readAll } from "../support/domain.ts";
+import { domainOver, openRun, readAll, toIngestBytes } from "../support/domain.ts";
 import { describeJournal } from "../support/journals.ts";
 
 const requestOf = (frame: Parameters<typeof create<typeof IngestRequestSchema>>[1] & object) =>

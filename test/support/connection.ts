@@ -2,8 +2,7 @@
 import assert from "node:assert/strict";
 import type { IngestRequest } from "../../gen/runlog/v1/ingest_pb.js";
 import { type IngestFrame, IngestStream } from "../../src/ingest/ingest-stream.ts";
-import { toIngestBytes } from "../../src/server/ingest-bytes.ts";
-import type { Domain } from "./domain.ts";
+import { type Domain, toIngestBytes } from "./domain.ts";
 
 /** Requests are handed over one by one, answers are noted. */
 export class Connection {

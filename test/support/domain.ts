@@ -1,6 +1,7 @@
 /** The domain put together as the server does it, without the wire. */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Event, EventSchema, type SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { IngestRequest } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import { EventBatchSchema } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { Scope } from "../../src/delivery/filter.ts";
@@ -11,11 +12,13 @@ import { Tails } from "../../src/delivery/tails.ts";
 import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import { Committer } from "../../src/ingest/committer.ts";
 import { checkEvents } from "../../src/ingest/event-bytes.ts";
+import type { IngestRequestBytes } from "../../src/ingest/ingest-stream.ts";
 import { Leases } from "../../src/ingest/leases.ts";
 import { type Outcome, Producer } from "../../src/ingest/operation.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { onlyNode } from "../../src/journal/nodes.ts";
 import { defaultLimits, type Limits } from "../../src/limits.ts";
+import { toFrameBytes } from "../../src/server/ingest-bytes.ts";
 
 /** Ingest and delivery over one journal. */
 export interface Domain extends DeliveryOptions {
@@ -122,4 +125,11 @@ export async function readAll(
     records.push(...recordsIn(frame));
   }
   return records;
+}
+
+/** A stream's frames, one at a time, as they come from the wire. */
+export async function* toIngestBytes(
+  requests: AsyncIterable<IngestRequest>,
+): AsyncGenerator<readonly IngestRequestBytes[]> {
+  for await (const request of requests) yield [toFrameBytes(request)];
 }

@@ -148,6 +148,8 @@ describe("an Ingest stream", () => {
         assert.ok(frame.case !== undefined);
         const { runId } = frame.value as { runId: string };
         assert.ok(runId.length <= 128, "the answer repeats the whole id");
+        // Cut, an id would be another run's.
+        assert.ok(runId === "r" || runId.endsWith("…"), runId);
         const reason = frame.case === "rejected" ? Reason[frame.value.detail?.reason ?? 0] : "";
         answers.push(`${frame.case} ${runId[0]} ${reason}`.trimEnd());
       }
@@ -158,7 +160,43 @@ describe("an Ingest stream", () => {
         "rejected 1 INVALID_FIELD",
         "rejected 2 INVALID_FIELD",
         "rejected 4 INVALID_FIELD",
-        "rejected x RUN_NOT_OPEN",
+        "rejected x INVALID_FIELD",
+      ]);
+    } finally {
+      connection.close();
+      await server.remove();
+    }
+  });
+});
+
+describe("a run id that is too long", () => {
+  it("is refused as it is, and never taken for the run whose id it begins with", async () => {
+    const server = await startTestServer();
+    const connection = connectTo(server.url);
+    const id = "r".repeat(128);
+    async function* sent(): AsyncGenerator<Request> {
+      yield open(id);
+      yield { frame: { case: "release", value: { runId: `${id}x` } } };
+      yield open(`${id}x`);
+      yield append(`${id}y`, 1, "x");
+      yield finish(`${id}z`, 0);
+      yield append(id, 1, "x");
+    }
+    try {
+      const answers: string[] = [];
+      const client = createClient(IngestService, connection.transport);
+      for await (const { frame } of client.ingest(sent())) {
+        const { runId } = frame.value as { runId: string };
+        const field = frame.case === "rejected" ? frame.value.detail?.field : "";
+        answers.push(`${frame.case} ${field} ${runId === id}`);
+      }
+      assert.deepEqual(answers.sort(), [
+        "ack  true",
+        "opened  true",
+        "rejected append.run_id false",
+        "rejected finish.run_id false",
+        "rejected open.run_id false",
+        "rejected release.run_id false",
       ]);
     } finally {
       connection.close();

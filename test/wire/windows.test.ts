@@ -228,7 +228,8 @@ describeService("a producer with windows", (wire, startServer) => {
     );
     // Over the limit of a message, which the transport itself cuts.
     const huge = { ...base, firstRunSeq: 1n, events: eventsOf("x".repeat(20_000)) };
-    assert.equal((await refusalOf(client.ingest.appendEvents(huge))).code, Code.ResourceExhausted);
+    const { code, detail } = await refusalOf(client.ingest.appendEvents(huge));
+    assert.deepEqual([code, detail?.reason], [Code.InvalidArgument, Reason.TOO_LARGE]);
     // Nothing of all that has left a trace.
     await client.ingest.appendEvents({ ...base, firstRunSeq: 1n, events: eventsOf("good") });
     assert.deepEqual(await textsOf("r"), ["good"]);

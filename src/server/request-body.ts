@@ -1,0 +1,222 @@
+/**
+ * The body of a request on its way to Connect's handlers: each message is
+ * decompressed, parsed and kept (`request-messages.ts`), and an empty one goes
+ * on in its place. A request by GET has its message in its address.
+ */
+import type { DescMethod } from "@bufbuild/protobuf";
+import { base64Decode } from "@bufbuild/protobuf/wire";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { Compression, UniversalServerRequest } from "@connectrpc/connect/protocol";
+import { EnvelopeReader } from "../envelopes.ts";
+import { invalidField } from "../journal/refusal.ts";
+import { type OnUnexpected, toConnectError, tooLargeError } from "./errors.ts";
+import { parserOf, type RequestFormat, type RequestMessages } from "./request-messages.ts";
+
+/** How to read requests. */
+export interface RequestReading {
+  readonly compressions: readonly Compression[];
+  /** Bytes of one message, decompressed or not. */
+  readonly maxBytes: number;
+  readonly onUnexpected: OnUnexpected;
+}
+
+/** How to read one request. */
+interface Reading extends RequestReading {
+  readonly messages: RequestMessages;
+  readonly format: RequestFormat;
+  readonly parse: (bytes: Uint8Array) => unknown;
+}
+
+const compressedFlag = 1;
+const envelopeBytes = 5;
+
+/** A request of bytes. */
+type ByteRequest = UniversalServerRequest & { readonly body: AsyncIterable<Uint8Array> };
+
+/**
+ * A request without its messages.
+ *
+ * @param messages where its messages go
+ */
+export async function withoutMessages(
+  method: DescMethod,
+  asked: ByteRequest,
+  messages: RequestMessages,
+  options: RequestReading,
+): Promise<ByteRequest> {
+  const format = formatOf(asked);
+  const reading = { ...options, messages, format, parse: parserOf(method, format) };
+  if (asked.method === "GET") return { ...asked, url: await takeFromUrl(asked.url, reading) };
+  const { header, body } = asked;
+  if (isEnveloped(header)) {
+    const name = header.get("grpc-encoding") ?? header.get("connect-content-encoding");
+    const compression = compressionOf(name, reading);
+    // Connect refuses it, and says which it knows.
+    if (compression === "unknown") return asked;
+    return { ...asked, body: takeEnveloped(body, compression, reading) };
+  }
+  const compression = compressionOf(header.get("content-encoding"), reading);
+  if (compression === "unknown") return asked;
+  const announced = Number(header.get("content-length") ?? 0);
+  const bare = new Headers(header);
+  bare.delete("content-encoding");
+  bare.delete("content-length");
+  return { ...asked, header: bare, body: takeWhole(body, announced, compression, reading) };
+}
+
+/** Whether a request's messages are in envelopes; the body of Connect's unary calls is one message. */
+export function isEnveloped(header: Headers): boolean {
+  return !/^application\/(json|proto)\b/.test(header.get("content-type") ?? "");
+}
+
+/** As application/json, application/connect+json, application/grpc-web+json. */
+function formatOf({ method, url, header }: UniversalServerRequest): RequestFormat {
+  const isJson =
+    method === "GET"
+      ? new URL(url).searchParams.get("encoding") === "json"
+      : /\bjson\b/.test(header.get("content-type") ?? "");
+  return isJson ? "json" : "binary";
+}
+
+function compressionOf(
+  name: string | null,
+  { compressions }: Reading,
+): Compression | undefined | "unknown" {
+  if (name === null || name === "" || name === "identity") return undefined;
+  return compressions.find((one) => one.name === name) ?? "unknown";
+}
+
+/** Takes the message of a GET; the address without it. */
+async function takeFromUrl(url: string, reading: Reading): Promise<string> {
+  const bare = new URL(url);
+  const { searchParams: asked } = bare;
+  const compression = compressionOf(asked.get("compression"), reading);
+  if (compression === "unknown") return url;
+  const text = asked.get("message") ?? "";
+  await take(reading, async () => {
+    const bytes = asked.get("base64") === "1" ? decodeBase64(text) : Buffer.from(text);
+    return decompressed(bytes, compression, reading);
+  });
+  asked.delete("compression");
+  asked.delete("base64");
+  asked.set("message", reading.format === "json" ? "{}" : "");
+  return bare.href;
+}
+
+function decodeBase64(text: string): Uint8Array {
+  try {
+    return base64Decode(text);
+  } catch {
+    throw invalidField("message", "is not base64");
+  }
+}
+
+async function* takeWhole(
+  body: AsyncIterable<Uint8Array>,
+  announcedBytes: number,
+  compression: Compression | undefined,
+  reading: Reading,
+): AsyncGenerator<Uint8Array> {
+  if (announcedBytes > reading.maxBytes) throw tooLarge(reading);
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of body) {
+    size += chunk.length;
+    if (size > reading.maxBytes) throw tooLarge(reading);
+    chunks.push(chunk);
+  }
+  const bytes = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, size);
+  await take(reading, () => decompressed(bytes, compression, reading));
+  yield emptyMessages[reading.format];
+}
+
+async function* takeEnveloped(
+  body: AsyncIterable<Uint8Array>,
+  compression: Compression | undefined,
+  reading: Reading,
+): AsyncGenerator<Uint8Array> {
+  const reader = new EnvelopeReader(reading.maxBytes);
+  for await (const chunk of body) {
+    const messages: Uint8Array[] = [];
+    const flags: number[] = [];
+    let failure: ConnectError | undefined;
+    try {
+      reader.take(chunk, messages, flags);
+    } catch (error) {
+      // Those before it come first.
+      failure = ConnectError.from(error);
+      if (failure.code === Code.ResourceExhausted) failure = tooLarge(reading);
+    }
+    for (const [index, message] of messages.entries()) {
+      const isCompressed = flags[index] === compressedFlag;
+      if (!isCompressed && flags[index] !== 0) {
+        throw new ConnectError("protocol error: unknown flags", Code.InvalidArgument);
+      }
+      await take(reading, () => {
+        if (!isCompressed) return message;
+        if (compression === undefined) {
+          throw invalidField("request", "is compressed, and no encoding was named");
+        }
+        return decompressed(message, compression, reading);
+      });
+      yield emptyEnvelopes[reading.format];
+    }
+    if (failure !== undefined) throw failure;
+  }
+  if (reader.isInside) {
+    throw new ConnectError("protocol error: incomplete envelope", Code.InvalidArgument);
+  }
+}
+
+/** Parses a message, and keeps it or what is wrong with it. */
+async function take(
+  { messages, parse, onUnexpected }: Reading,
+  bytes: () => Uint8Array | Promise<Uint8Array>,
+): Promise<void> {
+  try {
+    const message = parse(await bytes());
+    messages.push(() => message);
+  } catch (error) {
+    const refused = toConnectError(error, onUnexpected);
+    messages.push(() => {
+      throw refused;
+    });
+  }
+}
+
+async function decompressed(
+  bytes: Uint8Array,
+  compression: Compression | undefined,
+  reading: Reading,
+): Promise<Uint8Array> {
+  if (compression === undefined) return bytes;
+  try {
+    return await compression.decompress(bytes, reading.maxBytes);
+  } catch (error) {
+    if (error instanceof ConnectError && error.code === Code.ResourceExhausted) {
+      throw tooLarge(reading);
+    }
+    throw invalidField("request", `is not compressed with ${compression.name}`);
+  }
+}
+
+function tooLarge({ maxBytes }: Reading): ConnectError {
+  return tooLargeError("request", maxBytes);
+}
+
+const emptyMessages: Readonly<Record<RequestFormat, Uint8Array>> = {
+  binary: new Uint8Array(0),
+  json: Buffer.from("{}"),
+};
+
+function envelopOf(message: Uint8Array): Uint8Array {
+  const bytes = Buffer.alloc(envelopeBytes + message.length);
+  bytes.writeUInt32BE(message.length, 1);
+  bytes.set(message, envelopeBytes);
+  return bytes;
+}
+
+const emptyEnvelopes: Readonly<Record<RequestFormat, Uint8Array>> = {
+  binary: envelopOf(emptyMessages.binary),
+  json: envelopOf(emptyMessages.json),
+};
