@@ -12,16 +12,18 @@ import {
   maxKeyBytes,
   maxTypeBytes,
 } from "../limits.ts";
+import { isTimestamp } from "../times.ts";
 import { encodeEvent } from "./encode.ts";
 import type { EventInit } from "./sender-types.ts";
 
 /** The event, encoded (see encodeEvent); undefined where it is not valid or cannot be encoded. */
 export function encodeValid(init: EventInit, nowMs: number): Uint8Array | undefined {
-  const { type = "", contentType = "", attributes = {} } = init;
+  const { type = "", contentType = "", attributes = {}, time } = init;
   try {
     return isValidType(type) &&
       fits(contentType, maxContentTypeBytes) &&
-      areValidAttributes(attributes)
+      areValidAttributes(attributes) &&
+      (time === undefined || isTimestamp({ seconds: 0n, nanos: 0, ...time }))
       ? encodeEvent(init, nowMs)
       : undefined;
   } catch {
@@ -49,10 +51,11 @@ function areValidAttributes(attributes: Event["attributes"]): boolean {
   );
 }
 
-/** Whether a string is UTF-8 of at most so many bytes, without encoding the usual short one. */
+/** Whether a string is UTF-8, without U+0000, of at most so many bytes, without encoding the usual short one. */
 function fits(text: string, maxBytes: number): boolean {
   return (
     text.isWellFormed() &&
+    !text.includes("\0") &&
     text.length <= maxBytes &&
     (text.length * 3 <= maxBytes || utf8.encode(text).length <= maxBytes)
   );

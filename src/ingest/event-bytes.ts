@@ -20,6 +20,7 @@ import {
   maxTypeBytes,
 } from "../limits.ts";
 import { MalformedMessage, scanMessage } from "../message-scan.ts";
+import { maxNanos, maxTimestampSeconds } from "../times.ts";
 import type { CheckedEvent } from "./operation.ts";
 import { checkPairs } from "./validate.ts";
 
@@ -64,9 +65,7 @@ const tagSeconds = 0x08;
 const tagNanos = 0x10;
 /** Bytes of a length: more than 2^28 is no event. */
 const maxLengthBytes = 4;
-/** Seconds since 1970 at the end of the year 9999. */
-const maxSeconds = 253_402_300_799;
-const maxNanos = 999_999_999;
+const maxSeconds = Number(maxTimestampSeconds);
 
 /** Reads lengths and texts, one after the other. */
 class Scanner {

@@ -18,6 +18,7 @@ import {
   TimestampSchema,
 } from "@bufbuild/protobuf/wkt";
 import { maxKeyBytes, maxNamespaceBytes, maxRunIdBytes } from "../limits.ts";
+import { isDuration, isTimestamp } from "../times.ts";
 import { invalidField } from "./refusal.ts";
 
 /** Bytes of a string in UTF-8, without encoding the usual short one. */
@@ -61,13 +62,6 @@ export function checkPlace(field: string, value: bigint): number {
   if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw invalidField(field, "is beyond 2^53 - 1");
   return Number(value);
 }
-
-/** Seconds since 1970 of the years 1 to 9999, which is what RFC 3339 and so JSON can write. */
-const minTimestampSeconds = -62_135_596_800n;
-const maxTimestampSeconds = 253_402_300_799n;
-/** About 10,000 years, as `google/protobuf/duration.proto` says. */
-const maxDurationSeconds = 315_576_000_000n;
-const nanosPerSecond = 1_000_000_000;
 
 /**
  * Checks everything in a message that no journal can hold or no reader can read,
@@ -157,21 +151,11 @@ function checkText(field: string, text: string): void {
   if (!text.isWellFormed()) throw invalidField(field, "holds half a surrogate pair");
 }
 
-function checkTimestamp(field: string, { seconds, nanos }: Timestamp): void {
-  const isInRange =
-    seconds >= minTimestampSeconds &&
-    seconds <= maxTimestampSeconds &&
-    nanos >= 0 &&
-    nanos < nanosPerSecond;
-  if (!isInRange) throw invalidField(field, "is a time of the years 1 to 9999");
+function checkTimestamp(field: string, time: Timestamp): void {
+  if (!isTimestamp(time)) throw invalidField(field, "is a time of the years 1 to 9999");
 }
 
-function checkDuration(field: string, { seconds, nanos }: Duration): void {
-  const isInRange =
-    seconds >= -maxDurationSeconds &&
-    seconds <= maxDurationSeconds &&
-    Math.abs(nanos) < nanosPerSecond &&
-    (seconds === 0n || nanos === 0 || seconds > 0n === nanos > 0);
-  if (!isInRange)
-    throw invalidField(field, "is at most 10,000 years, seconds and nanos of one sign");
+function checkDuration(field: string, duration: Duration): void {
+  if (isDuration(duration)) return;
+  throw invalidField(field, "is at most 10,000 years, seconds and nanos of one sign");
 }

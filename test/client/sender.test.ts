@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import * as net from "node:net";
+import { inspect } from "node:util";
 import { Code } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
@@ -317,9 +318,13 @@ describe("the sender", () => {
       { type: "e", attributes: { "": "v" } },
       { type: "e", attributes: { ["k".repeat(64)]: "v" } },
       { type: "e", attributes: { k: "v".repeat(1_025) } },
+      { type: "e", contentType: "a\0" },
+      { type: "e", attributes: { k: "\0" } },
+      { type: "e", time: { seconds: 253_402_300_800n } },
+      { type: "e", time: { seconds: 1n, nanos: -1 } },
     ];
     for (const event of invalid) {
-      assert.equal(sender.emit(event), false, JSON.stringify(event));
+      assert.equal(sender.emit(event), false, inspect(event));
       assert.equal(drops.at(-1)?.reason, "invalid");
     }
     // At the limits themselves nothing is dropped, and the server agrees.

@@ -146,7 +146,7 @@ export declare type Append = Message<"runlog.v1.Append"> & {
   firstRunSeq: bigint;
 
   /**
-   * The events, at least one.
+   * The events, 1 to 16,384.
    *
    * @generated from field: repeated runlog.v1.Event events = 3;
    */
@@ -592,7 +592,8 @@ export declare type AppendEventsRequest = Message<"runlog.v1.AppendEventsRequest
   firstRunSeq: bigint;
 
   /**
-   * The events. None is fine: the answer then only tells last_run_seq.
+   * The events, to 16,384. None is fine: the answer then only tells
+   * last_run_seq.
    *
    * @generated from field: repeated runlog.v1.Event events = 6;
    */

@@ -431,14 +431,14 @@ export declare type ListRunsRequest = Message<"runlog.v1.ListRunsRequest"> & {
   conversationId: string;
 
   /**
-   * Only runs in one of these states.
+   * Only runs in one of these states. To 32; what comes twice counts once.
    *
    * @generated from field: repeated runlog.v1.RunState states = 5;
    */
   states: RunState[];
 
   /**
-   * Only runs that carry all these labels.
+   * Only runs that carry all these labels. To 32.
    *
    * @generated from field: map<string, string> labels = 6;
    */
