@@ -103,6 +103,9 @@ export function isRetryableReason(reason: Reason): boolean {
   return (
     reason === Reason.DRAINING ||
     reason === Reason.JOURNAL_UNAVAILABLE ||
+    reason === Reason.INTERNAL ||
+    // Who has opened the run has lost it since: the next call opens it again.
+    reason === Reason.RUN_NOT_OPEN ||
     reason === Reason.OVERLOADED
   );
 }

@@ -64,7 +64,7 @@ export async function appendWindow(
   producer.epoch = given === 0 ? undefined : given;
   // Submitted together, they go into one commit; what comes after a refusal is discarded.
   const operations: Operation[] = [
-    given === 0 ? { kind: "open", ...on, spec } : { kind: "check", ...on },
+    given === 0 ? { kind: "open", ...on, spec } : { kind: "check", ...on, mustRun: false },
   ];
   if (events.length > 0) operations.push({ kind: "append", ...on, firstRunSeq, events, bytes });
   if (result !== undefined)

@@ -60,6 +60,8 @@ function applyTo(
       producer.leaseMs = undefined;
       return;
     case "refused":
+      // Asked about before its stream opened the run again: that one is not refused.
+      if (kind === "check" && producer.isFollowedBy(holders.of(namespace, producer.runId))) return;
       producer.reject(outcome.refusal);
       holders.release(namespace, producer);
       return;

@@ -18,6 +18,7 @@ import {
   type Done,
   fail,
   GroupTries,
+  type Impossible,
   isUnavailable,
   nobody,
   type SentGroup,
@@ -51,6 +52,8 @@ export interface CommitterOptions extends Omit<OutcomeListeners, "holders"> {
   ) => void;
   /** Told after a commit that failed: whether it is durable is unknown. */
   readonly onUncertain: (namespace: string) => void;
+  /** Told why an operation was refused that the database does not take, or that we fail on. */
+  readonly onImpossible?: ((error: unknown) => void) | undefined;
   /** Where other nodes have to be told something. */
   readonly wakeUps?: Pick<WakeUps, "tell"> | undefined;
 }
@@ -75,12 +78,14 @@ export class Committer {
   readonly #tries: GroupTries;
   readonly #lanes = new Map<string, Lane>();
   readonly #holders: Holders;
+  readonly #listeners: OutcomeListeners;
   readonly #stopping = new AbortController();
 
   constructor(options: CommitterOptions) {
     this.#options = options;
     this.#writer = new GroupWriter(options);
     this.#holders = new Holders(options.leases);
+    this.#listeners = { ...options, holders: this.#holders };
     this.#tries = new GroupTries({
       ...{ writer: this.#writer, holders: this.#holders, limits: options.limits },
       stopping: this.#stopping.signal,
@@ -171,7 +176,7 @@ export class Committer {
     for (const runId of runIds ?? this.heldRunIds(namespace)) {
       const producer = this.holderOf(namespace, runId);
       if (producer === undefined) continue;
-      this.enqueue({ kind: "check", namespace, runId, producer }, nobody);
+      this.enqueue({ kind: "check", namespace, runId, producer, mustRun: true }, nobody);
     }
   }
 
@@ -242,14 +247,41 @@ export class Committer {
   }
 
   async #commit(namespace: string, group: readonly Waiting[], sent?: SentGroup): Promise<void> {
-    const done = await this.#tries.commit(namespace, group, sent);
-    if (done === undefined) return;
+    const tried = await this.#tries.commit(namespace, group, sent);
+    if (tried === undefined) return;
+    if (tried.t === "impossible") {
+      await this.#separate(namespace, tried);
+      return;
+    }
     try {
-      this.#settle(namespace, done);
+      this.#settle(namespace, tried);
     } catch (error) {
       this.#writer.forget(namespace);
       this.#options.onUncertain(namespace);
-      fail(done.group, error);
+      fail(tried.group, error);
+    }
+  }
+
+  /** Commits the halves of a group by themselves, until what cannot be committed is alone. */
+  async #separate(namespace: string, { group, error }: Impossible): Promise<void> {
+    if (group.length > 1) {
+      const middle = group.length >> 1;
+      await this.#commit(namespace, group.slice(0, middle));
+      await this.#commit(namespace, group.slice(middle));
+      return;
+    }
+    for (const { operation, asker } of group) {
+      if (operation.kind === "lose" || operation.kind === "abandon") {
+        asker.onFailure(error, operation);
+        continue;
+      }
+      this.#options.onImpossible?.(error);
+      const refusal =
+        error instanceof RefusedError ? error.refusal : ({ reason: "internal" } as const);
+      const outcome: Outcome = { t: "refused", refusal };
+      // What its producer sent behind it is discarded.
+      applyOutcome(operation, outcome, undefined, this.#listeners);
+      asker.onOutcome(outcome, operation);
     }
   }
 
@@ -268,9 +300,8 @@ export class Committer {
   }
 
   #settle(namespace: string, { group, committed }: Done): void {
-    const { onCommitted, onOpened, wakeUps, leases } = this.#options;
+    const { onCommitted, wakeUps } = this.#options;
     const { outcomes, left } = committed;
-    const listeners = { holders: this.#holders, leases, onOpened };
     if (left !== undefined) {
       const { records, hasTaken } = left;
       if (records.length > 0) onCommitted(namespace, records, left.namespace.deletion_count);
@@ -279,7 +310,7 @@ export class Committer {
     for (let index = 0; index < group.length; index++) {
       const { operation, asker } = group[index]!;
       const outcome = outcomes[index]!;
-      applyOutcome(operation, outcome, left?.namespace, listeners);
+      applyOutcome(operation, outcome, left?.namespace, this.#listeners);
       asker.onOutcome(outcome, operation);
     }
   }

@@ -87,6 +87,13 @@ export function decideCheck(run: RunStanding, { epoch, producerId }: Claim): Ref
   return refused({ reason, epoch: run.epoch });
 }
 
+/** Decides whether a producer still holds a run that was not lost; undefined means that it does. */
+export function decideHold(run: RunStanding, claim: Claim): Refused | undefined {
+  const { state, runId } = run;
+  const lost = state === RunState.LOST ? refused({ reason: "run_lost", runId }) : undefined;
+  return decideCheck(run, claim) ?? lost;
+}
+
 /**
  * Why a producer has lost its run to another hold on it.
  *

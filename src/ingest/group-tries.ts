@@ -53,8 +53,16 @@ export interface GroupTriesOptions {
 
 /** A group that is durable, without what was dropped. */
 export interface Done {
+  readonly t: "done";
   readonly group: readonly Waiting[];
   readonly committed: Committed;
+}
+
+/** A group that cannot be committed, now or later; nothing of it is durable by this. */
+export interface Impossible {
+  readonly t: "impossible";
+  readonly group: readonly Waiting[];
+  readonly error: unknown;
 }
 
 /** See the head of this file. */
@@ -97,7 +105,7 @@ export class GroupTries {
 
   /**
    * Commits a group; what a try left durable is a duplicate to the next one.
-   * Undefined where that fails: those who asked have been told.
+   * Undefined where the database stays away: those who asked know.
    *
    * @param sent the first try, where it was sent already
    */
@@ -105,21 +113,21 @@ export class GroupTries {
     namespace: string,
     taken: readonly Waiting[],
     sent: SentGroup | undefined,
-  ): Promise<Done | undefined> {
+  ): Promise<Done | Impossible | undefined> {
     const { writer, limits, stopping, onUncertain } = this.#options;
     let group = taken;
     let tries = 0;
     try {
       return await pRetry(
-        async () => {
+        async (): Promise<Done> => {
           tries++;
           if (tries === 1 && sent !== undefined) {
-            if (await sent.isWritten) return { group, committed: sent.committed };
+            if (await isWritten(sent)) return { t: "done", group, committed: sent.committed };
             writer.forget(namespace);
           }
           group = this.wanted(group, tries > 1 || sent !== undefined);
           const operations = group.map(({ operation }) => operation);
-          return { group, committed: await writer.write(namespace, operations) };
+          return { t: "done", group, committed: await writer.write(namespace, operations) };
         },
         {
           retries: Number.POSITIVE_INFINITY,
@@ -131,6 +139,7 @@ export class GroupTries {
           onFailedAttempt: ({ error }) => {
             writer.forget(namespace);
             onUncertain(namespace);
+            if (!isUnavailable(error)) return;
             // Nobody could have opened these either: their leases begin anew.
             const isLapse = ({ operation }: Waiting) => operation.kind === "lose";
             fail(group.filter(isLapse), error);
@@ -141,9 +150,20 @@ export class GroupTries {
     } catch (error) {
       writer.forget(namespace);
       onUncertain(namespace);
+      if (!stopping.aborted && !isUnavailable(error)) return { t: "impossible", group, error };
       fail(group, stopping.aborted ? unavailable(error) : error);
       return undefined;
     }
+  }
+}
+
+async function isWritten(sent: Sent): Promise<boolean> {
+  try {
+    return await sent.isWritten;
+  } catch (error) {
+    if (isUnavailable(error)) throw error;
+    // The transaction finds the same, and tells it.
+    return false;
   }
 }
 

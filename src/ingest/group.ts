@@ -21,6 +21,7 @@ import {
   decideAppend,
   decideCheck,
   decideFinish,
+  decideHold,
   decideLose,
   decideOpen,
   isLookedAfter,
@@ -29,6 +30,7 @@ import { type Draft, hasSpec, isForkedAt, leaseMsOf, opened, standing, viewOf } 
 import type {
   AbandonOperation,
   AppendOperation,
+  CheckOperation,
   CreateOperation,
   FinishOperation,
   Fork,
@@ -155,7 +157,7 @@ export class Group {
         return this.#append(index, operation, draft, claim);
       case "check":
         this.log.seal(draft);
-        this.#settle(index, producer, this.#check(draft, claim));
+        this.#settle(index, producer, this.#check(operation, draft, claim));
         return undefined;
       case "finish":
         this.#settle(index, producer, this.#finish(operation, draft, claim));
@@ -169,8 +171,8 @@ export class Group {
     if (outcome.t === "opened") this.#epochs.set(producer, outcome.epoch);
   }
 
-  #check(draft: Draft, claim: Claim): Outcome {
-    const refused = decideCheck(standing(draft), claim);
+  #check({ mustRun }: CheckOperation, draft: Draft, claim: Claim): Outcome {
+    const refused = (mustRun ? decideHold : decideCheck)(standing(draft), claim);
     if (refused !== undefined) return refused;
     this.#attended.add(draft);
     this.#lookAfter(draft);

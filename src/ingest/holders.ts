@@ -48,12 +48,14 @@ export class Holders {
 
   /**
    * A producer has gone, or was refused: the lease of its run begins, unless
-   * somebody else has the run. What its stream held before it is gone with it.
+   * somebody else has the run. What its stream held before it is gone with it, what
+   * that has opened after it is not.
    */
   release(namespace: string, producer: Producer): void {
     producer.hasLeft = true;
     const holder = this.of(namespace, producer.runId);
     if (holder === undefined || holder.owner !== producer.owner) return;
+    if (producer.isFollowedBy(holder)) return;
     holder.hasLeft = true;
     const producers = this.#producers.get(namespace);
     producers?.delete(holder.runId);

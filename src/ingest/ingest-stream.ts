@@ -263,7 +263,7 @@ export class IngestStream {
     this.#runs.delete(runId);
     // In its turn, behind what was sent before: as a question whose answer does not matter.
     const namespace = this.#namespace ?? "default";
-    this.#submit({ kind: "check", namespace, runId, producer });
+    this.#submit({ kind: "check", namespace, runId, producer, mustRun: false });
   }
 
   /** The producer whose frames are to be decided, or undefined where they are refused or discarded. */

@@ -19,6 +19,8 @@ export interface ProducerEvents {
   readonly onCancelRequested?: (reason: string) => void;
 }
 
+let holds = 0;
+
 /**
  * One stream's hold on one run. The committer sets its epoch when the open
  * commits; once rejected, what the stream sends for the run is discarded until
@@ -41,12 +43,19 @@ export class Producer {
   #rejected = false;
   #toldReason: string | undefined;
   readonly #events: ProducerEvents;
+  /** Which of all the holds of this process it is. */
+  readonly #order = ++holds;
 
   /** @param owner the stream; without one the producer is its own */
   constructor(runId: string, owner?: object, events: ProducerEvents = {}) {
     this.runId = runId;
     this.owner = owner ?? this;
     this.#events = events;
+  }
+
+  /** Whether the same stream has opened the run again after this. */
+  isFollowedBy(other: Producer | undefined): boolean {
+    return other !== undefined && other.owner === this.owner && other.#order > this.#order;
   }
 
   get rejected(): boolean {
@@ -122,6 +131,8 @@ export interface OpenOperation extends OnRun {
 export interface CheckOperation extends OnRun {
   readonly kind: "check";
   readonly producer: Producer;
+  /** Refuses it, too, where the run was lost meanwhile: a producer that is quiet would not notice. */
+  readonly mustRun: boolean;
 }
 
 /** Appends consecutive events. */

@@ -52,6 +52,13 @@ const readOnly = "25006";
 const passing = new Set([...rolledBack, ...unpreparable, readOnly, "25P03", "25P04"]);
 const passingClasses = new Set(["08", "53", "57", "58"]);
 
+/**
+ * SQLSTATEs, and classes of them, of values that the server will never store: no text
+ * of its encoding, out of range, against a CHECK, over a limit of its own.
+ */
+const unstorable = new Set(["23514"]);
+const unstorableClasses = new Set(["22", "54"]);
+
 /** SQLSTATE of a statement that the server does not have. */
 const unsupported = "0A000";
 
@@ -76,6 +83,12 @@ export function isUnpreparable(error: unknown): boolean {
 /** Whether the server takes no writes. */
 export function isReadOnly(error: unknown): boolean {
   return sqlStateOf(error) === readOnly;
+}
+
+/** Whether the server will never store a value that it was given. */
+export function isUnstorable(error: unknown): boolean {
+  const state = sqlStateOf(error) ?? "";
+  return unstorable.has(state) || unstorableClasses.has(state.slice(0, 2));
 }
 
 /** Whether the server will never take such a statement. */

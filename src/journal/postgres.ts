@@ -24,6 +24,7 @@ import {
   isPassing,
   isRolledBack,
   isUnpreparable,
+  isUnstorable,
   isUnsupported,
   sqlStateOf,
 } from "./postgres-errors.ts";
@@ -31,7 +32,7 @@ import { PostgresHosts } from "./postgres-hosts.ts";
 import { PostgresLanes } from "./postgres-lanes.ts";
 import { PostgresPool, PreparedStatements } from "./postgres-pool.ts";
 import { type PostgresTimeouts, sessionSettings } from "./postgres-settings.ts";
-import { JournalOpenError, RefusedError } from "./refusal.ts";
+import { JournalOpenError, RefusedError, unstorable } from "./refusal.ts";
 import type { Db, Schema } from "./schema.ts";
 import { PostgresWakeUps } from "./wake-ups.ts";
 
@@ -184,7 +185,7 @@ async function write<T>(
     } catch (error) {
       const isOver = tries === maxTries || deadline.isOver;
       if (!isOver && (isRolledBack(error) || isUnpreparable(error))) continue;
-      throw unavailableIfPassing(error);
+      throw refusedIfKnown(error);
     }
   }
 }
@@ -202,13 +203,14 @@ function appender(lanes: PostgresLanes, waitMs: number): NonNullable<Journal["ap
     } catch (error) {
       // What speaks PostgreSQL's protocol, or distributes its tables, may not have it.
       if (isUnsupported(error)) isSupported = false;
-      else if (!isRolledBack(error) && !isUnpreparable(error)) throw unavailableIfPassing(error);
+      else if (!isRolledBack(error) && !isUnpreparable(error)) throw refusedIfKnown(error);
       return false;
     }
   };
 }
 
-function unavailableIfPassing(error: unknown): unknown {
+function refusedIfKnown(error: unknown): unknown {
+  if (isUnstorable(error)) return unstorable(error);
   if (!isPassing(error)) return error;
   return new RefusedError({ reason: "journal_unavailable" }, { cause: error });
 }

@@ -51,6 +51,8 @@ export type Refusal =
   /** The process has no memory left for `what`. */
   | { readonly reason: "overloaded"; readonly what: string; readonly retryAfterMs: number }
   | { readonly reason: "draining" }
+  /** We failed on this alone; the log tells why. */
+  | { readonly reason: "internal" }
   | { readonly reason: "journal_unavailable" };
 
 /** Thrown by the domain for whatever the caller can act on. */
@@ -122,6 +124,8 @@ export function describeRefusal(refusal: Refusal): string {
       return `the server has no memory left for ${refusal.what}: call again in ${refusal.retryAfterMs} ms`;
     case "draining":
       return "the server is going away: call again";
+    case "internal":
+      return "internal error: the server's log tells more";
     case "journal_unavailable":
       return "the journal's database did not answer; nothing was acknowledged that is not durable: call again";
   }
@@ -134,6 +138,12 @@ export function invalidField(field: string, problem: string, limit?: number): Re
       ? { reason: "invalid_field", field, problem }
       : { reason: "invalid_field", field, problem, limit },
   );
+}
+
+/** Refuses what the database will never store, whatever else is in the transaction. */
+export function unstorable(cause: unknown): RefusedError {
+  const problem = "holds a text or a number that the database does not store";
+  return new RefusedError({ reason: "invalid_field", field: "request", problem }, { cause });
 }
 
 /** The journal cannot be opened; the message is one line that says why and what to do. */

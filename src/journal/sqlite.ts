@@ -12,7 +12,7 @@ import { Kysely, type SqliteDatabase, SqliteDialect } from "kysely";
 import pRetry from "p-retry";
 import type { Journal } from "./journal.ts";
 import { migrate, refuseForeign } from "./migrations.ts";
-import { JournalOpenError, RefusedError } from "./refusal.ts";
+import { JournalOpenError, RefusedError, unstorable } from "./refusal.ts";
 import type { Db, Schema } from "./schema.ts";
 import { applicationId, connect, preparedBy } from "./sqlite-connection.ts";
 import type { SqliteOptions } from "./sqlite-options.ts";
@@ -163,12 +163,16 @@ async function identity(db: Db): Promise<string> {
   return journalId;
 }
 
+/** What SQLite says of values that it will never store. */
+const unstorableCodes = new Set(["SQLITE_CONSTRAINT_CHECK", "SQLITE_MISMATCH", "SQLITE_TOOBIG"]);
+
 async function write<T>(db: Kysely<Schema>, work: (tx: Db) => Promise<T>): Promise<T> {
   for (let tries = 1; ; tries++) {
     try {
       return await db.transaction().execute(work);
     } catch (error) {
       if (!(error instanceof SqliteError)) throw error;
+      if (unstorableCodes.has(error.code)) throw unstorable(error);
       if (!error.code.startsWith("SQLITE_BUSY") || tries === maxTries) {
         throw new RefusedError({ reason: "journal_unavailable" }, { cause: error });
       }

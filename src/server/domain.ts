@@ -144,6 +144,7 @@ function partsOf({ journal, limits, now, onFailure }: DomainOptions, setting: Se
   const committer = new Committer({
     ...{ journal, limits, leases, node, now, onCommitted },
     onUncertain: (namespace) => tails.forget(namespace),
+    onImpossible: onFailure,
     ...(onOpened && { onOpened }),
     wakeUps: journal.wakeUps,
   });

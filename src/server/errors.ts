@@ -92,6 +92,8 @@ function mapRefusal(refusal: Refusal): { code: Code; detail: Detail } {
     }
     case "draining":
       return { code: Code.Unavailable, detail: { reason: Reason.DRAINING } };
+    case "internal":
+      return { code: Code.Internal, detail: { reason: Reason.INTERNAL } };
     case "journal_unavailable":
       return { code: Code.Unavailable, detail: { reason: Reason.JOURNAL_UNAVAILABLE } };
   }

@@ -18,7 +18,12 @@ import {
   type SenderState,
 } from "../../src/client/index.ts";
 import { connectTo, type NodeConnection } from "../../src/client/node/index.ts";
+import { lockNamespace } from "../../src/journal/namespaces.ts";
+import { openJournal } from "../../src/journal/open.ts";
+import { defaultLimits } from "../../src/limits.ts";
 import { chosenSeed, randomOf } from "../crash/random.ts";
+import { domainOver, readAll } from "../support/domain.ts";
+import { giveBackDatabase, takeDatabase } from "../support/postgres.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 import { BreakingProxy, loseAnswerOnce, noFault, randomCuts } from "./breaking-proxy.ts";
 
@@ -250,6 +255,32 @@ describe("the sender", () => {
     await assert.rejects(sender.finish(succeeded), isRefusal(Reason.CONFLICT));
     assert.equal(sender.stats.durable, 0);
     assert.deepEqual(await typesOf("r"), ["other1", "other2", "other3"]);
+  });
+
+  it("opens its run again that was lost while it was connected", async () => {
+    const url = await takeDatabase();
+    const several = await startTestServer({ journal: url });
+    const journal = await openJournal(url, defaultLimits);
+    const sender = open(several.url, { runId: "r", spec: {}, limits: { backoff } });
+    sender.emit({ type: "e1" });
+    await sender.flush();
+    // As another node does that takes the server for dead.
+    await journal.write(async (tx) => {
+      await lockNamespace(tx, "default");
+      await tx.updateTable("runs").set({ node_key: 0 }).execute();
+    });
+    await domainOver(journal).committer.lose({
+      ...{ namespace: "default", runId: "r", epoch: 1, leaseMs: 1 },
+    });
+    sender.emit({ type: "e2" });
+    assert.equal((await sender.finish(succeeded)).durable, 2);
+    const facts = (await readAll(journal)).map(({ record }) => record.case);
+    const ends = ["runFinished", "runResumed", "event", "runFinished"];
+    assert.deepEqual(facts, ["runStarted", "event", ...ends]);
+    await journal.close();
+    await several.remove();
+    assert.deepEqual(several.errors, []);
+    await giveBackDatabase(url);
   });
 
   it("asks once for a run that does not exist", async () => {

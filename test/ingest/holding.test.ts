@@ -15,7 +15,7 @@ import { describeJournal } from "../support/journals.ts";
 const requestOf = (frame: Parameters<typeof create<typeof IngestRequestSchema>>[1] & object) =>
   create(IngestRequestSchema, frame);
 
-describeJournal("holding runs", (open) => {
+describeJournal("holding runs", (open, { name: backend }) => {
   it("ends for runs that a stream forgets to have room for others", async () => {
     const store = await open();
     const domain = domainOver(store.journal, { maxOpenRunsPerStream: 3 });
@@ -137,6 +137,52 @@ describeJournal("holding runs", (open) => {
     await Promise.all([again.opened, lost]);
     assert.equal(again.producer.epoch, first.producer.epoch);
     assert.equal((await getRun(store.journal, "default", "r")).state, RunState.RUNNING);
+    await store.remove();
+  });
+
+  it("goes on where somebody asks for the hold that its stream had before", async () => {
+    const store = await open();
+    const domain = domainOver(store.journal);
+    const connection = new Connection(domain);
+    const opening = requestOf({ frame: { case: "open", value: { runId: "r", create: {} } } });
+    await connection.send(opening);
+    await domain.committer.idle();
+    await connection.send(opening);
+    // Behind the second opening, about the first one.
+    domain.committer.checkHolders("default");
+    await domain.committer.idle();
+    assert.deepEqual(domain.committer.heldRunIds("default"), ["r"]);
+    assert.deepEqual(domain.leases.advance(Number.MAX_SAFE_INTEGER), []);
+    await connection.halfClose();
+    assert.deepEqual(
+      connection.frames.map(({ t }) => t),
+      ["opened", "opened"],
+    );
+    await store.remove();
+  });
+
+  it("is over, for a producer that is quiet too, once its run was lost", async () => {
+    // There is no other process that could take this one for dead.
+    if (backend === "SQLite") return;
+    const store = await open();
+    const domain = domainOver(store.journal);
+    const connection = new Connection(domain);
+    await connection.send(
+      requestOf({ frame: { case: "open", value: { runId: "r", create: {} } } }),
+    );
+    await domain.committer.idle();
+    // As another node does that takes this one for dead.
+    const other = domainOver(store.journal).committer;
+    await other.lose({ namespace: "default", runId: "r", epoch: 1, leaseMs: 1 });
+    domain.committer.checkHolders("default");
+    await domain.committer.idle();
+    assert.deepEqual(domain.committer.heldRunIds("default"), []);
+    await connection.halfClose();
+    assert.deepEqual(connection.frames.at(-1), {
+      t: "rejected",
+      runId: "r",
+      refusal: { reason: "run_lost", runId: "r" },
+    });
     await store.remove();
   });
 

@@ -279,6 +279,14 @@ export enum Reason {
    * @generated from enum value: REASON_SUPERSEDED = 22;
    */
   SUPERSEDED = 22,
+
+  /**
+   * The server failed on this request alone, and its log tells why. INTERNAL.
+   * It may be over later: call again with backoff.
+   *
+   * @generated from enum value: REASON_INTERNAL = 23;
+   */
+  INTERNAL = 23,
 }
 
 /**
