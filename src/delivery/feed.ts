@@ -51,6 +51,9 @@ export class Feed {
   /** The newest seq at the start: there the subscription has caught up. */
   #latestSeq = 0;
   #knownEndSeq = 0;
+  /** How often the database, and the namespace, had gone back at the start. */
+  #backCount = 0;
+  #backs = 0;
   #isCaughtUp = false;
   #isProgressDue = false;
   #emptySteps = 0;
@@ -111,9 +114,27 @@ export class Feed {
   async step(): Promise<FeedStep> {
     if (this.#state === "ended") return { frames: [], next: "ended" };
     if (this.#state === "starting") return { frames: [await this.#start()], next: "more" };
+    if (this.#hasGoneBack) await this.#refuseBack();
     if (this.#nextFilters.length > 0) return { frames: await this.#applyFilters(), next: "more" };
     if (this.#state === "starved") return { frames: this.#progressIfDue([]), next: "wait" };
     return this.#read(this.#reader!);
+  }
+
+  /** Whether the namespace is not any more what it was when the subscription began. */
+  get #hasGoneBack(): boolean {
+    const { history } = this.#options.journal;
+    if (history.backCount === this.#backCount) return false;
+    this.#backCount = history.backCount;
+    return history.backsOf(this.#subscription.namespace) !== this.#backs;
+  }
+
+  /**
+   * The seqs up to the cursor may be other records' now, and those after it be
+   * records that were moved up.
+   */
+  async #refuseBack(): Promise<never> {
+    const latestSeq = (await this.#source.namespaceNow())?.last_seq ?? 0;
+    throw new RefusedError({ reason: "cursor_ahead", latestSeq });
   }
 
   async #start(): Promise<FeedFrame> {
@@ -135,6 +156,8 @@ export class Feed {
       throw new RefusedError({ reason: "journal_changed", journalId: journal.id });
     }
     const row = await this.#source.namespaceNow();
+    this.#backCount = journal.history.backCount;
+    this.#backs = journal.history.backsOf(this.#subscription.namespace);
     const { last_seq: latestSeq, trimmed_seq: trimmedSeq } = row ?? { last_seq: 0, trimmed_seq: 0 };
     const afterSeq = start === "now" ? latestSeq : start.afterSeq;
     if (afterSeq > latestSeq) throw new RefusedError({ reason: "cursor_ahead", latestSeq });
@@ -169,6 +192,7 @@ export class Feed {
     // Without credit one record tells whether there is something to wait for.
     const maxRecords = Math.max(1, Math.min(limits.pageRecords, this.#credit));
     const page = await reader.next(this.#cursor, this.#knownEndSeq, maxRecords);
+    if (this.#hasGoneBack) await this.#refuseBack();
     const { types } = reader.filter;
     const taken = takePage(page, this.#cursor, types, limits.frameBytes, this.#credit);
     const frames: FeedFrame[] = [...taken.frames];

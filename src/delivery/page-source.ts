@@ -123,7 +123,8 @@ export class PageSource {
     }
     const snapshot = await this.snapshot(filter);
     const { endSeq, deletionCount, runs } = snapshot;
-    if (endSeq <= afterSeq) {
+    if (endSeq < afterSeq) throw new RefusedError({ reason: "cursor_ahead", latestSeq: endSeq });
+    if (endSeq === afterSeq) {
       return { records: [], upToSeq: afterSeq, atEnd: true, deletionCount, runs };
     }
     const range = { afterSeq, upToSeq: endSeq };
@@ -134,7 +135,7 @@ export class PageSource {
 
   /** Looks up the runs that a scope names. */
   async standingOf(scope: Scope): Promise<ScopeStanding> {
-    const namespace = await findNamespace(this.#journal.db, this.#namespace);
+    const namespace = await this.namespaceNow();
     const wanted = namedIn(scope);
     const runs =
       namespace === undefined || wanted.length === 0
@@ -165,7 +166,7 @@ export class PageSource {
     const { db } = this.#journal;
     // The end is read first: whatever is durable up to it is visible to the
     // queries that follow, runs that started up to it included.
-    const namespace = await findNamespace(db, this.#namespace);
+    const namespace = await this.namespaceNow();
     if (namespace === undefined) return emptySnapshot(0, 0);
     const {
       namespace_id: namespaceId,
@@ -209,8 +210,13 @@ export class PageSource {
   ): Promise<StoredPage> {
     const looked = beforeHole(page, direction, range);
     if ("page" in looked) return looked.page;
+    const now = await this.namespaceNow();
     // Trees that were deleted meanwhile: who reads on notices by the count.
-    if (((await this.namespaceNow())?.deletion_count ?? 0) > 0) return page;
+    if ((now?.deletion_count ?? 0) > 0) return page;
+    const latestSeq = now?.last_seq ?? 0;
+    // The database has gone back meanwhile.
+    if (latestSeq < looked.hole.lastSeq)
+      throw new RefusedError({ reason: "cursor_ahead", latestSeq });
     throw new RefusedError({ reason: "data_loss", ...looked.hole });
   }
 
@@ -252,7 +258,8 @@ export class PageSource {
 
   /** The namespace as it is now; undefined while nothing was written to it. */
   namespaceNow(): Promise<NamespaceRow | undefined> {
-    return findNamespace(this.#journal.db, this.#namespace);
+    const { db, history } = this.#journal;
+    return history.read(this.#namespace, () => findNamespace(db, this.#namespace));
   }
 
   /**
@@ -265,7 +272,7 @@ export class PageSource {
   async finishedAt(scope: Scope): Promise<number | undefined> {
     if (scope.kind === "all") return undefined;
     const { db } = this.#journal;
-    const namespace = await findNamespace(db, this.#namespace);
+    const namespace = await this.namespaceNow();
     if (namespace === undefined) return undefined;
     const { namespace_id: namespaceId } = namespace;
     const wanted = namedIn(scope);

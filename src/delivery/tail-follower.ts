@@ -54,6 +54,10 @@ export class TailFollower {
 
   constructor(options: TailFollowerOptions) {
     this.#options = options;
+    options.journal.history.onBack(({ namespace }) => {
+      this.unfollow(namespace);
+      this.#lineages.clear();
+    });
   }
 
   /** Told how a namespace is now: reads on where somebody waits for its news. */

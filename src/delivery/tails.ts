@@ -156,6 +156,11 @@ export class Tails {
     this.#dropIfUnused(held);
   }
 
+  /** Drops all that is held, and wakes everybody: the database has gone back. */
+  forgetAll(): void {
+    for (const namespace of [...this.#tails.keys()]) this.forget(namespace);
+  }
+
   #of(namespace: string): Held {
     let held = this.#tails.get(namespace);
     if (held === undefined) {

@@ -9,6 +9,7 @@
  */
 import { randomInt } from "node:crypto";
 import type { CommittedRecord } from "../journal/committed-record.ts";
+import type { History } from "../journal/history.ts";
 import { type Journal, maxAppendRows } from "../journal/journal.ts";
 import {
   insertNamespace,
@@ -37,6 +38,10 @@ import type { KnownRun } from "./run-cache.ts";
 /** The most that `randomInt` takes: that two are the same is as good as impossible. */
 const maxAppendId = 2 ** 48 - 1;
 
+function newAppendId(): number {
+  return randomInt(maxAppendId);
+}
+
 /** What a commit left behind, for those who act on it once it is durable. */
 export interface Committed {
   /** In the order of the operations. */
@@ -63,6 +68,7 @@ export interface KnownSettings extends GroupSettings, KnownBefore {}
 export interface CommitSettings extends KnownSettings {
   /** The namespace as it is, where no other process can have changed it. */
   readonly known: NamespaceRow | undefined;
+  readonly history: Pick<History, "locked">;
 }
 
 /** Commits a group inside the transaction `tx`. All operations name `namespace`. */
@@ -73,6 +79,7 @@ export async function commitGroup(
   settings: CommitSettings,
 ): Promise<Committed> {
   const locked = await lockOrCreate(tx, namespace, operations, settings);
+  if (locked !== undefined) settings.history.locked(locked);
   if (locked === undefined) return { outcomes: operations.map(refusedWithout), left: undefined };
   const drafts = await readDrafts(tx, locked, operations, settings);
   const group = new Group(tx, locked, drafts, settings);
@@ -102,13 +109,13 @@ export async function sendKnown(
   settings: KnownSettings,
 ): Promise<Sent | undefined> {
   if (append === undefined || known === undefined) return undefined;
-  const locked = { ...known, version: known.version + 1, append_id: randomInt(maxAppendId) };
+  const locked = { ...known, version: known.version + 1 };
   const drafts = knownDrafts(locked, operations, settings.cache);
   // What does not fit into one statement need not be decided twice.
   if (drafts === undefined || drafts.runs.size > maxAppendRows) return undefined;
   const group = new Group(db, locked, drafts, settings);
   const outcomes = await group.decide(operations);
-  const { changed: runs, records, change, left } = changesOf(locked, group);
+  const { changed: runs, records, change, left } = changesOf(locked, group, newAppendId());
   const isWritten = append({ namespace: known, change, runs, records });
   return { committed: { outcomes, left }, isWritten };
 }
@@ -135,7 +142,7 @@ function refusedWithout(operation: Operation): Outcome {
 }
 
 /** What a group has decided is to be written. */
-function changesOf(locked: NamespaceRow, { drafts, log, counts }: Group) {
+function changesOf(locked: NamespaceRow, { drafts, log, counts }: Group, appendId: number) {
   const created: Draft[] = [];
   const changed: RunRow[] = [];
   const runs: KnownRun[] = [];
@@ -154,7 +161,7 @@ function changesOf(locked: NamespaceRow, { drafts, log, counts }: Group) {
     running_count: locked.running_count + counts.running,
     event_bytes: locked.event_bytes + counts.eventBytes,
     taken_count: locked.taken_count + counts.taken,
-    append_id: locked.append_id,
+    append_id: appendId,
   };
   const namespace = { ...locked, ...change };
   const left: Left = { namespace, runs, records: log.records, hasTaken: counts.taken > 0 };
@@ -163,7 +170,11 @@ function changesOf(locked: NamespaceRow, { drafts, log, counts }: Group) {
 
 async function write(tx: Db, locked: NamespaceRow, group: Group): Promise<Left> {
   const { namespace_id: namespaceId } = locked;
-  const { created, changed, records, change, left } = changesOf(locked, group);
+  const { log, counts } = group;
+  // Where it changes nothing, it is not written, and the last append is the one before.
+  const isChange = log.records.length > 0 || counts.taken > 0;
+  const appendId = isChange ? newAppendId() : locked.append_id;
+  const { created, changed, records, change, left } = changesOf(locked, group, appendId);
   await insertRuns(
     tx,
     created.map(({ row }) => row),
@@ -174,6 +185,6 @@ async function write(tx: Db, locked: NamespaceRow, group: Group): Promise<Left> 
     await insertLabels(tx, namespaceId, row.run_key, newSpec!.labels);
   }
   await insertRecords(tx, records);
-  if (records.length > 0 || left.hasTaken) await updateNamespace(tx, namespaceId, change);
+  if (isChange) await updateNamespace(tx, namespaceId, change);
   return left;
 }

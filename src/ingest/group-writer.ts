@@ -28,6 +28,10 @@ export class GroupWriter {
 
   constructor(options: GroupWriterOptions) {
     this.#options = options;
+    options.journal.history.onBack(() => {
+      this.#cache.clear();
+      this.#lineages.clear();
+    });
   }
 
   /**
@@ -44,8 +48,14 @@ export class GroupWriter {
     if (before !== undefined && !canFollow(operations, before, known)) return undefined;
     const sent = await sendKnown(this.#options.journal, known, operations, this.#settings());
     if (sent === undefined) return undefined;
-    // Looked at when it is its turn.
-    sent.isWritten.catch(() => undefined);
+    const { history } = this.#options.journal;
+    // Where it fails, that is looked at when it is its turn.
+    sent.isWritten.then(
+      (isWritten) => {
+        if (isWritten) history.note(sent.committed.left.namespace);
+      },
+      () => undefined,
+    );
     this.#keep(sent.committed.left);
     return sent;
   }
@@ -58,9 +68,12 @@ export class GroupWriter {
   async write(namespace: string, operations: readonly Operation[]): Promise<Committed> {
     const { journal } = this.#options;
     const known = journal.wakeUps === undefined ? this.#cache.namespace(namespace) : undefined;
-    const settings = { ...this.#settings(), known };
+    const settings = { ...this.#settings(), known, history: journal.history };
     const committed = await journal.write((tx) => commitGroup(tx, namespace, operations, settings));
-    if (committed.left !== undefined) this.#keep(committed.left);
+    if (committed.left !== undefined) {
+      journal.history.note(committed.left.namespace);
+      this.#keep(committed.left);
+    }
     return committed;
   }
 

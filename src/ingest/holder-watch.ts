@@ -66,6 +66,15 @@ export class HolderWatch {
     this.#lower(this.#toldOf(namespace), counts);
   }
 
+  /** The database has gone back: whatever producers of a namespace were told is told again. */
+  onBack(namespace: string): void {
+    const told = this.#told.get(namespace);
+    if (told === undefined) return;
+    told.counts = none;
+    told.newest = undefined;
+    this.#options.committer.checkHolders(namespace);
+  }
+
   /** Resolves when nobody is being told any more. */
   async stop(): Promise<void> {
     this.#isStopped = true;

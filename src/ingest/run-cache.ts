@@ -37,10 +37,13 @@ export class RunCache {
     return known === undefined || known.isShared ? undefined : known.row;
   }
 
-  /** @param locked the run's namespace, as this transaction's own lock has left it */
+  /** @param locked the run's namespace, as this transaction's own lock has left it, and nothing else */
   run(locked: NamespaceRow, runId: string): KnownRun | undefined {
     const known = this.#namespaces.get(locked.name);
-    return known?.row.version === locked.version - 1 ? known.runs.get(runId) : undefined;
+    // Another history may have as many transactions, of which not one is the same.
+    const isOurs =
+      known?.row.version === locked.version - 1 && known.row.append_id === locked.append_id;
+    return isOurs ? known.runs.get(runId) : undefined;
   }
 
   /** Told how a commit has left a namespace, and those of its runs that it read, once it is durable. */
@@ -62,6 +65,11 @@ export class RunCache {
     this.#namespaces.delete(row.name);
     this.#namespaces.set(row.name, known);
     dropOldest(this.#namespaces, maxNamespaces);
+  }
+
+  /** The database has gone back: nothing that was kept is certain. */
+  clear(): void {
+    this.#namespaces.clear();
   }
 
   /** Told that a namespace has changed, or may have. */

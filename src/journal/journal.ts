@@ -3,6 +3,7 @@
  * `write`, one transaction at a time per connection; what has been written is
  * read through `db`, which sees committed data only.
  */
+import type { History } from "./history.ts";
 import type { NamespaceRow, NamespaceTotals } from "./namespaces.ts";
 import type { NewRecord } from "./records.ts";
 import type { RunRow } from "./runs.ts";
@@ -34,6 +35,8 @@ export interface Journal {
    * its own, so that a step delays nobody else's call.
    */
   readonly scans: Db;
+  /** Notices where the database has gone back: who keeps something of it asks to be told. */
+  readonly history: History;
   /** Where other processes may serve the journal as well; undefined where none can. */
   readonly wakeUps?: WakeUps;
   /**

@@ -1,4 +1,4 @@
-/** Keeps lineages between commits; they never change, so nothing invalidates them. */
+/** Keeps lineages between commits; they never change, unless the database goes back. */
 import { readLineage } from "./runs.ts";
 import type { Db } from "./schema.ts";
 
@@ -8,6 +8,11 @@ const maxLineages = 100_000;
 /** The ids of runs and their ancestors, by the runs' keys. */
 export class LineageCache {
   readonly #lineages = new Map<string, readonly string[]>();
+
+  /** The database has gone back: other runs may have these keys now. */
+  clear(): void {
+    this.#lineages.clear();
+  }
 
   /** Reads the lineage of a run that is visible to `tx`; index 0 is the run itself. */
   async get(tx: Db, namespaceId: number, runKey: number): Promise<readonly string[]> {

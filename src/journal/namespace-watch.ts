@@ -91,7 +91,8 @@ export class NamespaceWatch {
     const { journal, followers, onFailure } = this.#options;
     try {
       for (let names = this.#takeDue(); names.length > 0; names = this.#takeDue()) {
-        for (const row of await findNamespaces(journal.db, names)) {
+        const find = (some: readonly string[]) => findNamespaces(journal.db, some);
+        for (const row of await journal.history.readAll(names, find)) {
           for (const follower of followers) follower.onRow(row);
         }
       }

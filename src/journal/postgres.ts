@@ -14,6 +14,7 @@ import { Kysely, sql, type TransactionBuilder } from "kysely";
 import pRetry from "p-retry";
 import type { Logger } from "pino";
 import { Deadline } from "./deadline.ts";
+import { History } from "./history.ts";
 import type { Journal } from "./journal.ts";
 import { migrate, refuseForeign } from "./migrations.ts";
 import { appendStatement } from "./postgres-append.ts";
@@ -109,6 +110,7 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
       id,
       db,
       scans: db,
+      history: new History(),
       wakeUps,
       write: (work, withinMs = waitMs) => write(transaction, work, new Deadline(withinMs)),
       append: appender(lanes, waitMs),

@@ -10,6 +10,7 @@ import { dirname, resolve } from "node:path";
 import Database, { SqliteError } from "better-sqlite3";
 import { Kysely, type SqliteDatabase, SqliteDialect } from "kysely";
 import pRetry from "p-retry";
+import { History } from "./history.ts";
 import type { Journal } from "./journal.ts";
 import { migrate, refuseForeign } from "./migrations.ts";
 import { JournalOpenError, RefusedError, unstorable } from "./refusal.ts";
@@ -60,6 +61,7 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
       id,
       db: new Kysely<Schema>({ dialect: dialect(connection) }),
       scans: new Kysely<Schema>({ dialect: writerDialect(reader) }),
+      history: new History(),
       write: (work) => write(writer, work),
       // Kysely hands out the writer's connection to one at a time.
       reclaimSpace: () => writer.connection().execute(() => thread.reclaimSpace()),

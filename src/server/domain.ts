@@ -106,6 +106,7 @@ async function amongOthers(options: DomainOptions, wakeUps: WakeUps): Promise<Do
   });
   const { committer } = parts;
   const holderWatch = new HolderWatch({ journal, committer, node: membership, onFailure });
+  journal.history.onBack(({ namespace }) => holderWatch.onBack(namespace));
   const watch = new NamespaceWatch({
     ...{ journal, wakeUps, onFailure },
     pollIntervalMs: limits.pollIntervalMs,
@@ -140,6 +141,10 @@ interface Setting {
 
 function partsOf({ journal, limits, now, onFailure }: DomainOptions, setting: Setting) {
   const { tails, node, isOnDuty, isReachable, onCommitted, onOpened } = setting;
+  journal.history.onBack((error) => {
+    tails.forgetAll();
+    onFailure(error);
+  });
   const leases = new Leases();
   const committer = new Committer({
     ...{ journal, limits, leases, node, now, onCommitted },

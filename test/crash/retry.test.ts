@@ -80,6 +80,7 @@ describe("retrying", () => {
       limits: { databaseWaitMs },
       wrapJournal: (journal) => ({
         id: journal.id,
+        history: journal.history,
         db: journal.db,
         scans: journal.scans,
         write: ((work: Parameters<Write>[0]) => write(journal, work)) as Write,

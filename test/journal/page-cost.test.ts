@@ -13,6 +13,7 @@ import { type CompiledQuery, Kysely, SqliteDialect } from "kysely";
 import { readEvents } from "../../src/delivery/read-events.ts";
 import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
+import { History } from "../../src/journal/history.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
 import type { Direction, PageBounds, RecordScope, SeqRange } from "../../src/journal/page-keys.ts";
@@ -256,7 +257,7 @@ describe("a page's cost", () => {
     const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: connection }) });
     const write = () => Promise.reject(new Error("this journal is only read"));
     const journal: Journal = {
-      ...{ id: "", db, scans: db, write },
+      ...{ id: "", db, scans: db, history: new History(), write },
       reclaimSpace: () => Promise.resolve(false),
       close: () => db.destroy(),
     };
