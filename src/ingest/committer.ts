@@ -34,7 +34,7 @@ export interface CommitterOptions extends Omit<OutcomeListeners, "holders"> {
   readonly journal: Journal;
   readonly limits: Pick<
     Limits,
-    "maxCommitBytes" | "maxCommitOps" | "defaultLeaseMs" | "databaseWaitMs"
+    "maxCommitBytes" | "maxCommitOps" | "defaultLeaseMs" | "databaseWaitMs" | "lockTimeoutMs"
   >;
   readonly node: NodeIdentity;
   /** Milliseconds since 1970. */

@@ -8,6 +8,7 @@
  * the run that it took: its lease begins.
  */
 import pRetry from "p-retry";
+import { Deadline } from "../journal/deadline.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
 import type { Committed, Sent } from "./commit.ts";
@@ -44,7 +45,7 @@ export interface SentGroup extends Sent {
 export interface GroupTriesOptions {
   readonly writer: GroupWriter;
   readonly holders: Holders;
-  readonly limits: Pick<Limits, "databaseWaitMs">;
+  readonly limits: Pick<Limits, "databaseWaitMs" | "lockTimeoutMs">;
   /** Once it aborts, a database that is away is not waited for. */
   readonly stopping: AbortSignal;
   /** Told after each try that failed: whether it is durable is unknown. */
@@ -115,6 +116,8 @@ export class GroupTries {
     sent: SentGroup | undefined,
   ): Promise<Done | Impossible | undefined> {
     const { writer, limits, stopping, onUncertain } = this.#options;
+    // Of all tries together; one that waits for no database has time for a lock all the same.
+    const deadline = new Deadline(Math.max(limits.databaseWaitMs, limits.lockTimeoutMs));
     let group = taken;
     let tries = 0;
     try {
@@ -127,7 +130,8 @@ export class GroupTries {
           }
           group = this.wanted(group, tries > 1 || sent !== undefined);
           const operations = group.map(({ operation }) => operation);
-          return { t: "done", group, committed: await writer.write(namespace, operations) };
+          const committed = await writer.write(namespace, operations, deadline.leftMs);
+          return { t: "done", group, committed };
         },
         {
           retries: Number.POSITIVE_INFINITY,

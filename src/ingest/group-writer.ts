@@ -6,6 +6,7 @@
 import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
+import type { Db } from "../journal/schema.ts";
 import type { Limits } from "../limits.ts";
 import { type Committed, commitGroup, type Left, type Sent, sendKnown } from "./commit.ts";
 import type { Operation } from "./operation.ts";
@@ -63,13 +64,19 @@ export class GroupWriter {
   /**
    * Writes a group in a transaction.
    *
+   * @param withinMs milliseconds that it may take, waiting for locks included
    * @throws RefusedError journal_unavailable where the database failed
    */
-  async write(namespace: string, operations: readonly Operation[]): Promise<Committed> {
+  async write(
+    namespace: string,
+    operations: readonly Operation[],
+    withinMs: number,
+  ): Promise<Committed> {
     const { journal } = this.#options;
     const known = journal.wakeUps === undefined ? this.#cache.namespace(namespace) : undefined;
     const settings = { ...this.#settings(), known, history: journal.history };
-    const committed = await journal.write((tx) => commitGroup(tx, namespace, operations, settings));
+    const commit = (tx: Db) => commitGroup(tx, namespace, operations, settings);
+    const committed = await journal.write(commit, withinMs);
     if (committed.left !== undefined) {
       journal.history.note(committed.left.namespace);
       this.#keep(committed.left);

@@ -90,6 +90,7 @@ export class PostgresPool {
   }
 
   #take(deadline: Deadline): Promise<PooledClient> {
+    if (this.#pool.ending) return Promise.reject(new UnreachableError("the journal is closed"));
     return new Promise((resolve, reject) => {
       let isOver = false;
       const timer = setTimeout(() => {

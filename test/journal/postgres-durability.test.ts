@@ -2,9 +2,12 @@
 import assert from "node:assert/strict";
 import { PostgresServer } from "../../dev/postgres-server.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
+import { WentBackError } from "../../src/journal/history.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
 import { defaultLimits } from "../../src/limits.ts";
+import { openDomain } from "../../src/server/domain.ts";
+import { Consumer } from "../support/consumer.ts";
 import { append, type Domain, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
 import { noteCommits } from "../support/postgres.ts";
 
@@ -77,8 +80,6 @@ describe("commits to a PostgreSQL with a standby", () => {
     for (const [value, expected] of [
       ["off", "on"],
       ["local", "on"],
-      ["remote_write", "on"],
-      ["on", "on"],
       ["remote_apply", "remote_apply"],
     ] as const) {
       it(`wait as they have to where synchronous_commit becomes ${value}`, async () => {
@@ -190,6 +191,42 @@ describe("commits to a PostgreSQL with a standby", () => {
       await standby.start();
       assert.equal((await appended.promise).t, "durable");
       assert.deepEqual(await read.promise, ["event 1", "event 2"]);
+    });
+  });
+
+  // The last ones: they leave no primary.
+  describe("that is promoted while it is behind", () => {
+    it("are not there any more, and readers are told", async () => {
+      const failures: unknown[] = [];
+      const node = await openDomain({
+        ...{ journal, limits: settings, now: Date.now },
+        onFailure: (error) => failures.push(error),
+      });
+      node.start();
+      try {
+        const writer = await openRun(node, "lost");
+        assert.equal((await append(node, writer, 1, [eventOf("kept")])).t, "durable");
+        while (!(await standby.query("select 1 from records", database)).length);
+        await standby.stop();
+        const consumer = new Consumer({ scope: { kind: "all" }, types: [] });
+        consumer.attach(node);
+        for (const runSeq of [2, 3]) {
+          assert.equal((await append(node, writer, runSeq, [eventOf("lost")])).t, "durable");
+        }
+        const seen = readAll(journal);
+        await consumer.readUntil((await seen).length);
+        await primary.kill();
+        await standby.start();
+        await standby.promote();
+        await consumer.readUntil(Number.POSITIVE_INFINITY);
+        assert.equal(consumer.failure?.refusal.reason, "cursor_ahead");
+        assert.ok(failures.some((failure) => failure instanceof WentBackError));
+        const again = new Consumer({ scope: { kind: "all" }, types: [] });
+        await again.finish(node);
+        assert.deepEqual(again.received, await readAll(journal));
+      } finally {
+        await node.stop();
+      }
     });
   });
 });

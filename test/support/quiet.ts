@@ -37,7 +37,7 @@ export function counted(journal: Journal): Journal {
     ...journal,
     db: journal.db.withPlugin(plugin),
     scans: journal.scans.withPlugin(plugin),
-    write: (work) => asking(() => journal.write(work)),
+    write: (work, withinMs) => asking(() => journal.write(work, withinMs)),
     ...(append && { append: (what) => asking(() => append(what)) }),
     close() {
       // Who is left reading is answered by an error, which is not counted.

@@ -1,0 +1,38 @@
+import assert from "node:assert/strict";
+import { RefusedError } from "../../src/journal/refusal.ts";
+import { domainOver, openRun } from "../support/domain.ts";
+import { describeJournal, type TestJournal } from "../support/journals.ts";
+
+describeJournal("a commit that is tried again", (open) => {
+  let opened: TestJournal;
+
+  beforeEach(async () => {
+    opened = await open();
+  });
+
+  afterEach(async () => {
+    await opened.remove();
+  });
+
+  it("has for all its tries together what is given to one", async () => {
+    const { journal } = opened;
+    const given: number[] = [];
+    const databaseWaitMs = 300;
+    const domain = domainOver(
+      {
+        ...journal,
+        write(_, withinMs) {
+          given.push(withinMs ?? Number.POSITIVE_INFINITY);
+          return Promise.reject(new RefusedError({ reason: "journal_unavailable" }));
+        },
+      },
+      { databaseWaitMs, lockTimeoutMs: 100 },
+    );
+    await assert.rejects(openRun(domain, "run"), RefusedError);
+    assert.ok(given.length > 1);
+    for (const [index, withinMs] of given.entries()) {
+      assert.ok(withinMs <= (given[index - 1] ?? databaseWaitMs), `${given}`);
+    }
+    assert.ok(given.at(-1)! < given[0]!, `${given}`);
+  });
+});
