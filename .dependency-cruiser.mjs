@@ -34,6 +34,8 @@ export default {
       own,
       gen,
       quietNode,
+      // The lock of a SQLite file is a socket's name.
+      "^net$",
       ...packages(
         "@bufbuild/protobuf",
         "better-sqlite3",

@@ -156,7 +156,7 @@ export class Tails {
     this.#dropIfUnused(held);
   }
 
-  /** Drops all that is held, and wakes everybody: the database has gone back. */
+  /** Drops all that is held, and wakes everybody: the database is not what it was. */
   forgetAll(): void {
     for (const namespace of [...this.#tails.keys()]) this.forget(namespace);
   }

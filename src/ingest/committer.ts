@@ -7,7 +7,7 @@
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
-import { RefusedError } from "../journal/refusal.ts";
+import { isUnavailable, RefusedError } from "../journal/refusal.ts";
 import type { Db } from "../journal/schema.ts";
 import type { WakeUps } from "../journal/wake-ups.ts";
 import type { Limits } from "../limits.ts";
@@ -19,7 +19,6 @@ import {
   fail,
   GroupTries,
   type Impossible,
-  isUnavailable,
   nobody,
   type SentGroup,
   type Waiting,
@@ -54,6 +53,8 @@ export interface CommitterOptions extends Omit<OutcomeListeners, "holders"> {
   readonly onUncertain: (namespace: string) => void;
   /** Told why an operation was refused that the database does not take, or that we fail on. */
   readonly onImpossible?: ((error: unknown) => void) | undefined;
+  /** Told of a try that failed and is made again, or refused. */
+  readonly onFailedTry?: ((error: unknown) => void) | undefined;
   /** Where other nodes have to be told something. */
   readonly wakeUps?: Pick<WakeUps, "tell"> | undefined;
 }
@@ -90,6 +91,7 @@ export class Committer {
       ...{ writer: this.#writer, holders: this.#holders, limits: options.limits },
       stopping: this.#stopping.signal,
       onUncertain: options.onUncertain,
+      onFailedTry: options.onFailedTry,
     });
   }
 
@@ -154,6 +156,11 @@ export class Committer {
       };
       this.#queue(namespace, { run });
     });
+  }
+
+  /** Told that somebody else has written to the journal: nothing that is known of it holds. */
+  forgetAll(): void {
+    this.#writer.forgetAll();
   }
 
   /** The producer that holds a run, as far as this process knows. */

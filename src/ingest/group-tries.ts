@@ -9,7 +9,7 @@
  */
 import pRetry from "p-retry";
 import { Deadline } from "../journal/deadline.ts";
-import { RefusedError } from "../journal/refusal.ts";
+import { isUnavailable, RefusedError } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
 import type { Committed, Sent } from "./commit.ts";
 import type { GroupWriter } from "./group-writer.ts";
@@ -50,6 +50,8 @@ export interface GroupTriesOptions {
   readonly stopping: AbortSignal;
   /** Told after each try that failed: whether it is durable is unknown. */
   readonly onUncertain: (namespace: string) => void;
+  /** Told of each try that failed. */
+  readonly onFailedTry?: ((error: unknown) => void) | undefined;
 }
 
 /** A group that is durable, without what was dropped. */
@@ -115,7 +117,7 @@ export class GroupTries {
     taken: readonly Waiting[],
     sent: SentGroup | undefined,
   ): Promise<Done | Impossible | undefined> {
-    const { writer, limits, stopping, onUncertain } = this.#options;
+    const { writer, limits, stopping, onUncertain, onFailedTry } = this.#options;
     // Of all tries together; one that waits for no database has time for a lock all the same.
     const deadline = new Deadline(Math.max(limits.databaseWaitMs, limits.lockTimeoutMs));
     let group = taken;
@@ -144,6 +146,7 @@ export class GroupTries {
             writer.forget(namespace);
             onUncertain(namespace);
             if (!isUnavailable(error)) return;
+            onFailedTry?.(error);
             // Nobody could have opened these either: their leases begin anew.
             const isLapse = ({ operation }: Waiting) => operation.kind === "lose";
             fail(group.filter(isLapse), error);
@@ -177,11 +180,6 @@ export const nobody: Asker = { onOutcome: () => undefined, onFailure: () => unde
 /** Tells those who asked that their operations failed. */
 export function fail(group: readonly Waiting[], error: unknown): void {
   for (const { operation, asker } of group) asker.onFailure(error, operation);
-}
-
-/** Whether the database did not answer, or may take the same later. */
-export function isUnavailable(error: unknown): boolean {
-  return error instanceof RefusedError && error.refusal.reason === "journal_unavailable";
 }
 
 function unavailable(cause: unknown): RefusedError {

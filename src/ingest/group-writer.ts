@@ -6,7 +6,6 @@
 import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
-import type { Db } from "../journal/schema.ts";
 import type { Limits } from "../limits.ts";
 import { type Committed, commitGroup, type Left, type Sent, sendKnown } from "./commit.ts";
 import type { Operation } from "./operation.ts";
@@ -73,10 +72,12 @@ export class GroupWriter {
     withinMs: number,
   ): Promise<Committed> {
     const { journal } = this.#options;
-    const known = journal.wakeUps === undefined ? this.#cache.namespace(namespace) : undefined;
-    const settings = { ...this.#settings(), known, history: journal.history };
-    const commit = (tx: Db) => commitGroup(tx, namespace, operations, settings);
-    const committed = await journal.write(commit, withinMs);
+    const committed = await journal.write((tx) => {
+      // Looked up by each try: what another one found out may not hold any more.
+      const known = journal.wakeUps === undefined ? this.#cache.namespace(namespace) : undefined;
+      const settings = { ...this.#settings(), known, history: journal.history };
+      return commitGroup(tx, namespace, operations, settings);
+    }, withinMs);
     if (committed.left !== undefined) {
       journal.history.note(committed.left.namespace);
       this.#keep(committed.left);
@@ -87,6 +88,12 @@ export class GroupWriter {
   /** Told that a namespace has changed, or may have, or that what was sent was not written. */
   forget(namespace: string): void {
     this.#cache.forget(namespace);
+  }
+
+  /** Told that any namespace may have changed. */
+  forgetAll(): void {
+    this.#cache.clear();
+    this.#lineages.clear();
   }
 
   #keep({ namespace, runs }: Left): void {

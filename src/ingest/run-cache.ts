@@ -67,7 +67,7 @@ export class RunCache {
     dropOldest(this.#namespaces, maxNamespaces);
   }
 
-  /** The database has gone back: nothing that was kept is certain. */
+  /** The database is not what it was: nothing that was kept is certain. */
   clear(): void {
     this.#namespaces.clear();
   }

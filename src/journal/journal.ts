@@ -4,6 +4,7 @@
  * read through `db`, which sees committed data only.
  */
 import type { History } from "./history.ts";
+import type { JournalHealth } from "./journal-health.ts";
 import type { NamespaceRow, NamespaceTotals } from "./namespaces.ts";
 import type { NewRecord } from "./records.ts";
 import type { RunRow } from "./runs.ts";
@@ -39,6 +40,13 @@ export interface Journal {
   readonly history: History;
   /** Where other processes may serve the journal as well; undefined where none can. */
   readonly wakeUps?: WakeUps;
+  /** Whether it can be written; undefined where other processes serve it as well. */
+  readonly health?: JournalHealth;
+  /**
+   * Calls back where somebody else has written to the database all the same,
+   * before anything is decided anew: nothing that is known of it holds any more.
+   */
+  readonly onForeignWrite?: (listener: () => void) => void;
   /**
    * Runs `work` in one transaction and resolves after its commit is durable.
    * A transaction that failed for a passing reason is run again from its
@@ -47,7 +55,8 @@ export interface Journal {
    *
    * @param withinMs milliseconds for all of it, waiting for locks included; unless
    *   given, as long as the database may be away
-   * @throws RefusedError journal_unavailable where the database does not take it
+   * @throws RefusedError journal_unavailable where the database does not take it,
+   *   data_loss where it is damaged
    */
   write<T>(work: (tx: Db) => Promise<T>, withinMs?: number): Promise<T>;
   /**

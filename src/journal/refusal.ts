@@ -71,6 +71,11 @@ export function isDataLoss(error: unknown): error is RefusedError {
   return error instanceof RefusedError && error.refusal.reason === "data_loss";
 }
 
+/** Whether an error says that the journal's database did not do what it was asked, for now. */
+export function isUnavailable(error: unknown): error is RefusedError {
+  return error instanceof RefusedError && error.refusal.reason === "journal_unavailable";
+}
+
 /** Says for people what was refused and what to do about it. */
 export function describeRefusal(refusal: Refusal): string {
   switch (refusal.reason) {

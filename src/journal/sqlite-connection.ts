@@ -26,11 +26,14 @@ const cacheKiB = 64 * 1024;
  * @throws JournalOpenError where the file system cannot make it durable
  */
 export function connect(path: string, lockTimeoutMs: number, isReader = false): Database.Database {
-  const connection = new Database(path, { timeout: lockTimeoutMs });
+  const connection = new Database(path, { timeout: lockTimeoutMs, fileMustExist: isReader });
   try {
     // First of all: it takes effect only in a database without tables.
     connection.pragma("auto_vacuum = INCREMENTAL");
-    connection.pragma(`application_id = ${applicationId}`);
+    // Not written again: others would take that for a change.
+    if (connection.pragma("application_id", { simple: true }) !== applicationId) {
+      connection.pragma(`application_id = ${applicationId}`);
+    }
     const mode = connection.pragma("journal_mode = WAL", { simple: true });
     connection.pragma("synchronous = FULL");
     // 16 MiB of WAL between checkpoints: fewer of them than by default, and none holds commits up for long.

@@ -5,6 +5,8 @@
  * which costs more than SQLite does.
  */
 
+import type { Finding } from "./sqlite-guard.ts";
+
 /** A statement to be run, once for each row. */
 export type Statement =
   | { readonly text: string; readonly parameters: readonly unknown[] }
@@ -14,6 +16,10 @@ export type Statement =
       readonly rows: readonly Readonly<Record<string, unknown>>[];
       readonly columns: readonly string[];
     };
+
+/** How a transaction begins and ends; the thread looks around then. */
+export const beginText = "begin immediate";
+export const commitText = "commit";
 
 /** A statement whose rows are in a buffer. */
 export interface PackedStatement {
@@ -31,13 +37,18 @@ export type Work =
       readonly values: ArrayBuffer;
     }
   | { readonly t: "reclaim" }
+  /** From now on commits are guarded; `owner` is what this process has written as its own. */
+  | { readonly t: "guard"; readonly owner: string }
+  /** Looks at the files; with `tries` writes something too, to see whether that works. */
+  | { readonly t: "look"; readonly tries: boolean }
   | { readonly t: "close" };
 
 /** What came of it. */
 export type Answer =
   /** The values' buffer comes back to be used again. */
   | { readonly t: "done"; readonly value: unknown; readonly values?: ArrayBuffer }
-  | { readonly t: "failed"; readonly message: string; readonly code: string | undefined };
+  | { readonly t: "failed"; readonly message: string; readonly code: string | undefined }
+  | { readonly t: "found"; readonly finding: Finding };
 
 /** What stands before each value. */
 const tags = { null: 0, number: 1, latin1: 2, utf8: 3, blob: 4 } as const;

@@ -3,7 +3,15 @@ import { parentPort, workerData } from "node:worker_threads";
 import type Database from "better-sqlite3";
 import { SqliteError } from "better-sqlite3";
 import { connect, preparedBy } from "./sqlite-connection.ts";
-import { type Answer, type PackedStatement, ValueReader, type Work } from "./sqlite-messages.ts";
+import { GuardError, refuseOtherFiles, SqliteGuard } from "./sqlite-guard.ts";
+import {
+  type Answer,
+  beginText,
+  commitText,
+  type PackedStatement,
+  ValueReader,
+  type Work,
+} from "./sqlite-messages.ts";
 import type { SqliteOptions } from "./sqlite-options.ts";
 
 /** Pages that one step gives back: 2 MiB. */
@@ -12,16 +20,20 @@ const reclaimedPages = 512;
 const incrementalVacuum = 2;
 
 const port = parentPort!;
-const { path, lockTimeoutMs, isReader } = workerData as SqliteOptions;
+const { path, lockTimeoutMs, isReader, files } = workerData as SqliteOptions;
 
 function answer(work: () => unknown): Answer {
   try {
     return { t: "done", value: work() };
   } catch (error) {
+    if (error instanceof GuardError) return { t: "found", finding: error.finding };
     const message = error instanceof Error ? error.message : String(error);
     return { t: "failed", message, code: error instanceof SqliteError ? error.code : undefined };
   }
 }
+
+let connection: Database.Database | undefined;
+let guard: SqliteGuard | undefined;
 
 /** Runs statements until one fails; the rows of the last one. */
 function run(
@@ -40,6 +52,8 @@ function run(
       if (prepared.reader) answered = prepared.all(row);
       else prepared.run(row);
     }
+    if (text === beginText) guard?.afterBegin();
+    else if (text === commitText) guarded(() => guard?.afterCommit());
   }
   return answered;
 }
@@ -53,8 +67,36 @@ function reclaimSpace(connection: Database.Database): boolean {
   return mode === incrementalVacuum && Number(free) > 0;
 }
 
-let connection: Database.Database | undefined;
+/** Looks around; what a log that is gone still holds goes into the database, so that nothing is lost with it. */
+function guarded(look: () => void): void {
+  try {
+    look();
+  } catch (error) {
+    const isRescuable = error instanceof GuardError && error.finding === "log_missing";
+    if (isRescuable && connection?.inTransaction === false) {
+      connection.pragma("wal_checkpoint(PASSIVE)");
+    }
+    throw error;
+  }
+}
+
+/** Looks at the files, and tries to write where that failed before. */
+function look(connection: Database.Database, tries: boolean): void {
+  guarded(() => guard?.look());
+  if (!tries || connection.inTransaction) return;
+  try {
+    connection.exec(beginText);
+    guard?.afterBegin();
+    connection.exec("UPDATE journal SET owner = owner");
+    connection.exec(commitText);
+    guarded(() => guard?.afterCommit());
+  } finally {
+    if (connection.inTransaction) connection.exec("rollback");
+  }
+}
+
 const opened = answer(() => {
+  if (files !== undefined) refuseOtherFiles(path, files);
   connection = connect(path, lockTimeoutMs, isReader);
   return undefined;
 });
@@ -72,6 +114,16 @@ if (connection !== undefined) {
         return;
       case "reclaim":
         port.postMessage(answer(() => reclaimSpace(writer)));
+        return;
+      case "guard":
+        port.postMessage(
+          answer(() => {
+            guard = new SqliteGuard(path, writer, work.owner);
+          }),
+        );
+        return;
+      case "look":
+        port.postMessage(answer(() => look(writer, work.tries)));
         return;
       case "close":
         writer.close();

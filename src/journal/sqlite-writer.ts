@@ -20,7 +20,15 @@ import {
 } from "kysely";
 import { answersNothing } from "./answers.ts";
 import { isBulk } from "./bulk.ts";
-import { type Answer, pack, type Statement, type Work } from "./sqlite-messages.ts";
+import { GuardError } from "./sqlite-guard.ts";
+import {
+  type Answer,
+  beginText,
+  commitText,
+  pack,
+  type Statement,
+  type Work,
+} from "./sqlite-messages.ts";
 import type { SqliteOptions } from "./sqlite-options.ts";
 
 /** The name of the thread's file where types are stripped, and where they were. */
@@ -39,12 +47,14 @@ export class SqliteWriter {
   /** A buffer for values that is free: memory that has been used already costs no page faults. */
   #spare: ArrayBuffer | undefined;
   #ended: Error | undefined;
+  #isStopping = false;
+  readonly #died = Promise.withResolvers<Error>();
 
   private constructor(options: SqliteOptions) {
     this.#worker = new Worker(new URL(workerFile, import.meta.url), { workerData: options });
     this.#worker.on("message", (answer: Answer) => {
       const waiting = this.#waiting.shift();
-      if (answer.t === "failed") {
+      if (answer.t !== "done") {
         waiting?.reject(toError(answer));
         return;
       }
@@ -56,8 +66,17 @@ export class SqliteWriter {
       this.#end(error as Error);
     });
     this.#worker.on("exit", () => {
-      this.#end(new SqliteError("the journal was closed", "SQLITE_MISUSE"));
+      this.#end(
+        this.#isStopping
+          ? new SqliteError("the journal was closed", "SQLITE_MISUSE")
+          : new Error("it ended by itself"),
+      );
     });
+  }
+
+  /** Resolves with the reason once the thread has ended without having been stopped. */
+  get died(): Promise<Error> {
+    return this.#died.promise;
   }
 
   /**
@@ -92,8 +111,28 @@ export class SqliteWriter {
     return this.#send({ t: "reclaim" }) as Promise<boolean>;
   }
 
+  /**
+   * Guards commits from now on; what is written may go where nobody finds it.
+   *
+   * @param owner what this process has written as its own
+   */
+  async guard(owner: string): Promise<void> {
+    await this.#send({ t: "guard", owner });
+  }
+
+  /**
+   * Looks whether what is written would be found.
+   *
+   * @param tries whether to write something, to see whether that works again
+   * @throws GuardError, SqliteError
+   */
+  async look(tries: boolean): Promise<void> {
+    await this.#send({ t: "look", tries });
+  }
+
   /** Ends the thread once it has done what it was sent. */
   async stop(): Promise<void> {
+    this.#isStopping = true;
     if (this.#ended !== undefined) return;
     const exited = once(this.#worker, "exit");
     this.#worker.postMessage({ t: "close" } satisfies Work);
@@ -114,11 +153,14 @@ export class SqliteWriter {
 
   #end(error: Error): void {
     this.#ended ??= error;
+    if (!this.#isStopping) this.#died.resolve(this.#ended);
     for (const { reject } of this.#waiting.splice(0)) reject(this.#ended);
   }
 }
 
-function toError({ message, code }: Answer & { t: "failed" }): Error {
+function toError(answer: Exclude<Answer, { t: "done" }>): Error {
+  if (answer.t === "found") return new GuardError(answer.finding);
+  const { message, code } = answer;
   return code === undefined ? new Error(message) : new SqliteError(message, code);
 }
 
@@ -159,16 +201,16 @@ class WriterConnection implements DatabaseConnection {
   }
 
   begin(): void {
-    this.#unsent = [bare("begin immediate")];
+    this.#unsent = [bare(beginText)];
   }
 
   async commit(): Promise<void> {
-    this.#unsent.push(bare("commit"));
+    this.#unsent.push(bare(commitText));
     await this.#flush();
   }
 
   async rollback(): Promise<void> {
-    const isBegun = this.#unsent[0]?.text !== "begin immediate";
+    const isBegun = this.#unsent[0]?.text !== beginText;
     this.#unsent = [];
     if (!isBegun) return;
     // Where SQLite has rolled back by itself there is nothing to be rolled back.

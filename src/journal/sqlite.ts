@@ -5,27 +5,27 @@
  * calls go on while it waits for the disk; what is read is read here.
  */
 import { randomUUID } from "node:crypto";
-import { existsSync } from "node:fs";
-import { dirname, resolve } from "node:path";
 import Database, { SqliteError } from "better-sqlite3";
 import { Kysely, type SqliteDatabase, SqliteDialect } from "kysely";
-import pRetry from "p-retry";
 import { History } from "./history.ts";
 import type { Journal } from "./journal.ts";
+import { JournalHealth } from "./journal-health.ts";
 import { migrate, refuseForeign } from "./migrations.ts";
 import { JournalOpenError, RefusedError, unstorable } from "./refusal.ts";
 import type { Db, Schema } from "./schema.ts";
 import { applicationId, connect, preparedBy } from "./sqlite-connection.ts";
+import { isForeignChange, isLocked, problemOf, refusalOf } from "./sqlite-errors.ts";
+import { filesOf } from "./sqlite-guard.ts";
+import { lockDatabase, realPathOf } from "./sqlite-lock.ts";
 import type { SqliteOptions } from "./sqlite-options.ts";
+import { lazyReader } from "./sqlite-reader.ts";
+import { watchSqlite } from "./sqlite-watch.ts";
 import { SqliteWriter, writerDialect } from "./sqlite-writer.ts";
 
-/** Tries of one transaction that found the database locked. */
+/** Tries of one transaction that found the database locked, or changed. */
 const maxTries = 3;
-/** Tries to get the lock that keeps other processes out, after the first one. */
-const lockRetries = 2;
-/** Milliseconds before the first of them; before the second it is twice as long. */
-const lockRetryMs = 50;
 
+type PreparedStatement = ReturnType<SqliteDatabase["prepare"]>;
 /**
  * Opens the journal in a file, creates it where it is missing, and migrates it.
  * One process at a time: the tail of one would not see what another appends.
@@ -33,36 +33,41 @@ const lockRetryMs = 50;
  * @throws JournalOpenError with one line that says what to do
  */
 export async function openSqliteJournal(options: SqliteOptions): Promise<Journal> {
-  const path = resolve(options.path);
-  if (!existsSync(dirname(path))) {
-    throw new JournalOpenError(
-      `cannot open ${path}: the directory does not exist, create it first`,
-    );
-  }
-  const lock = await lockFile(path);
+  const { lockTimeoutMs, databaseWaitMs } = options;
+  let path = options.path;
   const opened = new AsyncDisposableStack();
-  opened.defer(() => {
-    lock.close();
-  });
   try {
-    if (existsSync(path)) await inspect(path);
-    const thread = await SqliteWriter.start({ path, lockTimeoutMs: options.lockTimeoutMs });
+    path = realPathOf(path);
+    opened.defer(await lockDatabase(path));
+    await inspect(path);
+    const thread = await SqliteWriter.start({ path, lockTimeoutMs, databaseWaitMs });
     opened.defer(() => thread.stop());
     const writer = new Kysely<Schema>({ dialect: writerDialect(thread) });
     await migrate(writer as unknown as Kysely<never>, { bytes: "blob", key: "integer" });
-    const id = await identity(writer);
-    const connection = connect(path, options.lockTimeoutMs);
+    const owner = randomUUID();
+    const id = await writer.transaction().execute((tx) => own(tx, owner));
+    const connection = connect(path, lockTimeoutMs);
     opened.defer(() => {
       connection.close();
     });
-    const reader = lazyReader({ path, lockTimeoutMs: options.lockTimeoutMs });
+    await thread.guard(owner);
+    const health = new JournalHealth();
+    const listeners: (() => void)[] = [];
+    const onForeignWrite = () => {
+      for (const listener of listeners) listener();
+    };
+    opened.defer(watchSqlite({ path, thread, health, databaseWaitMs, onForeignWrite }));
+    const onError = (error: unknown) => told(health, path, error);
+    const files = filesOf(path);
+    const reader = lazyReader({ path, lockTimeoutMs, databaseWaitMs, files }, onError);
     opened.defer(() => reader.stop());
     return {
-      id,
-      db: new Kysely<Schema>({ dialect: dialect(connection) }),
+      ...{ id, health },
+      db: new Kysely<Schema>({ dialect: dialect(connection, onError) }),
       scans: new Kysely<Schema>({ dialect: writerDialect(reader) }),
       history: new History(),
-      write: (work) => write(writer, work),
+      onForeignWrite: (listener) => void listeners.push(listener),
+      write: (work) => write(writer, work, { path, health, onForeignWrite }),
       // Kysely hands out the writer's connection to one at a time.
       reclaimSpace: () => writer.connection().execute(() => thread.reclaimSpace()),
       close: () => opened.disposeAsync(),
@@ -71,23 +76,6 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
     await opened.disposeAsync();
     throw toOpenError(path, error);
   }
-}
-
-/** A thread that reads, started when it is first asked something. */
-function lazyReader(options: SqliteOptions): Pick<SqliteWriter, "run" | "stop"> {
-  let starting: Promise<SqliteWriter> | undefined;
-  let isStopped = false;
-  return {
-    async run(statements) {
-      if (isStopped) throw new SqliteError("the journal was closed", "SQLITE_MISUSE");
-      starting ??= SqliteWriter.start({ ...options, isReader: true });
-      return (await starting).run(statements);
-    },
-    async stop() {
-      isStopped = true;
-      await (await starting?.catch(() => undefined))?.stop();
-    },
-  };
 }
 
 /** Looks at a database without changing it, and refuses one that is not ours to change. */
@@ -106,78 +94,96 @@ async function inspect(path: string): Promise<void> {
 }
 
 /**
- * Holds an exclusive lock beside the database for as long as the process
- * lives. The operating system releases it, whatever ends the process.
+ * Kysely's dialect on a connection of this thread.
+ *
+ * @param onError what is thrown instead of SQLite's errors
  */
-async function lockFile(path: string): Promise<Database.Database> {
-  try {
-    // Of two that start at once each may meet the other on its way to the lock.
-    return await pRetry(() => tryLock(path), {
-      retries: lockRetries,
-      minTimeout: lockRetryMs,
-      randomize: true,
-      shouldRetry: ({ error }) => isBusy(error),
-    });
-  } catch (error) {
-    if (isBusy(error)) {
-      throw new JournalOpenError(
-        `${path} is in use by another runlog process: stop that one first`,
-        {
-          cause: error,
-        },
-      );
-    }
-    throw toOpenError(path, error);
-  }
-}
-
-function tryLock(path: string): Database.Database {
-  const lock = new Database(`${path}.lock`, { timeout: 0 });
-  try {
-    lock.pragma("journal_mode = MEMORY");
-    lock.exec("BEGIN EXCLUSIVE");
-    return lock;
-  } catch (error) {
-    lock.close();
-    throw error;
-  }
-}
-
-function isBusy(error: unknown): boolean {
-  return error instanceof SqliteError && error.code.startsWith("SQLITE_BUSY");
-}
-
-/** Kysely's dialect on a connection of this thread. */
-function dialect(connection: Database.Database): SqliteDialect {
+function dialect(
+  connection: Database.Database,
+  onError: (error: unknown) => unknown = (error) => error,
+): SqliteDialect {
   const prepare = preparedBy(connection);
+  const guarded = new WeakMap<Database.Statement, PreparedStatement>();
+  const attempt = <T>(work: () => T): T => {
+    try {
+      return work();
+    } catch (error) {
+      throw onError(error);
+    }
+  };
   const database: SqliteDatabase = {
     close: () => connection.close(),
-    prepare: (text) => prepare(text) as unknown as ReturnType<SqliteDatabase["prepare"]>,
+    prepare(text) {
+      const statement = attempt(() => prepare(text));
+      let known = guarded.get(statement);
+      if (known === undefined) {
+        known = {
+          reader: statement.reader,
+          all: (parameters) => attempt(() => statement.all(parameters)),
+          run: (parameters) => attempt(() => statement.run(parameters)),
+          iterate: (parameters) => attempt(() => statement.iterate(parameters)),
+        };
+        guarded.set(statement, known);
+      }
+      return known;
+    },
   };
   return new SqliteDialect({ database });
 }
 
-async function identity(db: Db): Promise<string> {
-  const row = await db.selectFrom("journal").select("journal_id").executeTakeFirst();
+/** Tells the journal's health of an error, and returns what callers are answered. */
+function told(health: JournalHealth, path: string, error: unknown): unknown {
+  const problem = problemOf(error, path);
+  if (problem !== undefined) health.failed(problem);
+  if (health.problem?.kind === "fatal") {
+    return new RefusedError({ reason: "journal_unavailable" }, { cause: error });
+  }
+  return refusalOf(error, path);
+}
+
+/** Makes this process the database's owner, which others notice; returns the journal's id. */
+async function own(tx: Db, owner: string): Promise<string> {
+  const row = await tx
+    .updateTable("journal")
+    .set({ owner })
+    .returning("journal_id")
+    .executeTakeFirst();
   if (row !== undefined) return row.journal_id;
   const journalId = randomUUID();
-  await db.insertInto("journal").values({ only_row: 1, journal_id: journalId }).execute();
+  await tx.insertInto("journal").values({ only_row: 1, journal_id: journalId, owner }).execute();
   return journalId;
 }
 
 /** What SQLite says of values that it will never store. */
 const unstorableCodes = new Set(["SQLITE_CONSTRAINT_CHECK", "SQLITE_MISMATCH", "SQLITE_TOOBIG"]);
 
-async function write<T>(db: Kysely<Schema>, work: (tx: Db) => Promise<T>): Promise<T> {
+/** What a transaction is run with. */
+interface Writing {
+  readonly path: string;
+  readonly health: JournalHealth;
+  readonly onForeignWrite: () => void;
+}
+
+async function write<T>(
+  db: Kysely<Schema>,
+  work: (tx: Db) => Promise<T>,
+  { path, health, onForeignWrite }: Writing,
+): Promise<T> {
   for (let tries = 1; ; tries++) {
+    const { problem } = health;
+    // What is committed now would be damaged too, or not found.
+    if (problem?.kind === "damaged") {
+      throw new RefusedError({ reason: "data_loss" }, { cause: problem.cause });
+    }
     try {
-      return await db.transaction().execute(work);
+      const result = await db.transaction().execute(work);
+      health.worked();
+      return result;
     } catch (error) {
-      if (!(error instanceof SqliteError)) throw error;
-      if (unstorableCodes.has(error.code)) throw unstorable(error);
-      if (!error.code.startsWith("SQLITE_BUSY") || tries === maxTries) {
-        throw new RefusedError({ reason: "journal_unavailable" }, { cause: error });
-      }
+      if (error instanceof SqliteError && unstorableCodes.has(error.code)) throw unstorable(error);
+      if (isForeignChange(error)) onForeignWrite();
+      if (tries < maxTries && (isForeignChange(error) || isLocked(error))) continue;
+      throw told(health, path, error);
     }
   }
 }

@@ -8,6 +8,7 @@ import { Leases } from "../ingest/leases.ts";
 import type { Journal } from "../journal/journal.ts";
 import { NamespaceWatch } from "../journal/namespace-watch.ts";
 import { type NodeIdentity, onlyNode } from "../journal/nodes.ts";
+import { isUnavailable } from "../journal/refusal.ts";
 import type { WakeUps } from "../journal/wake-ups.ts";
 import type { Limits } from "../limits.ts";
 import { Cancellations } from "../upkeep/cancellations.ts";
@@ -39,6 +40,8 @@ export interface Domain {
   readonly cancellations: Cancellations;
   readonly deletions: Deletions;
   readonly retention: Retention;
+  /** Milliseconds for which the database has not answered; undefined where it is this node's own. */
+  readonly awayMs: (() => number) | undefined;
   /** Begins what the domain does by itself. */
   start(): void;
   /** Stops all of it; resolves when nothing is under way any more. The journal stays open. */
@@ -66,8 +69,13 @@ function alone(options: DomainOptions): Domain {
       tails.publish(namespace, records, deletionCount);
     },
   });
+  options.journal.onForeignWrite?.(() => {
+    parts.committer.forgetAll();
+    tails.forgetAll();
+  });
   return {
     ...parts,
+    awayMs: undefined,
     start() {
       parts.leaseClock.adoptAll();
       parts.start();
@@ -117,6 +125,7 @@ async function amongOthers(options: DomainOptions, wakeUps: WakeUps): Promise<Do
   });
   return {
     ...parts,
+    awayMs: () => membership.awayMs,
     start() {
       membership.start();
       watch.start();
@@ -151,6 +160,10 @@ function partsOf({ journal, limits, now, onFailure }: DomainOptions, setting: Se
     onUncertain: (namespace) => tails.forget(namespace),
     onImpossible: onFailure,
     ...(onOpened && { onOpened }),
+    onFailedTry: (error) => {
+      // Whatever else it is, the callers are told and it is logged with their calls.
+      if (isUnavailable(error)) onFailure(error);
+    },
     wakeUps: journal.wakeUps,
   });
   const cancellations = new Cancellations({ journal, committer, node });

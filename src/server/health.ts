@@ -12,7 +12,7 @@ import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
 import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
-import type { Draining } from "./draining.ts";
+import type { Readiness } from "./readiness.ts";
 
 const services = new Set([
   "",
@@ -22,11 +22,11 @@ const services = new Set([
 /** Characters of a name that nobody knows, in the answer. */
 const maxNameLength = 128;
 
-/** Implements Health: every service serves until the server drains. */
-export function healthService(draining: Draining): ServiceImpl<typeof Health> {
+/** Implements Health: every service serves while the node is ready. */
+export function healthService(readiness: Readiness): ServiceImpl<typeof Health> {
   const statusOf = (service: string): Status => {
     if (!services.has(service)) return Status.SERVICE_UNKNOWN;
-    return draining.started ? Status.NOT_SERVING : Status.SERVING;
+    return readiness.problem === undefined ? Status.SERVING : Status.NOT_SERVING;
   };
   return {
     check({ service }) {
@@ -38,17 +38,24 @@ export function healthService(draining: Draining): ServiceImpl<typeof Health> {
       return { status };
     },
     async *watch({ service }, call: HandlerContext) {
-      yield { status: statusOf(service) };
-      const changed = Promise.withResolvers<void>();
-      const notDraining = draining.onStart(() => changed.resolve());
-      const onAbort = () => changed.resolve();
-      call.signal.addEventListener("abort", onAbort);
+      let changed = Promise.withResolvers<void>();
+      const onChange = () => changed.resolve();
+      const stop = readiness.onChange(onChange);
+      call.signal.addEventListener("abort", onChange);
       try {
-        await changed.promise;
-        if (!call.signal.aborted) yield { status: statusOf(service) };
+        for (let told: Status | undefined; !call.signal.aborted; ) {
+          changed = Promise.withResolvers();
+          const status = statusOf(service);
+          if (status !== told) yield { status };
+          told = status;
+          // Nothing will change that, and the call is in the way.
+          if (readiness.isDraining) return;
+          // It may have changed while the answer was written.
+          if (statusOf(service) === told) await changed.promise;
+        }
       } finally {
-        notDraining();
-        call.signal.removeEventListener("abort", onAbort);
+        stop();
+        call.signal.removeEventListener("abort", onChange);
       }
     },
   };

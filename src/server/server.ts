@@ -9,16 +9,19 @@ import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { Journal } from "../journal/journal.ts";
 import { nameOfJournal, openJournal, placeOfJournal } from "../journal/open.ts";
-import { RefusedError } from "../journal/refusal.ts";
+import { isUnavailable } from "../journal/refusal.ts";
 import { defaultLimits, type Limits } from "../limits.ts";
 import { adminService } from "./admin-service.ts";
 import { ConnectionAges } from "./connection-ages.ts";
 import { type Domain, openDomain } from "./domain.ts";
 import { Draining } from "./draining.ts";
+import { FailureLog } from "./failure-log.ts";
 import { grpcHandler } from "./grpc-handler.ts";
 import { healthService } from "./health.ts";
 import { ingestGrpc, ingestService } from "./ingest-service.ts";
 import { listen, type Port, type RequestHandler } from "./port.ts";
+import { probeHandler } from "./probes.ts";
+import { Readiness } from "./readiness.ts";
 import { takingMessages } from "./request-messages.ts";
 import { rpcHandler } from "./rpc-handler.ts";
 import { runService } from "./run-service.ts";
@@ -38,6 +41,11 @@ export interface ServerOptions {
   readonly drainTimeoutMs?: number;
   /** Where they differ from the defaults. */
   readonly limits?: Partial<Limits>;
+  /**
+   * Called with one line that says why, once the process can never write to the
+   * journal again: it should end, and be started anew.
+   */
+  readonly onFatal?: (problem: string) => void;
   /** Wraps the journal once it is open; tests crash and fail it there. */
   readonly wrapJournal?: (journal: Journal) => Journal;
 }
@@ -58,8 +66,6 @@ export interface RunningServer {
 const defaultDrainTimeoutMs = 5_000;
 /** Milliseconds from the end of the last call until connections are cut. */
 const closeTimeoutMs = 1_000;
-/** Milliseconds between two lines about one outage. */
-const outageLogMs = 10_000;
 /** No response is as large as this, so none is compressed: gzip costs four fifths of the speed. */
 const neverCompress = 0xffff_ffff;
 
@@ -75,7 +81,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const limits: Limits = { ...defaultLimits, ...options.limits };
   const opened = await openJournal(options.journal, { ...limits, logger });
   const journal = options.wrapJournal?.(opened) ?? opened;
-  const onFailure = failureLog(logger);
+  const failures = new FailureLog(logger);
+  const onFailure = (error: unknown) => failures.failed(error);
   const domain = await openDomain({ journal, limits, now: Date.now, onFailure }).catch(
     async (error: unknown) => {
       await journal.close();
@@ -85,8 +92,15 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const context: ServiceContext = {
     ...domain,
     draining: new Draining(),
-    onUnexpected: (error) => logger.error({ err: error }, "a call failed unexpectedly"),
+    onUnexpected(error) {
+      if (isUnavailable(error)) failures.failed(error);
+      else logger.error({ err: error }, "a call failed unexpectedly");
+    },
   };
+  const { health } = journal;
+  const { draining } = context;
+  const readiness = new Readiness({ draining, health, awayMs: domain.awayMs, limits });
+  if (health !== undefined) failures.follow(health, options.onFatal ?? (() => undefined));
   let port: Port;
   try {
     const ages = new ConnectionAges(context.draining, limits.maxConnectionAgeMs, drainTimeoutMs);
@@ -99,7 +113,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     port = await listen({
       host: options.host,
       port: options.port,
-      handler: requestHandler(context, handling),
+      handler: requestHandler(context, readiness, handling),
       streamHandler: grpcHandler({
         ...handling,
         streams: [ingestGrpc(context), subscribeGrpc(context)],
@@ -109,6 +123,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       onFault: (error) => logger.error({ err: error }, "a connection or request failed"),
     });
   } catch (error) {
+    readiness.stop();
     await domain.stop();
     await journal.close();
     throw error;
@@ -121,31 +136,20 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     url,
     journal: placeOfJournal(options.journal),
     drain() {
-      drained ??= drain(context, domain, port, drainTimeoutMs, logger);
+      drained ??= drain(context, domain, port, drainTimeoutMs, logger).finally(() => {
+        readiness.stop();
+      });
       return drained;
     },
   };
 }
 
-/** Logs what failed beside all calls and is tried again; an outage of the database now and then. */
-function failureLog(logger: Logger): (error: unknown) => void {
-  let nextMs = 0;
-  return (error) => {
-    const isOutage =
-      error instanceof RefusedError && error.refusal.reason === "journal_unavailable";
-    if (!isOutage) {
-      logger.error({ err: error }, "something failed beside all calls, to be tried again");
-      return;
-    }
-    const nowMs = performance.now();
-    if (nowMs < nextMs) return;
-    nextMs = nowMs + outageLogMs;
-    logger.warn({ problem: error.message }, "the journal's database does not answer");
-  };
-}
-
-function requestHandler(context: ServiceContext, handling: Handling): RequestHandler {
-  const { limits, draining } = context;
+function requestHandler(
+  context: ServiceContext,
+  readiness: Readiness,
+  handling: Handling,
+): RequestHandler {
+  const { limits } = context;
   return rpcHandler({
     ...handling,
     routes(router) {
@@ -155,22 +159,13 @@ function requestHandler(context: ServiceContext, handling: Handling): RequestHan
       add(IngestService, ingestService(context));
       add(SubscribeService, subscribeService(context));
       add(AdminService, adminService(context));
-      add(Health, healthService(draining));
+      add(Health, healthService(readiness));
     },
     maxMessageBytes: limits.maxMessageBytes,
     onUnexpected: context.onUnexpected,
     messageTimeoutMs: limits.messageTimeoutMs,
     router: { readMaxBytes: limits.maxMessageBytes, compressMinBytes: neverCompress },
-    fallback(request, response) {
-      const isHealth = request.method === "GET" && request.url === "/healthz";
-      const [status, text] = isHealth
-        ? draining.started
-          ? [503, "draining"]
-          : [200, "serving"]
-        : [404, "not found"];
-      response.writeHead(status, { "content-type": "text/plain" });
-      response.end(`${text}\n`);
-    },
+    fallback: probeHandler(context.draining, readiness),
   });
 }
 

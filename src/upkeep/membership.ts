@@ -54,6 +54,8 @@ export class Membership implements NodeIdentity {
   #isAdoptionDue = true;
   #lastLookMs = performance.now();
   #isReachable = true;
+  /** When the last beat came through. */
+  #beatenMs = performance.now();
   #timer: NodeJS.Timeout | undefined;
   #beating: Promise<void> | undefined;
 
@@ -84,6 +86,11 @@ export class Membership implements NodeIdentity {
   /** Whether the database answered last time. */
   get isReachable(): boolean {
     return this.#isReachable;
+  }
+
+  /** Milliseconds for which no beat has come through, beyond the time between two. */
+  get awayMs(): number {
+    return Math.max(0, performance.now() - this.#beatenMs - this.#beatMs);
   }
 
   /** Begins to beat. */
@@ -117,6 +124,7 @@ export class Membership implements NodeIdentity {
     const { journal, onRejoined, onGone, onFailure } = this.#options;
     try {
       const isKnown = await journal.write((tx) => beatNode(tx, this.#nodeKey));
+      this.#beatenMs = performance.now();
       if (!isKnown) {
         this.#nodeKey = await insertSelf(journal);
         onRejoined();

@@ -43,8 +43,9 @@ export class RunningCommand {
   #isOver = false;
   #waiting: (() => void)[] = [];
 
-  constructor(args: readonly string[], env: NodeJS.ProcessEnv) {
-    this.child = spawn(process.execPath, [...args], { env });
+  /** @param program what runs; Node itself unless given */
+  constructor(args: readonly string[], env: NodeJS.ProcessEnv, program = process.execPath) {
+    this.child = spawn(program, [...args], { env });
     // A command that has ended takes no more input.
     this.child.stdin.on("error", () => undefined);
     this.child.stdout.on("data", (chunk: Buffer) => {

@@ -590,7 +590,7 @@ export declare const SubscribeService: GenService<{
    * Streams one subscription. Browsers use this one.
    * INVALID_ARGUMENT, NOT_FOUND (an ancestor or a run id that does not exist),
    * OUT_OF_RANGE (CURSOR_TRIMMED, CURSOR_AHEAD, JOURNAL_CHANGED),
-   * PERMISSION_DENIED.
+   * PERMISSION_DENIED, DATA_LOSS where the next record is damaged.
    *
    * @generated from rpc runlog.v1.SubscribeService.Subscribe
    */
@@ -617,7 +617,8 @@ export declare const SubscribeService: GenService<{
    * Reads one page. For callers that poll, and for scrolling back. Over Connect
    * also by HTTP GET.
    * INVALID_ARGUMENT, NOT_FOUND (an ancestor or a run id that does not exist),
-   * OUT_OF_RANGE (CURSOR_TRIMMED, CURSOR_AHEAD), PERMISSION_DENIED.
+   * OUT_OF_RANGE (CURSOR_TRIMMED, CURSOR_AHEAD), PERMISSION_DENIED, DATA_LOSS
+   * where the first record of the page is damaged.
    *
    * @generated from rpc runlog.v1.SubscribeService.ReadEvents
    */

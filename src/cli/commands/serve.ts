@@ -104,8 +104,7 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
   const onSignal = (signal: NodeJS.Signals) => {
     process.once("SIGTERM", exitAtOnce).once("SIGINT", exitAtOnce);
     setTimeout(() => {
-      notice(`not drained within ${exitTimeoutMs / 1000} s, ending`);
-      process.exit(exitStatus.failed);
+      endProcess(`not drained within ${exitTimeoutMs / 1000} s, ending`);
     }, exitTimeoutMs).unref();
     stopping.resolve(signal);
   };
@@ -128,6 +127,7 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
     logger,
     drainTimeoutMs,
     limits,
+    onFatal: endProcess,
   }).catch((error: unknown) => {
     throw startFailure(error, flags);
   });
@@ -138,12 +138,18 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
 }
 
 function exitAtOnce(): void {
-  notice("second signal, ending at once");
-  process.exit(exitStatus.failed);
+  endProcess("second signal, ending at once");
 }
 
 function exitAfterFault(error: unknown): void {
-  notice(`ending after a fault of the server: ${error instanceof Error ? error.message : error}`);
+  endProcess(
+    `ending after a fault of the server: ${error instanceof Error ? error.message : error}`,
+  );
+}
+
+/** Ends the process with a line that says why. */
+function endProcess(problem: string): never {
+  notice(problem);
   process.exit(exitStatus.failed);
 }
 
