@@ -11,6 +11,8 @@ const compressedFlag = 1;
 /** Bytes of memory that the first bytes of a message get; with more than that it grows by what has come. */
 const firstBytes = 64 * 1024;
 
+const empty = Buffer.alloc(0);
+
 /**
  * Takes a body apart into messages, however it was cut into chunks.
  *
@@ -21,7 +23,7 @@ const firstBytes = 64 * 1024;
 export class EnvelopeReader {
   readonly #maxBytes: number;
   /** What has arrived of a message that is not whole yet, up to `#filled`, with its header. */
-  #partial = Buffer.alloc(0);
+  #partial = empty;
   #filled = 0;
   /** Bytes of the message with its header, where that has arrived; or of the header. */
   #needed = headerBytes;
@@ -30,6 +32,11 @@ export class EnvelopeReader {
   /** @param maxBytes of one message */
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes;
+  }
+
+  /** Bytes of memory that a message takes which has begun and not ended; 0 where none has. */
+  get heldBytes(): number {
+    return this.#filled === 0 ? 0 : this.#partial.length;
   }
 
   /** Whether a message has begun and not ended. */
@@ -64,6 +71,8 @@ export class EnvelopeReader {
       }
       messages.push(this.#partial.subarray(headerBytes, this.#needed));
       flags?.push(this.#partial[0]!);
+      // Whoever takes the message keeps it for as long as it is needed, this does not.
+      this.#partial = empty;
       this.#filled = 0;
       return at;
     }

@@ -112,17 +112,29 @@ export const limitSpecs = {
     why: "Each is a row of an index. The contract allows 32, a server fewer.",
     range: { min: 0, max: 32, beyond: "`INVALID_FIELD` for the run" },
   },
+  memoryBytes: {
+    unit: "bytes",
+    default: 512 * MiB,
+    what: "memory that clients can make the process hold",
+    why: "A quarter each is for messages that have not arrived whole and for appends that await their commit, an eighth for answers that are not read, a sixteenth each for pages and for subscriptions; the rest is for whichever needs more, and for the tail until then. Node itself, SQLite's caches (128 MiB) and the garbage of a busy process come on top: give the process twice as much and 256 MiB.",
+    range: {
+      min: 4 * MiB,
+      max: 1024 * GiB,
+      beyond:
+        "appends wait, pages are read again later, and `OVERLOADED` for windows, subscriptions, messages that take long, and streams that are not read",
+    },
+  },
   tailBytes: {
     unit: "bytes",
     default: 64 * MiB,
-    what: "newest records kept in memory, of all namespaces together",
-    why: "Subscribers that are up to date are served from it and the others from the journal, so it buys speed only.",
+    what: "memory for the newest records, of all namespaces together",
+    why: "Subscribers that are up to date are served from it and the others from the journal, so it buys speed only. It gives way where memory-bytes are needed for something else, of which it takes a quarter at most, and keeps a 32nd.",
     range: { min: 0, max: 64 * GiB, beyond: "the oldest are read from the journal" },
   },
   progressIntervalMs: {
     unit: "milliseconds",
     default: 15 * second,
-    what: "silence on a stream: until a Progress frame, unless the subscriber asks, or a Heartbeat to a producer",
+    what: "silence on a stream until Progress, or a Heartbeat, is sent",
     why: "Proxies cut streams that are silent for too long, many after a minute.",
     range: { min: 1 * second, max: 1 * hour, beyond: "a Progress frame or a Heartbeat is sent" },
   },

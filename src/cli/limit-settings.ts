@@ -121,6 +121,8 @@ function parseValue(text: string, unit: LimitUnit): number | undefined {
   }
 }
 
+const memoryUses = { tailBytes: "the tail", maxMessageBytes: "messages" } as const;
+
 /** What each limit alone allows and all together do not. */
 function contradictions(limits: Limits): string[] {
   const told = (key: LimitName) =>
@@ -136,6 +138,12 @@ function contradictions(limits: Limits): string[] {
     problems.push(
       `${told("maxMessageBytes")} has to be twice ${told("maxAppendBytes")} or more: ` +
         "an append has to fit into one message with its framing",
+    );
+  }
+  for (const key of ["tailBytes", "maxMessageBytes"] as const) {
+    if (4 * limits[key] <= limits.memoryBytes) continue;
+    problems.push(
+      `${told("memoryBytes")} has to be four times ${told(key)} or more: no more than a quarter is for ${memoryUses[key]}`,
     );
   }
   return problems;

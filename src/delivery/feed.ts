@@ -1,7 +1,8 @@
 /**
- * A subscription as a machine that is asked for its next frames. It holds no
- * page between two steps, so one that nobody asks costs its cursor and its place
- * among those who are woken.
+ * A subscription as a machine that is asked for its next frames. What it holds
+ * between two steps is its cursor, its place among those who are woken, and what is
+ * left of a page. The page goes where its memory is needed: it is read again from the
+ * cursor, which moves with each frame.
  *
  *   starting  nothing was sent
  *   reading   the cursor has not been seen at the end
@@ -11,10 +12,12 @@
  */
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import { findEarliestSeq } from "../journal/trees.ts";
+import { type MemoryHold, retryAfterMs } from "../memory-budget.ts";
+
 import type { Filter } from "./filter.ts";
 import { FilterReader } from "./filter-reader.ts";
-import { type SubscriptionFrame, takePage } from "./frames.ts";
-import { PageSource } from "./page-source.ts";
+import { type ItemsFrame, type SubscriptionFrame, takePage } from "./frames.ts";
+import { type Page, PageSource } from "./page-source.ts";
 import type { DeliveryOptions, Subscription } from "./subscription.ts";
 
 /** Frames of a step; one behind the other, in order. */
@@ -28,6 +31,17 @@ export interface FeedStep {
   readonly frames: readonly FeedFrame[];
   /** `more`: ask again at once. `wait`: ask again once it is woken, or after `tick`. */
   readonly next: "more" | "wait" | "ended";
+}
+
+/** What is left of a page. */
+interface Rest {
+  readonly page: Page;
+  readonly frames: readonly ItemsFrame[];
+  /** Index of the next frame. */
+  next: number;
+  readonly upToSeq: number;
+  /** Bytes of the frames that are left. */
+  bytes: number;
 }
 
 type State = "starting" | "reading" | "idle" | "starved" | "ended";
@@ -45,6 +59,11 @@ export class Feed {
   #reader: FilterReader | undefined;
   #unwatch: () => void;
   #nextFilters: Filter[] = [];
+  #rest: Rest | undefined;
+  /** For what is left of a page; made when there is something left for the first time. */
+  #hold: MemoryHold | undefined;
+  /** Of the class of subscriptions. */
+  #heldBytes = 0;
   /** Items that may still be delivered. */
   #credit: number;
   #cursor = 0;
@@ -61,7 +80,7 @@ export class Feed {
   /**
    * @param wake called when there may be something to ask for
    * @param credit items that may be delivered before the first grant; Infinity: not limited
-   * @throws RefusedError where the subscription makes no sense
+   * @throws RefusedError where the subscription makes no sense, or there is no memory for it
    */
   constructor(
     options: DeliveryOptions,
@@ -70,12 +89,12 @@ export class Feed {
     credit = Number.POSITIVE_INFINITY,
   ) {
     checkTogether(subscription, subscription.filter);
-    const { journal, tails, limits } = options;
     this.#options = options;
     this.#subscription = subscription;
     this.#wake = wake;
     this.#credit = credit;
-    this.#source = new PageSource(journal, tails, subscription.namespace, limits);
+    this.#source = new PageSource(options, subscription.namespace);
+    this.#take(subscriptionBytes + costOf(subscription.filter));
     this.#unwatch = this.#watch(subscription.filter);
   }
 
@@ -84,8 +103,18 @@ export class Feed {
     return this.#nextFilters.length;
   }
 
-  /** Takes another filter: from the cursor on, at the next step. */
+  /** Whether something is left of a page. */
+  get hasPage(): boolean {
+    return this.#rest !== undefined;
+  }
+
+  /**
+   * Takes another filter: from the cursor on, at the next step.
+   *
+   * @throws RefusedError overloaded where there is no memory for it
+   */
   changeFilter(filter: Filter): void {
+    this.#take(costOf(filter));
     this.#nextFilters.push(filter);
   }
 
@@ -104,6 +133,21 @@ export class Feed {
   /** Leaves those who are woken. */
   close(): void {
     this.#unwatch();
+    this.#dropPage();
+    this.#options.memory.subscriptions.give(this.#heldBytes);
+    this.#heldBytes = 0;
+  }
+
+  #take(bytes: number): void {
+    if (!this.#options.memory.subscriptions.tryTake(bytes)) {
+      throw new RefusedError({ reason: "overloaded", what: "subscriptions", retryAfterMs });
+    }
+    this.#heldBytes += bytes;
+  }
+
+  #dropPage(): void {
+    this.#rest = undefined;
+    this.#hold?.release();
   }
 
   /**
@@ -179,11 +223,37 @@ export class Feed {
       this.#reader = await FilterReader.open(this.#source, filter, allowMissing);
     }
     this.#nextFilters = [];
+    this.#dropPage();
+    const bytes = subscriptionBytes + costOf(changes.at(-1)!);
+    this.#options.memory.subscriptions.give(this.#heldBytes - bytes);
+    this.#heldBytes = bytes;
     this.#state = "reading";
     return changes.map(() => ({ t: "filter_changed", seq: this.#cursor }));
   }
 
   async #read(reader: FilterReader): Promise<FeedStep> {
+    const rest = this.#rest ?? (await this.#nextPage(reader));
+    this.#rest = undefined;
+    const taken = rest.frames[rest.next];
+    const frames: FeedFrame[] = [];
+    if (taken !== undefined) {
+      frames.push(taken.frame);
+      this.#credit -= taken.count;
+      this.#cursor = taken.upToSeq;
+      rest.next++;
+      rest.bytes -= taken.bytes;
+      if (rest.next < rest.frames.length) {
+        this.#rest = rest;
+        this.#hold ??= this.#options.memory.pages.hold(() => this.#dropPage());
+        this.#hold.set(rest.bytes);
+        return { frames, next: "more" };
+      }
+    }
+    this.#hold?.release();
+    return this.#endPage(reader, rest, frames);
+  }
+
+  async #nextPage(reader: FilterReader): Promise<Rest> {
     const { limits } = this.#options;
     if (this.#isProgressDue) {
       // Nobody woke us, which may be because a wake-up was lost: look for ourselves.
@@ -195,10 +265,18 @@ export class Feed {
     if (this.#hasGoneBack) await this.#refuseBack();
     const { types } = reader.filter;
     const taken = takePage(page, this.#cursor, types, limits.frameBytes, this.#credit);
-    const frames: FeedFrame[] = [...taken.frames];
-    this.#credit -= taken.count;
-    this.#cursor = taken.upToSeq;
-    const isStarved = taken.upToSeq < page.upToSeq;
+    let bytes = 0;
+    for (const frame of taken.frames) bytes += frame.bytes;
+    return { page, ...taken, next: 0, bytes };
+  }
+
+  async #endPage(
+    reader: FilterReader,
+    { page, upToSeq }: Rest,
+    frames: FeedFrame[],
+  ): Promise<FeedStep> {
+    this.#cursor = upToSeq;
+    const isStarved = upToSeq < page.upToSeq;
     if (!this.#isCaughtUp && this.#cursor >= this.#latestSeq) {
       this.#isCaughtUp = true;
       frames.push({ t: "caught_up", seq: this.#cursor });
@@ -208,6 +286,8 @@ export class Feed {
       }
     }
     if (isStarved) {
+      // A grant may have come since the page was taken.
+      if (this.#credit > 0) return { frames, next: "more" };
       this.#state = "starved";
       return { frames: this.#progressIfDue(frames), next: "wait" };
     }
@@ -251,6 +331,20 @@ export class Feed {
     // A function of its own each time: leaving by one filter must not leave by the next.
     return tails.watch(this.#subscription.namespace, scope, () => this.#wake());
   }
+}
+
+/** Bytes that a subscription takes besides its filter, about. */
+const subscriptionBytes = 4 * 1024;
+/** Bytes that a text in a filter takes besides its characters, in its places. */
+const filterTextBytes = 300;
+
+/** Bytes that a filter takes, about. */
+function costOf({ scope, types }: Filter): number {
+  const texts = types?.count ?? 0;
+  if (scope.kind !== "runs") return texts * filterTextBytes;
+  let bytes = (texts + scope.runIds.length) * filterTextBytes;
+  for (const runId of scope.runIds) bytes += runId.length;
+  return bytes;
 }
 
 /** @throws RefusedError where a filter and the rest of a subscription do not go together */

@@ -16,14 +16,22 @@ export type SubscriptionFrame =
   | { readonly t: "caught_up"; readonly seq: number }
   | { readonly t: "progress"; readonly seq: number };
 
+/** Items of a page that go out together. */
+export interface ItemsFrame {
+  readonly frame: Extract<SubscriptionFrame, { t: "events" }>;
+  readonly bytes: number;
+  /** Everything wanted up to this seq is in the frame or before it. */
+  readonly upToSeq: number;
+  /** Items in the frame; counted only where they are limited. */
+  readonly count: number;
+}
+
 /** What is taken of a page. */
 export interface TakenPage {
-  /** In frames of about `frameBytes`. */
-  readonly frames: readonly SubscriptionFrame[];
+  /** Of about `frameBytes`; a record is in one of them. */
+  readonly frames: readonly ItemsFrame[];
   /** Everything wanted up to this seq is in the frames or before them. */
   readonly upToSeq: number;
-  /** Items in the frames; counted only where they are limited. */
-  readonly count: number;
 }
 
 /**
@@ -38,37 +46,45 @@ export function takePage(
   frameBytes: number,
   maxItems: number,
 ): TakenPage {
-  const frames: SubscriptionFrame[] = [];
+  const frames: ItemsFrame[] = [];
   let parts: Uint8Array[] = [];
   let bytes = 0;
-  const add = (part: Uint8Array) => {
-    if (parts.length > 0 && bytes + part.length > frameBytes) {
-      frames.push({ t: "events", parts });
-      parts = [];
-      bytes = 0;
-    }
-    parts.push(part);
-    bytes += part.length;
+  let count = 0;
+  let upToSeq = cursor;
+  const close = () => {
+    if (parts.length > 0) frames.push({ frame: { t: "events", parts }, bytes, upToSeq, count });
+    parts = [];
+    bytes = 0;
+    count = 0;
+  };
+  const add = (some: readonly Uint8Array[], toSeq: number) => {
+    let size = 0;
+    for (const part of some) size += part.length;
+    if (bytes + size > frameBytes) close();
+    for (const part of some) parts.push(part);
+    bytes += size;
+    upToSeq = toSeq;
   };
   const isLimited = maxItems !== Number.POSITIVE_INFINITY;
-  let count = 0;
-  let upToSeq = page.upToSeq;
+  let left = maxItems;
   for (const record of page.records) {
     if (!isLimited) {
-      for (const part of wantedParts(record, cursor, types)) add(part);
+      add(wantedParts(record, cursor, types), record.firstSeq + record.count - 1);
       continue;
     }
-    const wanted = wantedItems(record, cursor, types);
-    for (const { item } of wanted.slice(0, maxItems - count)) add(item);
-    if (wanted.length > maxItems - count) {
-      upToSeq = wanted[maxItems - count]!.seq - 1;
-      count = maxItems;
-      break;
+    for (const { item, seq } of wantedItems(record, cursor, types)) {
+      if (left === 0) {
+        upToSeq = seq - 1;
+        close();
+        return { frames, upToSeq: seq - 1 };
+      }
+      left--;
+      add([item], seq);
+      count++;
     }
-    count += wanted.length;
   }
-  if (parts.length > 0) frames.push({ t: "events", parts });
-  return { frames, upToSeq, count };
+  close();
+  return { frames, upToSeq: page.upToSeq };
 }
 
 /** What is wanted of a record after a cursor, in as few pieces as may be. */

@@ -16,6 +16,7 @@ import { type Limits, maxDepth as maxTreeDepth } from "../limits.ts";
 import type { Filter, Scope } from "./filter.ts";
 import { beforeHole } from "./holes.ts";
 import { findInherited } from "./inherited.ts";
+import type { DeliveryOptions } from "./subscription.ts";
 import type { Tails } from "./tails.ts";
 
 /** A record's place and bytes. */
@@ -89,12 +90,14 @@ export interface Snapshot {
 export class PageSource {
   readonly #journal: Journal;
   readonly #tails: Tails;
+  readonly #memory: DeliveryOptions["memory"];
   readonly #namespace: string;
   readonly #limits: Limits;
 
-  constructor(journal: Journal, tails: Tails, namespace: string, limits: Limits) {
+  constructor({ journal, tails, memory, limits }: DeliveryOptions, namespace: string) {
     this.#journal = journal;
     this.#tails = tails;
+    this.#memory = memory;
     this.#namespace = namespace;
     this.#limits = limits;
   }
@@ -105,7 +108,8 @@ export class PageSource {
    *
    * @param knownEndSeq a seq that is known to be durable. The tail may end before
    *   it: a commit is durable a moment before it is published, and one whose
-   *   outcome is unknown is not published at all. Then the journal is read.
+   *   outcome is unknown is not published at all. Then the journal is read, once
+   *   there is memory for a page; what the tail has waits for nobody.
    */
   async next(
     filter: Filter,
@@ -121,6 +125,17 @@ export class PageSource {
       const { upToSeq, deletionCount: tailDeletionCount } = cached;
       return { records, upToSeq, atEnd: records.length === 0, tailDeletionCount };
     }
+    const { pages, frames } = this.#memory;
+    while (frames.isOver || pages.isOver) await (frames.isOver ? frames : pages).untilRoom();
+    pages.take(maxBytes);
+    try {
+      return await this.#nextStored(filter, afterSeq, { maxRecords, maxBytes });
+    } finally {
+      pages.give(maxBytes);
+    }
+  }
+
+  async #nextStored(filter: Filter, afterSeq: number, size: PageSize): Promise<Page> {
     const snapshot = await this.snapshot(filter);
     const { endSeq, deletionCount, runs } = snapshot;
     if (endSeq < afterSeq) throw new RefusedError({ reason: "cursor_ahead", latestSeq: endSeq });
@@ -128,7 +143,7 @@ export class PageSource {
       return { records: [], upToSeq: afterSeq, atEnd: true, deletionCount, runs };
     }
     const range = { afterSeq, upToSeq: endSeq };
-    const { records, reachSeq } = await snapshot.read("forward", range, { maxRecords, maxBytes });
+    const { records, reachSeq } = await snapshot.read("forward", range, size);
     const atEnd = reachSeq === endSeq && records.length === 0;
     return { records, upToSeq: reachSeq, atEnd, deletionCount, runs };
   }

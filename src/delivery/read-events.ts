@@ -52,8 +52,23 @@ export async function readEvents(
   options: DeliveryOptions,
   request: EventsRequest,
 ): Promise<EventsPage> {
-  const { journal, tails, limits } = options;
-  const source = new PageSource(journal, tails, request.namespace, limits);
+  const { pages } = options.memory;
+  const { readBytes } = options.limits;
+  while (pages.isOver) await pages.untilRoom();
+  pages.take(readBytes);
+  try {
+    return await readWholePage(options, request);
+  } finally {
+    pages.give(readBytes);
+  }
+}
+
+async function readWholePage(
+  options: DeliveryOptions,
+  request: EventsRequest,
+): Promise<EventsPage> {
+  const { limits } = options;
+  const source = new PageSource(options, request.namespace);
   for (;;) {
     const standing = await source.standingOf(request.filter.scope);
     const { missing, namespace } = standing;

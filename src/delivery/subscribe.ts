@@ -3,8 +3,9 @@
  * hand it over, move the cursor; where there is no page, wait for a wake-up or
  * for the progress interval. History and live are the same loop.
  *
- * Between two frames it holds one page, so a subscriber that does not read
- * costs that much and delays nobody.
+ * Between two frames it holds one page at most, which goes where its memory is
+ * needed, so a subscriber that does not read costs the frame that it was sent and
+ * delays nobody.
  */
 import { QuietTimer } from "../quiet-timer.ts";
 import { nextTurn } from "../turn.ts";

@@ -1,6 +1,7 @@
 /** What a subscriber asks for, and what it is served from. */
 import type { Journal } from "../journal/journal.ts";
 import type { Limits } from "../limits.ts";
+import type { MemoryBudget, MemoryPart, MemoryShare } from "../memory-budget.ts";
 import type { Filter } from "./filter.ts";
 import type { Tails } from "./tails.ts";
 
@@ -22,9 +23,15 @@ export interface Subscription {
   readonly journalId: string;
 }
 
+/** The memory that delivery takes. */
+export interface DeliveryMemory extends Pick<MemoryBudget, "frames" | "pages"> {
+  readonly subscriptions: MemoryShare | MemoryPart;
+}
+
 /** What subscriptions read from. */
 export interface DeliveryOptions {
   readonly journal: Journal;
   readonly tails: Tails;
+  readonly memory: DeliveryMemory;
   readonly limits: Limits;
 }

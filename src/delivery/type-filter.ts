@@ -46,6 +46,11 @@ export class TypeFilter {
     return new TypeFilter(exact, prefixes);
   }
 
+  /** How many patterns there are. */
+  get count(): number {
+    return this.#exact.size + this.#prefixes.length;
+  }
+
   /** Whether an event of this type is wanted. */
   wants(type: string): boolean {
     return this.#exact.has(type) || this.#prefixes.some((prefix) => type.startsWith(prefix));

@@ -51,7 +51,10 @@ export class Watch {
   #wakeReader: (() => void) | undefined;
 
   constructor(options: DeliveryOptions) {
-    this.#options = options;
+    const { frames, pages, subscriptions } = options.memory;
+    // One call does not take what others need.
+    const memory = { frames, pages, subscriptions: subscriptions.part() };
+    this.#options = { ...options, memory };
   }
 
   /**
@@ -186,18 +189,20 @@ export class Watch {
   }
 
   async *#step(entry: Entry): AsyncGenerator<WatchFrame> {
-    const { id, feed } = entry;
+    const { feed } = entry;
     if (entry.ending !== undefined) {
       yield this.#endOf(entry, entry.ending.refusal);
       return;
     }
     try {
-      const { frames, next } = await feed.step();
-      for (const frame of frames) {
-        if (frame.t === "filter_changed") this.#pendingChanges--;
-        yield { t: "frame", id, frame };
+      let step = await feed.step();
+      yield* this.#framesOf(entry, step.frames);
+      // To its end, so that one page is held at a time.
+      while (feed.hasPage) {
+        step = await feed.step();
+        yield* this.#framesOf(entry, step.frames);
       }
-      if (frames.length > 0) entry.quiet.note();
+      const { frames, next } = step;
       if (next === "ended") {
         yield this.#endOf(entry, undefined);
       } else if (next === "more") {
@@ -208,6 +213,14 @@ export class Watch {
       if (!(error instanceof RefusedError)) throw error;
       yield this.#endOf(entry, error.refusal);
     }
+  }
+
+  *#framesOf({ id, quiet }: Entry, frames: readonly FeedFrame[]): Generator<WatchFrame> {
+    for (const frame of frames) {
+      if (frame.t === "filter_changed") this.#pendingChanges--;
+      yield { t: "frame", id, frame };
+    }
+    if (frames.length > 0) quiet.note();
   }
 
   #queue(entry: Entry): void {

@@ -7,15 +7,23 @@ import type { AppendEventsRequest } from "../../gen/runlog/v1/ingest_pb.js";
 import { checkNamespace, checkPlace, checkRunId } from "../journal/field-checks.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
+import { type MemoryBudget, retryAfterMs } from "../memory-budget.ts";
 import type { Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
-import { type Operation, Producer } from "./operation.ts";
+import { bytesOf, type Operation, Producer } from "./operation.ts";
 import { checkAttempt, checkResult, checkSpec } from "./validate.ts";
 
 /** A window whose events are still encoded. */
 export type AppendEventsBytes = Omit<AppendEventsRequest, "$typeName" | "events"> & {
   readonly events: readonly Uint8Array[];
 };
+
+/** What windows are taken with. */
+export interface WindowOptions {
+  readonly committer: Committer;
+  readonly memory: Pick<MemoryBudget, "appends">;
+  readonly limits: Limits;
+}
 
 /** What became of a window; everything in it is durable. */
 export interface AppendedWindow {
@@ -35,8 +43,7 @@ export interface AppendedWindow {
  * @throws RefusedError with the first refusal; what came before it is durable
  */
 export async function appendWindow(
-  committer: Committer,
-  limits: Limits,
+  { committer, memory, limits }: WindowOptions,
   request: AppendEventsBytes,
   signal: AbortSignal,
 ): Promise<AppendedWindow> {
@@ -69,6 +76,10 @@ export async function appendWindow(
   if (events.length > 0) operations.push({ kind: "append", ...on, firstRunSeq, events, bytes });
   if (result !== undefined)
     operations.push({ kind: "finish", ...on, lastRunSeq: undefined, result });
+  const memoryBytes = operations.reduce((sum, operation) => sum + bytesOf(operation), 0);
+  if (!memory.appends.tryTake(memoryBytes)) {
+    throw new RefusedError({ reason: "overloaded", what: "windows", retryAfterMs });
+  }
   try {
     const window = { epoch: given, lastRunSeq: 0, seq: 0, cancelRequested: false };
     const submitted = operations.map((one) => committer.submit(one, signal));
@@ -86,6 +97,7 @@ export async function appendWindow(
     }
     return window;
   } finally {
+    memory.appends.give(memoryBytes);
     committer.release(namespace, producer);
   }
 }

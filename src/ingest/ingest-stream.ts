@@ -22,11 +22,12 @@ import { checkMessage, checkNamespace, checkPlace, checkRunId } from "../journal
 import { invalidField, type Refusal, RefusedError } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
 import { type Limits, maxRunIdBytes } from "../limits.ts";
+import type { MemoryBudget, MemoryShare } from "../memory-budget.ts";
 import { QuietTimer } from "../quiet-timer.ts";
 import type { Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
 import type { Asker } from "./group-tries.ts";
-import { type Outcome, Producer, type ProducerOperation } from "./operation.ts";
+import { bytesOf, type Outcome, Producer, type ProducerOperation } from "./operation.ts";
 import { Outbox } from "./outbox.ts";
 import { checkAttempt, checkResult, checkSpec } from "./validate.ts";
 
@@ -64,6 +65,7 @@ export type IngestFrame =
 /** What a stream works with. */
 export interface IngestStreamOptions {
   readonly committer: Committer;
+  readonly memory: Pick<MemoryBudget, "appends" | "frames">;
   readonly limits: Limits;
 }
 
@@ -71,7 +73,8 @@ export interface IngestStreamOptions {
 export class IngestStream {
   readonly #committer: Committer;
   readonly #limits: Limits;
-  readonly #outbox = new Outbox<IngestFrame>();
+  readonly #appends: MemoryShare;
+  readonly #outbox: Outbox<IngestFrame>;
   readonly #runs = new Map<string, Producer>();
   /** Weak: a run that is opened again has another producer. */
   readonly #ended = new WeakSet<Producer>();
@@ -89,6 +92,8 @@ export class IngestStream {
   constructor(options: IngestStreamOptions) {
     this.#committer = options.committer;
     this.#limits = options.limits;
+    this.#appends = options.memory.appends;
+    this.#outbox = new Outbox(bytesOfFrame, options.memory.frames);
     this.#asker = {
       onOutcome: (outcome, operation) => {
         this.#answer(operation as ProducerOperation, outcome);
@@ -141,6 +146,7 @@ export class IngestStream {
       }
     } finally {
       quiet.close();
+      this.#outbox.close();
       this.#closed = true;
       this.#wakeReader?.();
       for (const producer of this.#runs.values()) {
@@ -152,6 +158,8 @@ export class IngestStream {
   async #read(requests: AsyncIterable<readonly IngestRequestBytes[]>): Promise<void> {
     for await (const batch of requests) {
       for (const { frame } of batch) {
+        // What others do not get committed is no reason to hold more than there is memory for.
+        while (this.#appends.isOver && !this.#closed) await this.#appends.untilRoom();
         if (this.#closed) return;
         this.#take(frame);
         if (this.#isFull()) await this.#until(() => !this.#isFull());
@@ -185,7 +193,9 @@ export class IngestStream {
   #isFull(): boolean {
     const { maxPendingBytesPerStream, maxPendingFramesPerStream } = this.#limits;
     return (
-      this.#pendingBytes > maxPendingBytesPerStream ||
+      // The less memory is left, the less of it one stream may have: so some is left for all.
+      this.#pendingBytes > Math.min(maxPendingBytesPerStream, this.#appends.freeBytes / 4) ||
+      this.#outbox.bytes > maxPendingBytesPerStream ||
       this.#pendingFrames > maxPendingFramesPerStream ||
       this.#outbox.size > maxPendingFramesPerStream ||
       this.#runsOverUnacked > 0
@@ -327,8 +337,10 @@ export class IngestStream {
 
   #submit(operation: ProducerOperation): void {
     this.#pendingFrames++;
+    const bytes = bytesOf(operation);
+    this.#pendingBytes += bytes;
+    this.#appends.take(bytes);
     if (operation.kind === "append") {
-      this.#pendingBytes += operation.bytes;
       this.#count(operation.producer, operation.events.length);
     }
     this.#committer.enqueue(operation, this.#asker);
@@ -338,8 +350,10 @@ export class IngestStream {
     const { namespace, producer } = operation;
     this.#pendingFrames--;
     if (operation.kind === "check") this.#committer.release(namespace, producer);
+    const bytes = bytesOf(operation);
+    this.#pendingBytes -= bytes;
+    this.#appends.give(bytes);
     if (operation.kind === "append") {
-      this.#pendingBytes -= operation.bytes;
       this.#count(producer, -operation.events.length);
     }
     this.#wakeReader?.();
@@ -388,6 +402,11 @@ export class IngestStream {
         return;
     }
   }
+}
+
+/** Bytes of memory that a frame takes while it waits, about. */
+function bytesOfFrame(frame: IngestFrame): number {
+  return frame.t === "ended" ? 1_024 + (frame.run.result?.length ?? 0) : 512;
 }
 
 /** What is no run id, in an answer: not as long as a message, and never to be taken for an id. */

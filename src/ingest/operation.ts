@@ -205,3 +205,19 @@ export type Outcome =
 export function specOf(operation: Operation): RunSpec | undefined {
   return operation.kind === "create" || operation.kind === "open" ? operation.spec : undefined;
 }
+
+/** Bytes that an event takes besides its own, and an operation besides its events, about. */
+const eventBytes = 150;
+const operationBytes = 512;
+
+/** Bytes of memory that an operation takes until it is answered, about. */
+export function bytesOf(operation: Operation): number {
+  switch (operation.kind) {
+    case "append":
+      return operationBytes + operation.bytes + eventBytes * operation.events.length;
+    case "finish":
+      return operationBytes + operation.result.output.length;
+    default:
+      return operationBytes;
+  }
+}

@@ -5,6 +5,8 @@
  * what else only the newest of matters, a request to stop for one.
  */
 
+import type { MemoryShare } from "../memory-budget.ts";
+
 /** The newest durable event of a run. */
 export interface Ack {
   readonly runId: string;
@@ -12,14 +14,35 @@ export interface Ack {
   readonly seq: number;
 }
 
+/** Bytes that a waiting acknowledgement takes, about. */
+const ackBytes = 300;
+
 /** A queue of frames with one reader. */
 export class Outbox<Frame> {
   readonly #frames: ({ frame: Frame } | { ack: Ack })[] = [];
   readonly #acks = new Map<string, { ack: Ack }>();
   /** Frames that the next one of their key replaces. */
   readonly #replaceable = new Map<unknown, { frame: Frame }>();
+  readonly #bytesOf: (frame: Frame) => number;
+  readonly #memory: MemoryShare;
+  #bytes = 0;
+  #isClosed = false;
   #ended: { readonly error?: unknown } | undefined;
   #wake: (() => void) | undefined;
+
+  /**
+   * @param bytesOf bytes of memory that a frame takes while it waits, about
+   * @param memory for answers that are not read
+   */
+  constructor(bytesOf: (frame: Frame) => number, memory: MemoryShare) {
+    this.#bytesOf = bytesOf;
+    this.#memory = memory;
+  }
+
+  /** Bytes that the waiting frames take, about. */
+  get bytes(): number {
+    return this.#bytes;
+  }
 
   /** Frames that wait. */
   get size(): number {
@@ -30,6 +53,7 @@ export class Outbox<Frame> {
   push(frame: Frame): void {
     // A later acknowledgement stays behind this frame.
     this.#acks.clear();
+    this.#count(this.#bytesOf(frame));
     this.#frames.push({ frame });
     this.#notify();
   }
@@ -43,6 +67,7 @@ export class Outbox<Frame> {
     }
     const entry = { frame };
     this.#replaceable.set(key, entry);
+    this.#count(this.#bytesOf(frame));
     this.#frames.push(entry);
     this.#notify();
   }
@@ -56,6 +81,7 @@ export class Outbox<Frame> {
     }
     const entry = { ack };
     this.#acks.set(ack.runId, entry);
+    this.#count(ackBytes);
     this.#frames.push(entry);
     this.#notify();
   }
@@ -79,9 +105,23 @@ export class Outbox<Frame> {
     }
     this.#acks.clear();
     this.#replaceable.clear();
+    this.#count(-this.#bytes);
     return this.#frames
       .splice(0)
       .map((entry) => ("ack" in entry ? toFrame(entry.ack) : entry.frame));
+  }
+
+  /** Nobody takes frames any more. */
+  close(): void {
+    this.#count(-this.#bytes);
+    this.#isClosed = true;
+  }
+
+  #count(bytes: number): void {
+    if (this.#isClosed) return;
+    this.#bytes += bytes;
+    if (bytes > 0) this.#memory.take(bytes);
+    else this.#memory.give(-bytes);
   }
 
   #notify(): void {

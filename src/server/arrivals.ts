@@ -5,16 +5,21 @@
  * Invariants: small pieces are copied together, so that what waits takes about
  * the memory of its bytes, however it was cut; the time that a message takes is
  * counted while the server waits for the client, not while the client waits for
- * the server.
+ * the server; and what is here is counted as memory, of which a message that has been
+ * arriving for longest gives way.
  */
 import type { IncomingMessage } from "node:http";
 import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
+import type { MemoryHold, MemoryShare } from "../memory-budget.ts";
 import { nextTurn } from "../turn.ts";
+import { overloadedError } from "./errors.ts";
 import type { TurnBudget } from "./turn-budget.ts";
 
 /** Bytes that wait to be taken before the client is made to wait. */
 const maxWaitingBytes = 1024 * 1024;
+/** The same while there is no memory left for messages. */
+const minWaitingBytes = 64 * 1024;
 /** Small pieces that may wait as they are: so many of them cost less than to copy them. */
 const maxSmallPieces = 16;
 /** Bytes of a small piece. */
@@ -42,12 +47,27 @@ export class Arrivals {
   #wake: () => void = () => undefined;
   /** Milliseconds that were waited for the message that is not whole yet. */
   #waitedMs = 0;
+  readonly #memory: MemoryShare;
+  /** For the message that is not whole; made when there is one for the first time. */
+  #hold: MemoryHold | undefined;
+  #isEvicted = false;
+  /** What was taken last: whoever did is busy with it. */
+  #takenBytes = 0;
 
-  /** @param timeoutMs milliseconds that one message may be waited for */
-  constructor(source: BodySource, budget: TurnBudget | undefined, timeoutMs: number) {
+  /**
+   * @param timeoutMs milliseconds that one message may be waited for
+   * @param memory for messages that have not arrived whole
+   */
+  constructor(
+    source: BodySource,
+    budget: TurnBudget | undefined,
+    timeoutMs: number,
+    memory: MemoryShare,
+  ) {
     this.#source = source;
     this.#budget = budget;
     this.#timeoutMs = timeoutMs;
+    this.#memory = memory;
     source.on("data", this.#onData).on("end", this.#onEnd);
     source.on("error", this.#onGone).on("close", this.#onGone);
     if (source.destroyed) this.#onGone();
@@ -61,15 +81,23 @@ export class Arrivals {
   /**
    * Takes what has arrived; waits where that is nothing.
    *
-   * @param isInside whether a message has begun: the wait is counted, and bounded
+   * @param heldBytes memory of a message that has begun: the wait is counted, and bounded;
+   *   0 where none has
    * @returns undefined at the end
-   * @throws ConnectError where the message is late, or the client has gone
+   * @throws ConnectError where the message is late, its memory is needed for others, or
+   *   the client has gone
    */
-  async take(isInside: boolean): Promise<readonly Uint8Array[] | undefined> {
+  async take(heldBytes: number): Promise<readonly Uint8Array[] | undefined> {
+    const isInside = heldBytes > 0;
+    this.#giveTaken();
+    if (isInside) this.#hold ??= this.#memory.hold(this.#onEvicted);
+    this.#hold?.set(heldBytes);
+    if (this.#isEvicted) throw overloadedError("messages that arrive slowly");
     while (this.#waitingBytes === 0) {
       if (this.#isOver) return undefined;
       if (this.#isGone) throw new ConnectError("the client has gone", Code.Canceled);
       await (isInside ? this.#waitInTime() : this.#wait());
+      if (this.#isEvicted) throw overloadedError("messages that arrive slowly");
       // Node hands over one frame at a time, each in a turn of its promises:
       // after one of the event loop all are there that have arrived.
       await nextTurn();
@@ -77,9 +105,16 @@ export class Arrivals {
     this.#seal();
     const taken = this.#pieces;
     this.#pieces = [];
+    this.#takenBytes = this.#waitingBytes;
+    this.#memory.take(this.#takenBytes);
     this.#waitingBytes = 0;
     if (this.#source.isPaused()) this.#source.resume();
     return taken;
+  }
+
+  #giveTaken(): void {
+    this.#memory.give(this.#takenBytes);
+    this.#takenBytes = 0;
   }
 
   /** Leaves the body; what still comes of it is thrown away. */
@@ -91,6 +126,8 @@ export class Arrivals {
     source.on("error", ignore).on("data", this.#onUnwanted).resume();
     this.#pieces = [];
     this.#block = undefined;
+    this.#giveTaken();
+    this.#hold?.release();
   }
 
   #wait(): Promise<void> {
@@ -105,7 +142,7 @@ export class Arrivals {
     await this.#wait();
     clearTimeout(timer);
     this.#waitedMs += performance.now() - startedMs;
-    const hasNews = this.#waitingBytes > 0 || this.#isOver || this.#isGone;
+    const hasNews = this.#waitingBytes > 0 || this.#isOver || this.#isGone || this.#isEvicted;
     if (hasNews || this.#waitedMs < this.#timeoutMs) return;
     const problem = `a message took longer than ${this.#timeoutMs} ms to arrive`;
     throw new ConnectError(problem, Code.DeadlineExceeded);
@@ -122,7 +159,9 @@ export class Arrivals {
       this.#copy(piece);
     }
     this.#waitingBytes += length;
-    if (this.#waitingBytes > maxWaitingBytes) this.#source.pause();
+    if (this.#waitingBytes > (this.#memory.isOver ? minWaitingBytes : maxWaitingBytes)) {
+      this.#source.pause();
+    }
     this.#wake();
   };
 
@@ -139,6 +178,11 @@ export class Arrivals {
     this.#block = undefined;
     this.#filled = 0;
   }
+
+  readonly #onEvicted = (): void => {
+    this.#isEvicted = true;
+    this.#wake();
+  };
 
   readonly #onUnwanted = (): void => {
     this.#budget?.spend();

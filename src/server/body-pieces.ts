@@ -59,13 +59,21 @@ export async function* bodyPieces(
   const envelopes = new Envelopes();
   let held: Buffer | undefined;
   let heldBytes = 0;
+  /** Of the message that has begun, and of what arrived with its beginning. */
+  let messageBytes = 0;
   try {
     for (;;) {
-      const pieces = await arrivals.take(!isEnveloped || envelopes.isInside);
+      const isInside = !isEnveloped || envelopes.isInside;
+      // At least a byte: a message that is not enveloped has begun before it is seen.
+      const pieces = await arrivals.take(isInside ? Math.max(1, messageBytes) : 0);
       if (pieces === undefined) break;
       const chunk = joined(pieces);
       const { hasEnded, hasHeader } = isEnveloped ? envelopes.take(chunk) : inOneMessage;
-      if (hasEnded) arrivals.startMessage();
+      if (hasEnded) {
+        arrivals.startMessage();
+        messageBytes = 0;
+      }
+      messageBytes += chunk.length;
       // A length is passed on at once: it may be refused.
       if (!hasEnded && !hasHeader && heldBytes + chunk.length < partBytes) {
         held ??= Buffer.allocUnsafe(partBytes);

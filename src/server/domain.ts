@@ -11,6 +11,7 @@ import { type NodeIdentity, onlyNode } from "../journal/nodes.ts";
 import { isUnavailable } from "../journal/refusal.ts";
 import type { WakeUps } from "../journal/wake-ups.ts";
 import type { Limits } from "../limits.ts";
+import { MemoryBudget } from "../memory-budget.ts";
 import { Cancellations } from "../upkeep/cancellations.ts";
 import { Deletions } from "../upkeep/delete-tree.ts";
 import { LeaseClock } from "../upkeep/lease-clock.ts";
@@ -35,6 +36,7 @@ export interface Domain {
   /** Who this process is among those that serve the journal. */
   readonly node: NodeIdentity;
   readonly tails: Tails;
+  readonly memory: MemoryBudget;
   readonly committer: Committer;
   readonly leases: Leases;
   readonly cancellations: Cancellations;
@@ -60,8 +62,9 @@ export async function openDomain(options: DomainOptions): Promise<Domain> {
 
 function alone(options: DomainOptions): Domain {
   const tails = new Tails(options.limits.tailBytes);
+  const memory = memoryBeside(tails, options.limits);
   const parts = partsOf(options, {
-    tails,
+    ...{ tails, memory },
     node: onlyNode,
     isOnDuty: () => true,
     isReachable: () => true,
@@ -99,9 +102,10 @@ async function amongOthers(options: DomainOptions, wakeUps: WakeUps): Promise<Do
     onWatched: (namespace) => watch.look(namespace),
     onUnwatched: (namespace) => follower.unfollow(namespace),
   });
+  const memory = memoryBeside(tails, limits);
   const follower = new TailFollower({ journal, tails, limits, onFailure });
   const parts = partsOf(options, {
-    tails,
+    ...{ tails, memory },
     node: membership,
     isOnDuty: () => membership.isOnDuty,
     isReachable: () => membership.isReachable,
@@ -138,9 +142,15 @@ async function amongOthers(options: DomainOptions, wakeUps: WakeUps): Promise<Do
   };
 }
 
+/** The process's memory, of which the tails have what nobody else needs. */
+function memoryBeside(tails: Tails, { memoryBytes, tailBytes }: Limits): MemoryBudget {
+  return new MemoryBudget(memoryBytes, (bytes) => tails.setMaxBytes(Math.min(tailBytes, bytes)));
+}
+
 /** What differs between one node and several. */
 interface Setting {
   readonly tails: Tails;
+  readonly memory: MemoryBudget;
   readonly node: NodeIdentity;
   readonly isOnDuty: () => boolean;
   readonly isReachable: () => boolean;
@@ -149,7 +159,7 @@ interface Setting {
 }
 
 function partsOf({ journal, limits, now, onFailure }: DomainOptions, setting: Setting) {
-  const { tails, node, isOnDuty, isReachable, onCommitted, onOpened } = setting;
+  const { tails, memory, node, isOnDuty, isReachable, onCommitted, onOpened } = setting;
   journal.history.onBack((error) => {
     tails.forgetAll();
     onFailure(error);
@@ -184,7 +194,7 @@ function partsOf({ journal, limits, now, onFailure }: DomainOptions, setting: Se
     defaultLeaseMs: limits.defaultLeaseMs,
   });
   return {
-    ...{ journal, limits, node, tails, committer, leases, retention, leaseClock },
+    ...{ journal, limits, node, tails, memory, committer, leases, retention, leaseClock },
     ...{ cancellations, deletions },
     start() {
       leaseClock.start();

@@ -4,6 +4,7 @@ import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type ErrorDetail, ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import { describeRefusal, type Refusal, RefusedError } from "../journal/refusal.ts";
+import { retryAfterMs } from "../memory-budget.ts";
 import { isConnectionLoss } from "./connection-loss.ts";
 
 /** Told about errors that are nobody's refusal; their cause never leaves the server. */
@@ -107,6 +108,11 @@ export function toErrorDetail(refusal: Refusal): ErrorDetail {
 /** The status of a call whose message is over the limit, which is known before any of it is read. */
 export function tooLargeError(field: string, limit: number): ConnectError {
   return toRefusalError({ reason: "too_large", field, limit });
+}
+
+/** The status of a call for which the process has no memory. */
+export function overloadedError(what: string): ConnectError {
+  return toRefusalError({ reason: "overloaded", what, retryAfterMs });
 }
 
 function toRefusalError(refusal: Refusal): ConnectError {

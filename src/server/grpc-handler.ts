@@ -9,10 +9,12 @@ import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import type { DescMethodStreaming } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
+import type { MemoryShare } from "../memory-budget.ts";
 import { percentEncode } from "./grpc-message.ts";
 import { messageBatches, type RequestBounds } from "./grpc-requests.ts";
 import type { StreamHandler } from "./port.ts";
 import type { Handling } from "./service-context.ts";
+import { untilRead } from "./until-read.ts";
 
 /** What a stream knows of its call. */
 export type StreamCall = Pick<HandlerContext, "signal" | "values">;
@@ -45,11 +47,13 @@ interface PlainGrpc {
 export interface GrpcHandlerOptions extends Handling {
   readonly streams: readonly GrpcStream[];
   readonly bounds: RequestBounds;
+  /** For answers that are not read. */
+  readonly frames: MemoryShare;
 }
 
 /** Makes the handler: it takes the hot streams that come as the head of this file says. */
 export function grpcHandler(options: GrpcHandlerOptions): StreamHandler {
-  const { bounds, contextValues, onFailure } = options;
+  const { contextValues, onFailure } = options;
   const streams = new Map(
     options.streams.map((one) => [`/${one.method.parent.typeName}/${one.method.name}`, one]),
   );
@@ -60,7 +64,7 @@ export function grpcHandler(options: GrpcHandlerOptions): StreamHandler {
     const asked = plainGrpcOf(headers);
     if (asked === undefined) return false;
     const values = contextValues(stream.session);
-    answer(method, stream, asked, values, bounds).catch((error: unknown) => {
+    answer(method, stream, asked, values, options).catch((error: unknown) => {
       onFailure(path, error);
     });
     return true;
@@ -88,7 +92,7 @@ async function answer(
   stream: ServerHttp2Stream,
   { contentType, timeout }: PlainGrpc,
   values: HandlerContext["values"],
-  bounds: RequestBounds,
+  { bounds, frames }: Pick<GrpcHandlerOptions, "bounds" | "frames">,
 ): Promise<void> {
   const abort = new AbortController();
   const onClose = () => abort.abort(new ConnectError("the client has gone", Code.Canceled));
@@ -103,7 +107,7 @@ async function answer(
     for await (const pieces of serve(messageBatches(stream, bounds), call)) {
       if (stream.destroyed) return;
       respond(stream, contentType);
-      if (!writeAll(stream, pieces)) await drained(stream);
+      if (!writeAll(stream, pieces)) await untilRead(stream, frames);
     }
   } catch (error) {
     failure = ConnectError.from(error, Code.Internal);
@@ -145,19 +149,6 @@ function writeAll(stream: ServerHttp2Stream, pieces: readonly Uint8Array[]): boo
   for (const piece of pieces) takesMore = stream.write(piece);
   stream.uncork();
   return takesMore;
-}
-
-/** Waits until the client has taken what was written, or has gone. */
-function drained(stream: ServerHttp2Stream): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      stream.off("drain", done);
-      stream.off("close", done);
-      resolve();
-    };
-    stream.on("drain", done);
-    stream.on("close", done);
-  });
 }
 
 function trailersOf(failure: ConnectError | undefined): Record<string, string> {

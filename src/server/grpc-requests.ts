@@ -2,6 +2,7 @@
 import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { EnvelopeReader } from "../envelopes.ts";
+import type { MemoryShare } from "../memory-budget.ts";
 import { nextTurn } from "../turn.ts";
 import { Arrivals } from "./arrivals.ts";
 import { tooLargeError } from "./errors.ts";
@@ -16,6 +17,8 @@ export interface RequestBounds {
   readonly maxBytes: number;
   /** Milliseconds that one message may take to arrive; between messages a stream may be silent. */
   readonly messageTimeoutMs: number;
+  /** For messages that have not arrived whole. */
+  readonly memory: MemoryShare;
 }
 
 /**
@@ -25,13 +28,13 @@ export interface RequestBounds {
  */
 export async function* messageBatches(
   stream: ServerHttp2Stream,
-  { maxBytes, messageTimeoutMs }: RequestBounds,
+  { maxBytes, messageTimeoutMs, memory }: RequestBounds,
 ): AsyncGenerator<readonly Uint8Array[]> {
-  const arrivals = new Arrivals(stream, turnBudgetOf(stream), messageTimeoutMs);
+  const arrivals = new Arrivals(stream, turnBudgetOf(stream), messageTimeoutMs, memory);
   const reader = new EnvelopeReader(maxBytes);
   try {
     for (;;) {
-      const pieces = await arrivals.take(reader.isInside);
+      const pieces = await arrivals.take(reader.heldBytes);
       if (pieces === undefined) break;
       const messages: Uint8Array[] = [];
       let failure: ConnectError | undefined;

@@ -1,6 +1,7 @@
 /** IngestService over the domain. */
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { ErrorDetailSchema } from "../../gen/runlog/v1/error_pb.js";
 import { type IngestResponse, IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { type AppendEventsBytes, appendWindow } from "../ingest/append-window.ts";
 import {
@@ -27,17 +28,17 @@ export function ingestService(context: ServiceContext): ServiceImpl<typeof Inges
 }
 
 async function appendEvents(
-  { committer, limits }: ServiceContext,
+  context: ServiceContext,
   request: AppendEventsBytes,
   signal: AbortSignal,
 ) {
-  const window = await appendWindow(committer, limits, request, signal);
+  const window = await appendWindow(context, request, signal);
   return {
     epoch: BigInt(window.epoch),
     lastRunSeq: BigInt(window.lastRunSeq),
     seq: BigInt(window.seq),
     cancelRequested: window.cancelRequested,
-    limits: toIngestLimits(limits),
+    limits: toIngestLimits(context.limits),
   };
 }
 
@@ -86,9 +87,9 @@ async function* ingestFrames(
   requests: AsyncIterable<readonly IngestRequestBytes[]>,
   call: StreamCall,
 ): AsyncGenerator<readonly IngestFrame[]> {
-  const { committer, limits, onUnexpected } = context;
+  const { limits, onUnexpected } = context;
   const draining = drainingOf(context, call);
-  const stream = new IngestStream({ committer, limits });
+  const stream = new IngestStream(context);
   const onAbort = () => stream.fail(ConnectError.from(call.signal.reason, Code.Canceled));
   call.signal.addEventListener("abort", onAbort);
   const notDraining = draining.onStart(() => stream.goAway(goAwayReason));
@@ -115,6 +116,8 @@ async function* typed(
     yield* requests;
   } catch (error) {
     if (!(error instanceof ConnectError) || error.code !== Code.ResourceExhausted) throw error;
+    // One of ours, which says more.
+    if (error.findDetails(ErrorDetailSchema).length > 0) throw error;
     throw new RefusedError({ reason: "too_large", field: "frame", limit });
   }
 }

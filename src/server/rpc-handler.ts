@@ -8,11 +8,8 @@ import {
   type ConnectRouterOptions,
   createConnectRouter,
 } from "@connectrpc/connect";
-import {
-  compressionBrotli,
-  compressionGzip,
-  universalResponseToNodeResponse,
-} from "@connectrpc/connect-node";
+import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
+import type { MemoryBudget } from "../memory-budget.ts";
 import { Arrivals } from "./arrivals.ts";
 import { bodyPieces } from "./body-pieces.ts";
 import { isConnectionLoss } from "./connection-loss.ts";
@@ -24,6 +21,7 @@ import { RequestMessages, requestMessages } from "./request-messages.ts";
 import type { Handling } from "./service-context.ts";
 import { turnBudgetOf } from "./turn-budget.ts";
 import { universalRequest } from "./universal-request.ts";
+import { writeResponse } from "./universal-response.ts";
 
 /** How to answer. */
 export interface RpcHandlerOptions extends Handling {
@@ -35,6 +33,8 @@ export interface RpcHandlerOptions extends Handling {
   readonly onUnexpected: OnUnexpected;
   /** Milliseconds that one message may take to arrive. */
   readonly messageTimeoutMs: number;
+  /** For messages that have not arrived whole, and answers that are not read. */
+  readonly memory: Pick<MemoryBudget, "messages" | "frames">;
   /** Answers what is no method of a service. */
   readonly fallback: RequestHandler;
 }
@@ -63,12 +63,17 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
     const asked = universalRequest(request, response);
     // What Node makes of an HTTP/2 stream costs more for each piece, and hides how many come.
     const source = "stream" in request ? request.stream : request;
-    const arrivals = new Arrivals(source, turnBudgetOf(source), options.messageTimeoutMs);
+    const arrivals = new Arrivals(
+      source,
+      turnBudgetOf(source),
+      options.messageTimeoutMs,
+      options.memory.messages,
+    );
     const body = bodyPieces(arrivals, isEnveloped(asked.header));
     writePlainMessage(response);
     withoutMessages(handler.method, { ...asked, body, contextValues }, messages, reading)
       .then(handler)
-      .then((answer) => universalResponseToNodeResponse(answer, response))
+      .then((answer) => writeResponse(answer, response, options.memory.frames))
       .catch((error: unknown) => {
         if (!isConnectionLoss(error)) options.onFailure(path, error);
       });

@@ -117,7 +117,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       streamHandler: grpcHandler({
         ...handling,
         streams: [ingestGrpc(context), subscribeGrpc(context)],
-        bounds: { maxBytes, messageTimeoutMs },
+        bounds: { maxBytes, messageTimeoutMs, memory: domain.memory.messages },
+        frames: domain.memory.frames,
       }),
       onSession: (session) => ages.add(session),
       onFault: (error) => logger.error({ err: error }, "a connection or request failed"),
@@ -164,6 +165,7 @@ function requestHandler(
     maxMessageBytes: limits.maxMessageBytes,
     onUnexpected: context.onUnexpected,
     messageTimeoutMs: limits.messageTimeoutMs,
+    memory: context.memory,
     router: { readMaxBytes: limits.maxMessageBytes, compressMinBytes: neverCompress },
     fallback: probeHandler(context.draining, readiness),
   });

@@ -5,6 +5,7 @@ import type { Tails } from "../delivery/tails.ts";
 import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Limits } from "../limits.ts";
+import type { MemoryBudget } from "../memory-budget.ts";
 import type { Cancellations } from "../upkeep/cancellations.ts";
 import type { Deletions } from "../upkeep/delete-tree.ts";
 import type { Retention } from "../upkeep/retention.ts";
@@ -16,6 +17,7 @@ export interface ServiceContext {
   readonly journal: Journal;
   readonly committer: Committer;
   readonly tails: Tails;
+  readonly memory: MemoryBudget;
   readonly cancellations: Cancellations;
   readonly deletions: Deletions;
   readonly retention: Retention;

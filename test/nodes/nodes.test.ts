@@ -151,7 +151,7 @@ describe("several nodes", () => {
         ...{ firstRunSeq: BigInt(++count), events: [eventOf("x")] },
       });
       const { signal } = new AbortController();
-      await appendWindow(node.committer, node.limits, toWindowBytes(window), signal);
+      await appendWindow(node, toWindowBytes(window), signal);
       const now = await sql<{ over: boolean }>`
         select extract(epoch from clock_timestamp()) > ${rows[0]!.end} as over`.execute(
         a.journal.db,

@@ -99,7 +99,7 @@ class Fates {
   }
 }
 
-type Node = Pick<Domain, "committer" | "limits">;
+type Node = Pick<Domain, "committer" | "memory" | "limits">;
 
 /** A producer of one run that does what docs/protocol.md says. */
 class Owner {

@@ -6,6 +6,7 @@ import { queryObjects } from "node:v8";
 import { Code, ConnectError } from "@connectrpc/connect";
 import fc from "fast-check";
 import { envelop } from "../../src/envelopes.ts";
+import { MemoryBudget } from "../../src/memory-budget.ts";
 import { Arrivals, type BodySource } from "../../src/server/arrivals.ts";
 import { bodyPieces } from "../../src/server/body-pieces.ts";
 import { TurnBudget } from "../../src/server/turn-budget.ts";
@@ -13,9 +14,10 @@ import { endHeaders, fields, frame, frameType, RawConnection } from "../support/
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 const longMs = 60_000;
+const memory = new MemoryBudget(1_000_000_000);
 
 function arrivalsOf(source: PassThrough, timeoutMs = longMs): Arrivals {
-  return new Arrivals(source as unknown as BodySource, undefined, timeoutMs);
+  return new Arrivals(source as unknown as BodySource, undefined, timeoutMs, memory.messages);
 }
 
 describe("what arrives of a body", () => {
@@ -56,7 +58,7 @@ describe("what arrives of a body", () => {
     const count = 300_000;
     for (let sent = 0; sent < count; sent++) source.write(Buffer.of(sent));
     await new Promise((resolve) => setImmediate(resolve));
-    const pieces = await arrivals.take(true);
+    const pieces = await arrivals.take(1);
     assert.equal(
       pieces!.reduce((sum, piece) => sum + piece.length, 0),
       count,
@@ -69,12 +71,12 @@ describe("what arrives of a body", () => {
     const source = new PassThrough();
     const arrivals = arrivalsOf(source, 60);
     source.write("a");
-    await arrivals.take(false);
+    await arrivals.take(0);
     const dripping = setInterval(() => source.write("b"), 20);
     try {
       await assert.rejects(
         async () => {
-          for (;;) await arrivals.take(true);
+          for (;;) await arrivals.take(1);
         },
         (error) => error instanceof ConnectError && error.code === Code.DeadlineExceeded,
       );
@@ -88,11 +90,11 @@ describe("what arrives of a body", () => {
     const source = new PassThrough();
     const arrivals = arrivalsOf(source, 100);
     source.write("a");
-    await arrivals.take(false);
+    await arrivals.take(0);
     // The server has something else to do, for longer than a message may take.
     await sleep(250);
     setImmediate(() => source.write("b"));
-    assert.equal(Buffer.concat((await arrivals.take(true))!).toString(), "b");
+    assert.equal(Buffer.concat((await arrivals.take(1))!).toString(), "b");
     arrivals.close();
   });
 });

@@ -14,7 +14,7 @@ export class Connection {
   #asked: PromiseWithResolvers<void> = Promise.withResolvers();
   #noted: PromiseWithResolvers<void> = Promise.withResolvers();
 
-  constructor(domain: Pick<Domain, "committer" | "limits">) {
+  constructor(domain: Pick<Domain, "committer" | "memory" | "limits">) {
     const frames = new IngestStream(domain).run(toIngestBytes(this.#requests()));
     this.ended = this.#note(frames).catch((error: unknown) => error);
   }

@@ -18,10 +18,12 @@ import { type Outcome, Producer } from "../../src/ingest/operation.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { onlyNode } from "../../src/journal/nodes.ts";
 import { defaultLimits, type Limits } from "../../src/limits.ts";
+import { MemoryBudget } from "../../src/memory-budget.ts";
 import { toFrameBytes } from "../../src/server/ingest-bytes.ts";
 
 /** Ingest and delivery over one journal. */
 export interface Domain extends DeliveryOptions {
+  readonly memory: MemoryBudget;
   readonly committer: Committer;
   readonly leases: Leases;
 }
@@ -40,7 +42,10 @@ export function domainOver(journal: Journal, limits: Partial<Limits> = {}): Doma
     onCommitted: (namespace, records, count) => tails.publish(namespace, records, count),
     onUncertain: (namespace) => tails.forget(namespace),
   });
-  return { journal, tails, limits: all, committer, leases };
+  const memory = new MemoryBudget(all.memoryBytes, (bytes) => {
+    tails.setMaxBytes(Math.min(all.tailBytes, bytes));
+  });
+  return { journal, tails, memory, limits: all, committer, leases };
 }
 
 /** An event with a payload that names it. */
@@ -119,7 +124,8 @@ export async function readAll(
   afterSeq = 0,
 ): Promise<SequencedEvent[]> {
   const records: SequencedEvent[] = [];
-  const options = { journal, tails: new Tails(0), limits: defaultLimits };
+  const memory = new MemoryBudget(defaultLimits.memoryBytes);
+  const options = { journal, tails: new Tails(0), memory, limits: defaultLimits };
   const subscription = subscriptionTo(scope, { start: { afterSeq }, stop: "caught_up" });
   for await (const frame of subscribe(options, subscription, new AbortController().signal)) {
     records.push(...recordsIn(frame));
