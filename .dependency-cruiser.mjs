@@ -131,6 +131,20 @@ export default {
       from: { path: "^src/cli/" },
       to: { path: packages("better-sqlite3", "kysely", "pg") },
     },
+    only("robustness-imports", "^robustness/", [
+      "^robustness/",
+      "^dev/",
+      gen,
+      anyNode,
+      ...packages("@bufbuild/protobuf", "@grpc/grpc-js", "commander", "pg"),
+    ]),
+    {
+      name: "nothing-imports-the-rig",
+      severity: "error",
+      comment: "Only its tests do.",
+      from: { path: "^(src|demo|dev)/" },
+      to: { path: "^robustness/" },
+    },
     {
       name: "top-level-imports",
       severity: "error",

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { EventEmitter, on, once } from "node:events";
-import { appendFile, chmod, chown, cp, mkdtemp, readdir, rm } from "node:fs/promises";
+import { appendFile, chmod, chown, cp, mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -229,20 +229,22 @@ export class PostgresServer {
     try {
       // The session that begins a backup has to end it.
       await client.query("select pg_backup_start('standby', true)");
-      await cp(this.#data, standby.#data, {
-        recursive: true,
-        preserveTimestamps: true,
-        filter: (path) => !/postmaster\.(pid|opts)$/.test(path),
-      });
+      // A process of its own: file by file it would wait for whatever else this one does. What
+      // PostgreSQL removes meanwhile is missing in the copy, as it may be.
+      await run("cp", ["-a", this.#data, standby.#data]).catch(() => undefined);
       await client.query("select pg_backup_stop()");
     } finally {
       await client.end();
+    }
+    for (const file of ["postmaster.pid", "postmaster.opts"]) {
+      await rm(join(standby.#data, file), { force: true });
     }
     const source = `host=127.0.0.1 port=${this.port} user=${role} password=${role} application_name=standby`;
     await appendFile(join(standby.#data, "postgresql.auto.conf"), `primary_conninfo='${source}'\n`);
     await appendFile(join(standby.#data, "standby.signal"), "");
     const owned = await owner();
-    if (owned !== undefined) await giveAway(standby.#data, owned);
+    if (owned !== undefined)
+      await chown(join(standby.#data, "standby.signal"), owned.uid, owned.gid);
     await chmod(standby.#data, 0o700);
     await standby.start();
     return standby;
@@ -258,12 +260,5 @@ export class PostgresServer {
   /** Makes a standby the primary. */
   async promote(): Promise<void> {
     await this.query("select pg_promote()");
-  }
-}
-
-async function giveAway(path: string, to: { uid: number; gid: number }): Promise<void> {
-  await chown(path, to.uid, to.gid);
-  for (const entry of await readdir(path, { recursive: true })) {
-    await chown(join(path, entry), to.uid, to.gid);
   }
 }

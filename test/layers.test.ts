@@ -13,7 +13,9 @@ const root = join(import.meta.dirname, "..");
 
 async function cruiseSources(): Promise<ICruiseResult> {
   const options = await extractDepcruiseOptions(join(root, ".dependency-cruiser.mjs"));
-  const folders = ["src", "demo", "test"].filter((name) => existsSync(join(root, name)));
+  const folders = ["src", "demo", "robustness", "test"].filter((name) =>
+    existsSync(join(root, name)),
+  );
   const { output } = await cruise(folders, { ...options, baseDir: root });
   assert.ok(typeof output === "object", "dependency-cruiser answered with text");
   return output;

@@ -1,0 +1,80 @@
+/** Records and filters as histories have them. */
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { SeenFilter, SeenRecord } from "../history/entry.ts";
+import { crcOf, producerOf } from "./event-bytes.ts";
+import { stateName } from "./runs.ts";
+
+/** A record as it was received. */
+export function seen({ seq, runId, runSeq, recordTime, record }: SequencedEvent): SeenRecord {
+  const common = {
+    seq: Number(seq),
+    run: runId,
+    runSeq: Number(runSeq),
+    ...(recordTime === undefined ? {} : { timeMs: timestampMs(recordTime) }),
+  };
+  switch (record.case) {
+    case "event":
+      return {
+        ...common,
+        kind: "event",
+        type: record.value.type,
+        crc: crcOf(record.value),
+        by: producerOf(record.value),
+      };
+    case "runStarted": {
+      const { spec, fork } = record.value;
+      return {
+        ...common,
+        kind: "started",
+        parent: spec?.parentRunId ?? "",
+        ...(fork === undefined ? {} : { fork: { run: fork.runId, runSeq: Number(fork.runSeq) } }),
+      };
+    }
+    case "runFinished": {
+      const { result, lastRunSeq } = record.value;
+      return {
+        ...common,
+        kind: "finished",
+        state: stateName(result?.state ?? 0),
+        output: Buffer.from(result?.output ?? []).toString(),
+        lastRunSeq: Number(lastRunSeq),
+      };
+    }
+    default:
+      return { ...common, kind: "resumed" };
+  }
+}
+
+/** A filter as it goes over the wire. */
+export function filterMessage({
+  scope,
+  types,
+}: SeenFilter): MessageInitShape<typeof EventFilterSchema> {
+  const eventTypes = [...types];
+  switch (scope.t) {
+    case "all":
+      return { eventTypes, scope: { case: "all", value: {} } };
+    case "runs":
+      return {
+        eventTypes,
+        scope: {
+          case: "runIds",
+          value: { runIds: [...scope.runs], includeInherited: scope.inherited ?? false },
+        },
+      };
+    case "ancestor":
+      return {
+        eventTypes,
+        scope: {
+          case: "ancestor",
+          value: {
+            ancestorRunId: scope.run,
+            includeSelf: scope.includesSelf,
+            maxDepth: scope.maxDepth,
+          },
+        },
+      };
+  }
+}
