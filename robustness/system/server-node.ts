@@ -13,7 +13,7 @@ import { server } from "./entry.ts";
 
 /** Milliseconds between tries of a supervisor, and for one try. */
 const restartMs = 200;
-const startTimeoutMs = 30_000;
+const startTimeoutMs = 60_000;
 
 /** Processes that must not outlive this one. */
 const running = new Set<ChildProcess>();
