@@ -211,11 +211,23 @@ export const limitSpecs = {
     what: "time between looks for trees whose retention is over",
     why: "A look costs a query per namespace that has a retention.",
   },
+  clockSettleMs: {
+    unit: "milliseconds",
+    default: 1 * minute,
+    what: "time for which a jump of the clock has to stay before record_time follows it",
+    why: "A clock that is set wrong is mostly set right within seconds; until then time goes on as it did before the jump.",
+  },
+  retentionPauseMs: {
+    unit: "milliseconds",
+    default: 1 * hour,
+    what: "pause of retention after a jump of the clock",
+    why: "What is deleted by a wrong clock does not come back. Nothing else waits for it.",
+  },
   unfinishedIntervalMs: {
     unit: "milliseconds",
     default: 5 * second,
-    what: "time between looks for deletions and requests to stop that were begun and not finished",
-    why: "What the database failed, or a node that died, is gone on with so late. A look costs two queries that mostly find nothing.",
+    what: "time between looks for what was begun and not finished, and for runs of nodes that are gone",
+    why: "Deletions and requests to stop that the database failed, or whose node died, go on so late. A look costs a few queries that mostly find nothing.",
   },
   pollIntervalMs: {
     unit: "milliseconds",

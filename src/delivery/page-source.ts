@@ -170,7 +170,7 @@ export class PageSource {
     if (scope.kind !== "runs" || scope.inherited === undefined) return filter;
     if (namespace === undefined) return filter;
     const own = new Set(runs.map((run) => run.run_key));
-    const all = await findInherited(this.#journal.db, namespace.namespace_id, runs);
+    const all = await findInherited(this.#journal.scans, namespace.namespace_id, runs);
     // Of what is wanted as a whole, no part is inherited.
     const inherited = all.filter(({ runKey }) => !own.has(runKey));
     return { ...filter, scope: { ...scope, inherited } };
@@ -290,11 +290,12 @@ export class PageSource {
     const namespace = await this.namespaceNow();
     if (namespace === undefined) return undefined;
     const { namespace_id: namespaceId } = namespace;
+    const { scans } = this.#journal;
     const wanted = namedIn(scope);
     const runs = await findRuns(db, namespaceId, wanted);
     if (runs.length < wanted.length) return undefined;
     if (runs.some((run) => run.state === RunState.RUNNING)) return undefined;
-    if (scope.kind === "ancestor" && (await familyIsRunning(db, namespaceId, runs[0]!.run_key))) {
+    if (scope.kind === "ancestor" && (await familyIsRunning(scans, runs[0]!))) {
       return undefined;
     }
     // Read last, so that it is not before what ended the last run.

@@ -55,6 +55,8 @@ export interface CommitterOptions extends Omit<OutcomeListeners, "holders"> {
   readonly onImpossible?: ((error: unknown) => void) | undefined;
   /** Told of a try that failed and is made again, or refused. */
   readonly onFailedTry?: ((error: unknown) => void) | undefined;
+  /** See GroupWriterOptions. */
+  readonly onTimeAhead?: ((namespace: string, aheadMs: number) => void) | undefined;
   /** Where other nodes have to be told something. */
   readonly wakeUps?: Pick<WakeUps, "tell"> | undefined;
 }

@@ -18,6 +18,11 @@ export interface GroupWriterOptions {
   readonly node: NodeIdentity;
   /** Milliseconds since 1970. */
   readonly now: () => number;
+  /**
+   * Told where a namespace's newest record_time is ahead of `now`: it stands still,
+   * since it never goes back, until the clock is there again.
+   */
+  readonly onTimeAhead?: ((namespace: string, aheadMs: number) => void) | undefined;
 }
 
 /** See the head of this file. Of one namespace, one thing is done at a time. */
@@ -96,7 +101,12 @@ export class GroupWriter {
     this.#lineages.clear();
   }
 
-  #keep({ namespace, runs }: Left): void {
+  #keep({ namespace, runs, records }: Left): void {
+    const { now, onTimeAhead } = this.#options;
+    if (onTimeAhead !== undefined && records.length > 0) {
+      const aheadMs = namespace.last_time_ms - now();
+      if (aheadMs > 0) onTimeAhead(namespace.name, aheadMs);
+    }
     this.#cache.keep(namespace, runs);
   }
 

@@ -38,6 +38,11 @@ export interface Journal {
   readonly scans: Db;
   /** Notices where the database has gone back: who keeps something of it asks to be told. */
   readonly history: History;
+  /**
+   * Reads the database's clock, milliseconds since 1970; undefined where it has none
+   * of its own.
+   */
+  readonly readTime?: () => Promise<number>;
   /** Where other processes may serve the journal as well; undefined where none can. */
   readonly wakeUps?: WakeUps;
   /** Whether it can be written; undefined where other processes serve it as well. */

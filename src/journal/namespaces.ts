@@ -35,16 +35,20 @@ export function listNamespaces(db: Db, afterName: string, limit: number): Promis
     .execute();
 }
 
-/** All namespaces by name, a page at a time. */
-export async function* eachNamespace(db: Db): AsyncGenerator<NamespaceRow> {
-  const pageSize = 100;
-  for (let afterName = ""; ; ) {
-    const page = await listNamespaces(db, afterName, pageSize);
-    yield* page;
-    const last = page.at(-1);
-    if (last === undefined || page.length < pageSize) return;
-    afterName = last.name;
-  }
+/** Lists namespaces that have a retention, by name, those after `afterName`, at most `limit`. */
+export function listKeptNamespaces(
+  db: Db,
+  afterName: string,
+  limit: number,
+): Promise<NamespaceRow[]> {
+  return db
+    .selectFrom("namespaces")
+    .selectAll()
+    .where("retention_ms", "is not", null)
+    .where("name", ">", afterName)
+    .orderBy("name")
+    .limit(limit)
+    .execute();
 }
 
 /**

@@ -73,23 +73,61 @@ export function isOwn(column: string, nodeKey: number, andOfGone: boolean) {
 /** What a lease is made of. */
 export type RunningRun = Pick<RunRow, "run_key" | "run_id" | "epoch" | "spec">;
 
-/** Runs that are RUNNING, of nodes that are gone, oldest first. */
-export function findOrphans(
+/** A run of some namespace that is RUNNING. */
+export interface RunningElsewhere extends RunningRun {
+  readonly namespace_id: number;
+  readonly namespace: string;
+}
+
+/**
+ * Runs of a node that are RUNNING, whatever their namespace, in the order of
+ * namespaces and keys.
+ *
+ * @param after only runs behind this place: a namespace, and a run in it
+ */
+export function findRunningOf(
   db: Db,
-  namespaceId: number,
-  afterKey: number,
+  nodeKey: number,
+  [afterNamespaceId, afterRunKey]: readonly [number, number],
   limit: number,
-): Promise<RunningRun[]> {
-  return db
-    .selectFrom("runs")
-    .select(["run_key", "run_id", "epoch", "spec"])
-    .where("namespace_id", "=", namespaceId)
-    .where("state", "=", RunState.RUNNING)
-    .where("run_key", ">", afterKey)
-    .where("node_key", "not in", (eb) => eb.selectFrom("nodes").select("nodes.node_key"))
-    .orderBy("run_key")
-    .limit(limit)
-    .execute();
+): Promise<RunningElsewhere[]> {
+  return (
+    db
+      .selectFrom("runs as r")
+      .innerJoin("namespaces as n", "n.namespace_id", "r.namespace_id")
+      .select(["r.namespace_id", "n.name as namespace", "r.run_key", "r.run_id"])
+      .select(["r.epoch", "r.spec"])
+      // Literally, as the index has it, and compared and ordered as it is.
+      .where("r.state", "=", sql.lit(RunState.RUNNING))
+      .where("r.node_key", "<=", nodeKey)
+      .where(
+        sql<SqlBool>`(r.node_key, r.namespace_id, r.run_key) > (${nodeKey}, ${afterNamespaceId}, ${afterRunKey})`,
+      )
+      .orderBy("r.node_key")
+      .orderBy("r.namespace_id")
+      .orderBy("r.run_key")
+      .limit(limit)
+      .execute()
+  );
+}
+
+/** Keys of nodes that are gone and had runs that are RUNNING; one seek for each node that has any. */
+export async function findGoneNodes(db: Db): Promise<number[]> {
+  const nodes = new Set((await listNodes(db)).map((node) => node.node_key));
+  const gone: number[] = [];
+  for (let afterKey = -1; ; ) {
+    const row = await db
+      .selectFrom("runs")
+      .select("node_key")
+      .where("state", "=", sql.lit(RunState.RUNNING))
+      .where("node_key", ">", afterKey)
+      .orderBy("node_key")
+      .limit(1)
+      .executeTakeFirst();
+    if (row === undefined) return gone;
+    afterKey = row.node_key;
+    if (!nodes.has(afterKey)) gone.push(afterKey);
+  }
 }
 
 /**
@@ -108,7 +146,7 @@ export async function adoptOrphans(
     .updateTable("runs")
     .set({ node_key: nodeKey })
     .where("namespace_id", "=", namespaceId)
-    .where("run_key", "in", runKeys)
+    .where("run_key", "in", padded(runKeys))
     .where("state", "=", RunState.RUNNING)
     .where("node_key", "not in", (eb) => eb.selectFrom("nodes").select("nodes.node_key"))
     .returning(["run_key", "run_id", "epoch", "spec"])

@@ -111,6 +111,7 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
       db,
       scans: db,
       history: new History(),
+      readTime: () => readTime(db),
       wakeUps,
       write: (work, withinMs = waitMs) => write(transaction, work, new Deadline(withinMs)),
       append: appender(lanes, waitMs),
@@ -162,6 +163,12 @@ async function checkServer(tx: Db, name: string): Promise<void> {
   }
   if (schema === null)
     refuse("no schema of its search_path exists: create one, or change the path");
+}
+
+async function readTime(db: Db): Promise<number> {
+  const { rows } = await sql<{ ms: number }>`
+    select (extract(epoch from clock_timestamp()) * 1000)::float8 as ms`.execute(db);
+  return rows[0]!.ms;
 }
 
 async function identity(tx: Db): Promise<string> {

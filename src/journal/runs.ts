@@ -17,7 +17,7 @@ export interface RunView extends RunRow {
 }
 
 /** Whether a run's tree is not being deleted; `run` is the table's name in the query. */
-function isLive(run: "runs" | "r") {
+export function isLive(run: "runs" | "r") {
   return sql<SqlBool>`not exists (
     select 1 from deletions d
     where d.namespace_id = ${sql.ref(`${run}.namespace_id`)}
@@ -87,24 +87,6 @@ export async function findRunsByKey(
     );
   }
   return rows;
-}
-
-/** Runs that are RUNNING and have a greater key, oldest first, at most `limit`. */
-export function findRunning(
-  db: Db,
-  namespaceId: number,
-  afterKey: number,
-  limit: number,
-): Promise<Pick<RunRow, "run_key" | "run_id" | "epoch" | "spec">[]> {
-  return db
-    .selectFrom("runs")
-    .select(["run_key", "run_id", "epoch", "spec"])
-    .where("namespace_id", "=", namespaceId)
-    .where("state", "=", RunState.RUNNING)
-    .where("run_key", ">", afterKey)
-    .orderBy("run_key")
-    .limit(limit)
-    .execute();
 }
 
 /** What commits change of a run. */
@@ -257,24 +239,39 @@ export async function findRunViews(
   return views.toSorted((a, b) => b.run_key - a.run_key);
 }
 
-/** Whether a run of this family, the ancestor included, has not ended. */
+/** RUNNING runs of a tree that are looked at at once. */
+const runningPage = 512;
+
+/** Whether a run of this family, the ancestor included, is RUNNING; in steps over the tree's RUNNING runs. */
 export async function familyIsRunning(
   db: Db,
-  namespaceId: number,
-  ancestorKey: number,
+  { namespace_id: namespaceId, run_key: ancestorKey, root_key: rootKey }: RunRow,
 ): Promise<boolean> {
-  // In the order of keys: the ancestor comes first, and is mostly the last to end.
-  const row = await db
-    .selectFrom("run_ancestors as a")
-    .innerJoin("runs as r", (join) =>
-      join.onRef("r.namespace_id", "=", "a.namespace_id").onRef("r.run_key", "=", "a.run_key"),
-    )
-    .select("r.run_key")
-    .where("a.namespace_id", "=", namespaceId)
-    .where("a.ancestor_key", "=", ancestorKey)
-    .where("r.state", "=", RunState.RUNNING)
-    .orderBy("a.run_key")
-    .limit(1)
-    .executeTakeFirst();
-  return row !== undefined;
+  for (let afterKey = ancestorKey - 1; ; ) {
+    const rows = await db
+      .selectFrom("runs")
+      .select("run_key")
+      .where("namespace_id", "=", namespaceId)
+      .where("root_key", "=", rootKey)
+      // Literally, as the index has it.
+      .where("state", "=", sql.lit(RunState.RUNNING))
+      .where("run_key", ">", afterKey)
+      .orderBy("run_key")
+      .limit(runningPage)
+      .execute();
+    const last = rows.at(-1)?.run_key;
+    if (last === undefined) return false;
+    if (ancestorKey === rootKey) return true;
+    const member = await db
+      .selectFrom("run_ancestors")
+      .select("run_key")
+      .where("namespace_id", "=", namespaceId)
+      .where("ancestor_key", "=", ancestorKey)
+      .where("run_key", "in", padded(rows.map((row) => row.run_key)))
+      .limit(1)
+      .executeTakeFirst();
+    if (member !== undefined) return true;
+    if (rows.length < runningPage) return false;
+    afterKey = last;
+  }
 }

@@ -6,9 +6,10 @@
  */
 import { type SqlBool, sql } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
-import { padded } from "./lists.ts";
+import { padded, parts } from "./lists.ts";
 import { type NamespaceRow, updateNamespace } from "./namespaces.ts";
 import { isOwn } from "./nodes.ts";
+import { isLive } from "./runs.ts";
 import type { Db } from "./schema.ts";
 
 /** What a tree holds. */
@@ -21,132 +22,178 @@ export interface TreeSummary {
   readonly endTimeMs: number | undefined;
 }
 
-/** Reads what a tree holds; costs a row per run. */
-export async function summarizeTree(
-  tx: Db,
+/** Some of a tree's runs. */
+export interface TreeStretch extends TreeSummary {
+  /** Key of the last run that was looked at; undefined where none is left. */
+  readonly reachKey: number | undefined;
+  /** A run of another tree that was forked from one of them, if any. */
+  readonly forkRunId: string | undefined;
+}
+
+/** Looks at the next runs of a tree, in the order of their keys; a step costs what `limit` says. */
+export async function readTreeStretch(
+  db: Db,
   namespaceId: number,
   rootKey: number,
-): Promise<TreeSummary> {
-  const row = await runsOfTree(tx, namespaceId, rootKey)
-    .select((eb) => [
-      eb.fn.countAll<number>().as("run_count"),
-      eb.fn.sum<number>("r.event_bytes").as("event_bytes"),
-      eb.fn.max("r.last_seq").as("last_seq"),
-      eb.fn.max("r.end_time_ms").as("end_time_ms"),
-      eb.fn.count<number>("r.end_time_ms").as("ended_count"),
-    ])
-    .executeTakeFirstOrThrow();
+  afterKey: number,
+  limit: number,
+): Promise<TreeStretch> {
+  const rows = await db
+    .selectFrom("run_ancestors as a")
+    .innerJoin("runs as r", (join) =>
+      join.onRef("r.namespace_id", "=", "a.namespace_id").onRef("r.run_key", "=", "a.run_key"),
+    )
+    .select(["r.run_key", "r.event_bytes", "r.last_seq", "r.end_time_ms"])
+    .where("a.namespace_id", "=", namespaceId)
+    .where("a.ancestor_key", "=", rootKey)
+    .where("a.run_key", ">", afterKey)
+    .orderBy("a.run_key")
+    .limit(limit)
+    .execute();
+  const runKeys = rows.map((row) => row.run_key);
   return {
-    runCount: row.run_count,
-    eventBytes: row.event_bytes,
-    lastSeq: row.last_seq,
-    endTimeMs: row.ended_count === row.run_count ? (row.end_time_ms ?? undefined) : undefined,
+    runCount: rows.length,
+    eventBytes: rows.reduce((sum, row) => sum + row.event_bytes, 0),
+    lastSeq: Math.max(0, ...rows.map((row) => row.last_seq)),
+    endTimeMs: latestEnd(rows.map((row) => row.end_time_ms ?? undefined)),
+    reachKey: rows.length < limit ? undefined : runKeys.at(-1),
+    forkRunId: await findForkOf(db, namespaceId, rootKey, runKeys),
   };
+}
+
+/** When the last of them ended; undefined where one has not, and 0 where there are none. */
+export function latestEnd(times: readonly (number | undefined)[]): number | undefined {
+  let latest = 0;
+  for (const time of times) {
+    if (time === undefined) return undefined;
+    latest = Math.max(latest, time);
+  }
+  return latest;
+}
+
+async function findForkOf(
+  db: Db,
+  namespaceId: number,
+  rootKey: number,
+  runKeys: readonly number[],
+): Promise<string | undefined> {
+  for (const part of parts(runKeys)) {
+    const row = await db
+      .selectFrom("runs")
+      .select("run_id")
+      .where("namespace_id", "=", namespaceId)
+      .where("fork_key", "in", padded(part))
+      .where("root_key", "!=", rootKey)
+      .limit(1)
+      .executeTakeFirst();
+    if (row !== undefined) return row.run_id;
+  }
+  return undefined;
 }
 
 /** A run of the tree that is RUNNING, if any. */
 export async function findRunningInTree(
-  tx: Db,
+  db: Db,
   namespaceId: number,
   rootKey: number,
 ): Promise<string | undefined> {
-  const row = await runsOfTree(tx, namespaceId, rootKey)
-    .select("r.run_id")
-    .where("r.state", "=", RunState.RUNNING)
-    .limit(1)
-    .executeTakeFirst();
-  return row?.run_id;
-}
-
-/** A run of another tree that was forked from one of this tree, if any. */
-export async function findForkOfTree(
-  tx: Db,
-  namespaceId: number,
-  rootKey: number,
-): Promise<string | undefined> {
-  const row = await tx
-    .selectFrom("run_ancestors as a")
-    .innerJoin("runs as f", (join) =>
-      join.onRef("f.namespace_id", "=", "a.namespace_id").onRef("f.fork_key", "=", "a.run_key"),
-    )
-    .select("f.run_id")
-    .where("a.namespace_id", "=", namespaceId)
-    .where("a.ancestor_key", "=", rootKey)
-    .where("f.root_key", "!=", rootKey)
+  const row = await db
+    .selectFrom("runs")
+    .select("run_id")
+    .where("namespace_id", "=", namespaceId)
+    .where("root_key", "=", rootKey)
+    // Literally, as the index has it.
+    .where("state", "=", sql.lit(RunState.RUNNING))
     .limit(1)
     .executeTakeFirst();
   return row?.run_id;
 }
 
 /**
- * Roots of trees that ended at or before a moment and are not referred to,
- * those that ended first, first.
+ * The seq of a tree's newest record. Whatever happens to a tree, but for its
+ * forks and its deletion, is a record of it: while this stays, so does the tree.
+ */
+export async function findNewestOfTree(
+  db: Db,
+  namespaceId: number,
+  rootKey: number,
+): Promise<number> {
+  const row = await db
+    .selectFrom("records")
+    .select("last_seq")
+    .where("namespace_id", "=", namespaceId)
+    // As pairs: only the tree's own index is in this order, whatever a planner believes.
+    .where(sql<SqlBool>`(root_key, last_seq) < (${rootKey}, ${Number.MAX_SAFE_INTEGER})`)
+    .where("root_key", ">=", rootKey)
+    .orderBy("root_key", "desc")
+    .orderBy("last_seq", "desc")
+    .limit(1)
+    .executeTakeFirst();
+  return row?.last_seq ?? 0;
+}
+
+/** A fork, and the tree that it was forked from. */
+export interface ForkOfTree {
+  readonly run_id: string;
+  readonly root_key: number;
+  readonly source_root_key: number;
+}
+
+/** Forks with a greater key, oldest first, at most `limit`. */
+export function findForksAfter(
+  tx: Db,
+  namespaceId: number,
+  afterKey: number,
+  limit: number,
+): Promise<ForkOfTree[]> {
+  return tx
+    .selectFrom("runs as f")
+    .innerJoin("runs as s", (join) =>
+      join.onRef("s.namespace_id", "=", "f.namespace_id").onRef("s.run_key", "=", "f.fork_key"),
+    )
+    .select(["f.run_id", "f.root_key", "s.root_key as source_root_key"])
+    .where("f.namespace_id", "=", namespaceId)
+    .where("f.fork_key", "is not", null)
+    .where("f.run_key", ">", afterKey)
+    .orderBy("f.run_key")
+    .limit(limit)
+    .execute();
+}
+
+/** A root that has ended. */
+export interface EndedRoot {
+  readonly run_id: string;
+  readonly run_key: number;
+  readonly end_time_ms: number | null;
+}
+
+/**
+ * Roots that ended at or before a moment, those that ended first, first; their
+ * trees may go on.
  *
  * @param endedByMs milliseconds since 1970
+ * @param after only roots behind this one
  */
-export async function findEndedTrees(
+export function findEndedRoots(
   db: Db,
   namespaceId: number,
   endedByMs: number,
+  after: Pick<EndedRoot, "end_time_ms" | "run_key">,
   limit: number,
-): Promise<string[]> {
-  const rows = await db
-    .selectFrom("runs as root")
-    .select("root.run_id")
-    .where("root.namespace_id", "=", namespaceId)
-    .where("root.parent_key", "is", null)
-    .where("root.end_time_ms", "<=", endedByMs)
-    .where((eb) =>
-      eb.not(
-        eb.exists(
-          eb
-            .selectFrom("run_ancestors as a")
-            .innerJoin("runs as r", (join) =>
-              join
-                .onRef("r.namespace_id", "=", "a.namespace_id")
-                .onRef("r.run_key", "=", "a.run_key"),
-            )
-            .select("r.run_key")
-            .whereRef("a.namespace_id", "=", "root.namespace_id")
-            .whereRef("a.ancestor_key", "=", "root.run_key")
-            .where((or) =>
-              or.or([or("r.end_time_ms", "is", null), or("r.end_time_ms", ">", endedByMs)]),
-            ),
-        ),
-      ),
-    )
-    .where((eb) =>
-      eb.not(
-        eb.exists(
-          eb
-            .selectFrom("run_ancestors as a")
-            .innerJoin("runs as f", (join) =>
-              join
-                .onRef("f.namespace_id", "=", "a.namespace_id")
-                .onRef("f.fork_key", "=", "a.run_key"),
-            )
-            .select("f.run_key")
-            .whereRef("a.namespace_id", "=", "root.namespace_id")
-            .whereRef("a.ancestor_key", "=", "root.run_key")
-            .whereRef("f.root_key", "!=", "root.root_key"),
-        ),
-      ),
-    )
-    .where((eb) =>
-      eb.not(
-        eb.exists(
-          eb
-            .selectFrom("deletions as d")
-            .select("d.root_key")
-            .whereRef("d.namespace_id", "=", "root.namespace_id")
-            .whereRef("d.root_key", "=", "root.run_key"),
-        ),
-      ),
-    )
-    .orderBy("root.end_time_ms")
+): Promise<EndedRoot[]> {
+  return db
+    .selectFrom("runs as r")
+    .select(["r.run_id", "r.run_key", "r.end_time_ms"])
+    .where("r.namespace_id", "=", namespaceId)
+    .where("r.parent_key", "is", null)
+    .where("r.end_time_ms", "is not", null)
+    .where("r.end_time_ms", "<=", endedByMs)
+    .where(sql<SqlBool>`(r.end_time_ms, r.run_key) > (${after.end_time_ms}, ${after.run_key})`)
+    .where(isLive("r"))
+    .orderBy("r.end_time_ms")
+    .orderBy("r.run_key")
     .limit(limit)
     .execute();
-  return rows.map((row) => row.run_id);
 }
 
 /** Marks a tree as being deleted, and takes it out of the namespace's counts. */
@@ -279,24 +326,36 @@ export async function unmarkTree(tx: Db, tree: MarkedTree): Promise<void> {
     .execute();
 }
 
-/** The first seq of the oldest record that is left; undefined where there is none. */
-export async function findEarliestSeq(db: Db, namespaceId: number): Promise<number | undefined> {
-  const row = await db
-    .selectFrom("records")
-    .select(sql<number>`last_seq - event_count + 1`.as("seq"))
-    .where("namespace_id", "=", namespaceId)
-    .orderBy("last_seq")
-    .limit(1)
-    .executeTakeFirst();
-  return row?.seq;
+/**
+ * The first seq of the oldest record that is left, by namespace; those in which
+ * none is left are missing.
+ */
+export async function findEarliestSeqs(
+  db: Db,
+  namespaceIds: readonly number[],
+): Promise<Map<number, number>> {
+  const seqs = new Map<number, number>();
+  for (const part of parts(namespaceIds)) {
+    const rows = await db
+      .selectFrom("namespaces as n")
+      .select("n.namespace_id")
+      .select((eb) =>
+        eb
+          .selectFrom("records as r")
+          .select(sql<number>`r.last_seq - r.event_count + 1`.as("seq"))
+          .whereRef("r.namespace_id", "=", "n.namespace_id")
+          .orderBy("r.last_seq")
+          .limit(1)
+          .as("seq"),
+      )
+      .where("n.namespace_id", "in", padded(part))
+      .execute();
+    for (const { namespace_id: id, seq } of rows) if (seq !== null) seqs.set(id, seq);
+  }
+  return seqs;
 }
 
-function runsOfTree(tx: Db, namespaceId: number, rootKey: number) {
-  return tx
-    .selectFrom("run_ancestors as a")
-    .innerJoin("runs as r", (join) =>
-      join.onRef("r.namespace_id", "=", "a.namespace_id").onRef("r.run_key", "=", "a.run_key"),
-    )
-    .where("a.namespace_id", "=", namespaceId)
-    .where("a.ancestor_key", "=", rootKey);
+/** The same for one namespace. */
+export async function findEarliestSeq(db: Db, namespaceId: number): Promise<number | undefined> {
+  return (await findEarliestSeqs(db, [namespaceId])).get(namespaceId);
 }

@@ -12,7 +12,7 @@ import { type ServiceContext, unary } from "./service-context.ts";
 
 /** Implements AdminService. */
 export function adminService(context: ServiceContext): ServiceImpl<typeof AdminService> {
-  const { journal, committer, deletions, retention } = context;
+  const { journal, committer, deletions, retention, clock } = context;
   return {
     listNamespaces: unary(context, async ({ pageSize, pageToken }) => {
       // The token is the last name of the page before.
@@ -26,8 +26,8 @@ export function adminService(context: ServiceContext): ServiceImpl<typeof AdminS
     setRetention: unary(context, async (request) => {
       const name = checkNamespace("namespace", request.namespace);
       const retentionMs = parseRetention(request);
-      const namespace = await setRetention(journal, committer, name, retentionMs, Date.now());
-      retention.look();
+      const namespace = await setRetention(journal, committer, name, retentionMs, clock.now());
+      retention.lookAt(name);
       return { namespace: toNamespace(namespace) };
     }),
     deleteTree: unary(context, async (request) => {

@@ -14,20 +14,20 @@ import type { Limits } from "../limits.ts";
 import { MemoryBudget } from "../memory-budget.ts";
 import { Cancellations } from "../upkeep/cancellations.ts";
 import { Deletions } from "../upkeep/delete-tree.ts";
+import type { JournalClock } from "../upkeep/journal-clock.ts";
 import { LeaseClock } from "../upkeep/lease-clock.ts";
 import { Membership } from "../upkeep/membership.ts";
 import { Retention } from "../upkeep/retention.ts";
 import { Unfinished } from "../upkeep/unfinished.ts";
+import {
+  type JournalTime,
+  type JournalTimeOptions,
+  standstillLog,
+  timeOf,
+} from "./journal-time.ts";
 
 /** What the domain is put together from. */
-export interface DomainOptions {
-  readonly journal: Journal;
-  readonly limits: Limits;
-  /** Milliseconds since 1970. */
-  readonly now: () => number;
-  /** Told of what went wrong beside all calls; it is tried again. */
-  readonly onFailure: (error: unknown) => void;
-}
+export type DomainOptions = JournalTimeOptions;
 
 /** The domain's parts. */
 export interface Domain {
@@ -44,6 +44,8 @@ export interface Domain {
   readonly retention: Retention;
   /** Milliseconds for which the database has not answered; undefined where it is this node's own. */
   readonly awayMs: (() => number) | undefined;
+  /** The time that records are stamped with. */
+  readonly clock: JournalClock;
   /** Begins what the domain does by itself. */
   start(): void;
   /** Stops all of it; resolves when nothing is under way any more. The journal stays open. */
@@ -57,14 +59,15 @@ export interface Domain {
  */
 export async function openDomain(options: DomainOptions): Promise<Domain> {
   const { wakeUps } = options.journal;
-  return wakeUps === undefined ? alone(options) : amongOthers(options, wakeUps);
+  const time = await timeOf(options);
+  return wakeUps === undefined ? alone(options, time) : amongOthers(options, wakeUps, time);
 }
 
-function alone(options: DomainOptions): Domain {
+function alone(options: DomainOptions, time: JournalTime): Domain {
   const tails = new Tails(options.limits.tailBytes);
   const memory = memoryBeside(tails, options.limits);
   const parts = partsOf(options, {
-    ...{ tails, memory },
+    ...{ time, tails, memory },
     node: onlyNode,
     isOnDuty: () => true,
     isReachable: () => true,
@@ -76,23 +79,20 @@ function alone(options: DomainOptions): Domain {
     parts.committer.forgetAll();
     tails.forgetAll();
   });
-  return {
-    ...parts,
-    awayMs: undefined,
-    start() {
-      parts.leaseClock.adoptAll();
-      parts.start();
-    },
-  };
+  return { ...parts, awayMs: undefined };
 }
 
-async function amongOthers(options: DomainOptions, wakeUps: WakeUps): Promise<Domain> {
+async function amongOthers(
+  options: DomainOptions,
+  wakeUps: WakeUps,
+  time: JournalTime,
+): Promise<Domain> {
   const { journal, limits, onFailure } = options;
   const membership = await Membership.join({
     journal,
     nodeTimeoutMs: limits.nodeTimeoutMs,
     onFailure,
-    onGone: () => parts.leaseClock.adoptOrphans(),
+    onGone: () => parts.leaseClock.lookForOrphans(),
     onRejoined() {
       // Producers that are connected here still are.
       for (const namespace of committer.heldNamespaces()) committer.checkHolders(namespace);
@@ -105,7 +105,7 @@ async function amongOthers(options: DomainOptions, wakeUps: WakeUps): Promise<Do
   const memory = memoryBeside(tails, limits);
   const follower = new TailFollower({ journal, tails, limits, onFailure });
   const parts = partsOf(options, {
-    ...{ tails, memory },
+    ...{ time, tails, memory },
     node: membership,
     isOnDuty: () => membership.isOnDuty,
     isReachable: () => membership.isReachable,
@@ -149,6 +149,7 @@ function memoryBeside(tails: Tails, { memoryBytes, tailBytes }: Limits): MemoryB
 
 /** What differs between one node and several. */
 interface Setting {
+  readonly time: JournalTime;
   readonly tails: Tails;
   readonly memory: MemoryBudget;
   readonly node: NodeIdentity;
@@ -158,7 +159,10 @@ interface Setting {
   readonly onOpened?: CommitterOptions["onOpened"];
 }
 
-function partsOf({ journal, limits, now, onFailure }: DomainOptions, setting: Setting) {
+function partsOf(options: DomainOptions, setting: Setting) {
+  const { journal, limits, onFailure } = options;
+  const { clock, looks } = setting.time;
+  const { now } = clock;
   const { tails, memory, node, isOnDuty, isReachable, onCommitted, onOpened } = setting;
   journal.history.onBack((error) => {
     tails.forgetAll();
@@ -175,6 +179,7 @@ function partsOf({ journal, limits, now, onFailure }: DomainOptions, setting: Se
       if (isUnavailable(error)) onFailure(error);
     },
     wakeUps: journal.wakeUps,
+    onTimeAhead: standstillLog(options.onClock),
   });
   const cancellations = new Cancellations({ journal, committer, node });
   const deletions = new Deletions({
@@ -182,7 +187,8 @@ function partsOf({ journal, limits, now, onFailure }: DomainOptions, setting: Se
     onMarked: (namespace) => tails.forget(namespace),
   });
   const retention = new Retention({
-    ...{ journal, deletions, now, isOnDuty, onFailure },
+    ...{ journal, deletions, isOnDuty, onFailure },
+    now: () => clock.steadyNow(),
     intervalMs: limits.retentionIntervalMs,
   });
   const unfinished = new Unfinished({
@@ -190,20 +196,22 @@ function partsOf({ journal, limits, now, onFailure }: DomainOptions, setting: Se
     intervalMs: limits.unfinishedIntervalMs,
   });
   const leaseClock = new LeaseClock({
-    ...{ journal, committer, leases, node, isReachable, onFailure },
+    ...{ journal, committer, leases, node, isReachable, isOnDuty, onFailure },
+    intervalMs: limits.unfinishedIntervalMs,
     defaultLeaseMs: limits.defaultLeaseMs,
   });
   return {
     ...{ journal, limits, node, tails, memory, committer, leases, retention, leaseClock },
-    ...{ cancellations, deletions },
+    ...{ cancellations, deletions, clock },
     start() {
+      looks?.start();
       leaseClock.start();
       retention.start();
       unfinished.start();
     },
     async stop() {
       const stopping = [leaseClock, retention, unfinished, cancellations, deletions];
-      await Promise.all(stopping.map((part) => part.stop()));
+      await Promise.all([looks?.stop(), ...stopping.map((part) => part.stop())]);
       await committer.stop();
     },
   };

@@ -83,7 +83,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const journal = options.wrapJournal?.(opened) ?? opened;
   const failures = new FailureLog(logger);
   const onFailure = (error: unknown) => failures.failed(error);
-  const domain = await openDomain({ journal, limits, now: Date.now, onFailure }).catch(
+  const onClock = (text: string) => logger.warn(text);
+  const domain = await openDomain({ journal, limits, now: Date.now, onFailure, onClock }).catch(
     async (error: unknown) => {
       await journal.close();
       throw error;

@@ -8,6 +8,7 @@ import type { Limits } from "../limits.ts";
 import type { MemoryBudget } from "../memory-budget.ts";
 import type { Cancellations } from "../upkeep/cancellations.ts";
 import type { Deletions } from "../upkeep/delete-tree.ts";
+import type { JournalClock } from "../upkeep/journal-clock.ts";
 import type { Retention } from "../upkeep/retention.ts";
 import type { Draining } from "./draining.ts";
 import { type OnUnexpected, toConnectError } from "./errors.ts";
@@ -21,6 +22,7 @@ export interface ServiceContext {
   readonly cancellations: Cancellations;
   readonly deletions: Deletions;
   readonly retention: Retention;
+  readonly clock: JournalClock;
   readonly limits: Limits;
   readonly draining: Draining;
   readonly onUnexpected: OnUnexpected;

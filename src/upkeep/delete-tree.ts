@@ -5,19 +5,23 @@
 
 import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
-import { lockNamespace } from "../journal/namespaces.ts";
+import { findNamespace, lockNamespace } from "../journal/namespaces.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
-import { findRuns, findRunsByKey } from "../journal/runs.ts";
+import { findRuns, findRunsByKey, type RunRow } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
 import {
   deleteRecords,
   deleteRuns,
-  findForkOfTree,
+  findForksAfter,
+  findNewestOfTree,
   findRunningInTree,
+  latestEnd,
   type MarkedTree,
   markTree,
-  summarizeTree,
+  readTreeStretch,
+  type TreeStretch,
+  type TreeSummary,
   unmarkTree,
 } from "../journal/trees.ts";
 import { nextTurn } from "../turn.ts";
@@ -27,6 +31,12 @@ const runsPerStep = 100;
 /** Records that one step deletes, and their bytes: some milliseconds of the database. */
 const rowsPerStep = 500;
 const bytesPerStep = 2 * 1024 * 1024;
+/** Runs that one step looks at before a tree is marked. */
+const runsPerLook = 512;
+/** Forks that may have begun while a tree was looked at; after more it is looked at again. */
+const forksPerMark = 256;
+/** Looks at a tree that changes each time. */
+const maxSurveys = 5;
 
 /** What deletions work with. */
 export interface DeletionsOptions {
@@ -68,16 +78,23 @@ export class Deletions {
     rootRunId: string,
     endedByMs = Number.POSITIVE_INFINITY,
   ): Promise<DeletedTree | undefined> {
-    const { committer, node, onMarked } = this.#options;
-    const marked = await committer.alone(
-      namespace,
-      (tx) => mark(tx, namespace, rootRunId, endedByMs, node.nodeKey),
-      (tree) => {
-        if (tree !== undefined) onMarked(namespace);
-      },
-    );
-    if (marked === undefined) return undefined;
-    return { runCount: marked.runCount, recordCount: await this.#finish(marked.tree) };
+    const { journal, committer, node, onMarked } = this.#options;
+    const { signal } = this.#stopping;
+    for (let tries = 1; ; tries++) {
+      const found = await survey(journal.scans, namespace, rootRunId, signal);
+      const { runCount, endTimeMs } = found.summary;
+      if (endTimeMs !== undefined && endTimeMs > endedByMs) return undefined;
+      const marked = await committer.alone(
+        namespace,
+        (tx) => mark(tx, namespace, found, node.nodeKey),
+        (tree) => {
+          if (tree !== "changed") onMarked(namespace);
+        },
+      );
+      if (marked !== "changed") return { runCount, recordCount: await this.#finish(marked) };
+      // Somebody goes on with it all the time.
+      if (tries === maxSurveys) throw inUseBy("running", rootRunId);
+    }
   }
 
   /** Goes on with a deletion that was begun, or waits for the one that is under way here. */
@@ -129,34 +146,84 @@ function keyOf(tree: MarkedTree): string {
   return `${tree.namespace_id}/${tree.root_key}`;
 }
 
-async function mark(
-  tx: Db,
+/** What a tree was found to be, without its namespace's lock. */
+interface Survey {
+  readonly root: RunRow;
+  readonly summary: TreeSummary;
+  /** The namespace's newest seq before the survey began: forks from the tree may be newer. */
+  readonly seenSeq: number;
+  /** The tree's newest record before the survey began: the tree is as it was while it is that. */
+  readonly newestSeq: number;
+}
+
+/** Looks at a tree in steps, each of which costs the same however large it is. */
+async function survey(
+  db: Db,
   namespace: string,
   rootRunId: string,
-  endedByMs: number,
-  nodeKey: number,
-): Promise<{ readonly tree: MarkedTree; readonly runCount: number } | undefined> {
-  const locked = await lockNamespace(tx, namespace);
-  const [root] = locked === undefined ? [] : await findRuns(tx, locked.namespace_id, [rootRunId]);
-  if (locked === undefined || root === undefined) {
+  signal: AbortSignal,
+): Promise<Survey> {
+  const found = await findNamespace(db, namespace);
+  const [root] = found === undefined ? [] : await findRuns(db, found.namespace_id, [rootRunId]);
+  if (found === undefined || root === undefined) {
     throw new RefusedError({ reason: "run_not_found", runId: rootRunId });
   }
   const { namespace_id: namespaceId, run_key: rootKey } = root;
   if (root.root_key !== rootKey) {
-    const [above] = await findRunsByKey(tx, namespaceId, [root.root_key]);
+    const [above] = await findRunsByKey(db, namespaceId, [root.root_key]);
     const rootId = JSON.stringify(above?.run_id);
     throw invalidField("root_run_id", `is not the root of its tree: that is ${rootId}`);
   }
-  const running = await findRunningInTree(tx, namespaceId, rootKey);
-  if (running !== undefined) {
-    throw new RefusedError({ reason: "tree_in_use", by: "running", runId: running });
+  const newestSeq = await findNewestOfTree(db, namespaceId, rootKey);
+  await refuseRunning(db, namespaceId, rootKey);
+  const summary = { runCount: 0, eventBytes: 0, lastSeq: 0, endTimeMs: 0 as number | undefined };
+  for (let afterKey: number | undefined = 0; afterKey !== undefined; ) {
+    if (signal.aborted) throw new RefusedError({ reason: "draining" });
+    const part: TreeStretch = await readTreeStretch(
+      db,
+      namespaceId,
+      rootKey,
+      afterKey,
+      runsPerLook,
+    );
+    if (part.forkRunId !== undefined) throw inUseBy("fork", part.forkRunId);
+    summary.runCount += part.runCount;
+    summary.eventBytes += part.eventBytes;
+    summary.lastSeq = Math.max(summary.lastSeq, part.lastSeq);
+    summary.endTimeMs = latestEnd([summary.endTimeMs, part.endTimeMs]);
+    afterKey = part.reachKey;
   }
-  const fork = await findForkOfTree(tx, namespaceId, rootKey);
-  if (fork !== undefined) {
-    throw new RefusedError({ reason: "tree_in_use", by: "fork", runId: fork });
+  return { root, summary, seenSeq: found.last_seq, newestSeq };
+}
+
+/** Marks a tree, if it still is as it was found; "changed" where it has to be looked at again. */
+async function mark(
+  tx: Db,
+  namespace: string,
+  { root, summary, seenSeq, newestSeq }: Survey,
+  nodeKey: number,
+): Promise<MarkedTree | "changed"> {
+  const locked = await lockNamespace(tx, namespace);
+  const { namespace_id: namespaceId, run_key: rootKey } = root;
+  const [still] = await findRuns(tx, namespaceId, [root.run_id]);
+  if (locked === undefined || still?.run_key !== rootKey) {
+    throw new RefusedError({ reason: "run_not_found", runId: root.run_id });
   }
-  const summary = await summarizeTree(tx, namespaceId, rootKey);
-  if (summary.endTimeMs === undefined || summary.endTimeMs > endedByMs) return undefined;
+  await refuseRunning(tx, namespaceId, rootKey);
+  if ((await findNewestOfTree(tx, namespaceId, rootKey)) !== newestSeq) return "changed";
+  const forks = await findForksAfter(tx, namespaceId, seenSeq, forksPerMark);
+  const fork = forks.find((one) => one.source_root_key === rootKey && one.root_key !== rootKey);
+  if (fork !== undefined) throw inUseBy("fork", fork.run_id);
+  if (forks.length === forksPerMark || summary.endTimeMs === undefined) return "changed";
   await markTree(tx, locked, rootKey, summary, nodeKey);
-  return { tree: { namespace_id: namespaceId, root_key: rootKey }, runCount: summary.runCount };
+  return { namespace_id: namespaceId, root_key: rootKey };
+}
+
+async function refuseRunning(db: Db, namespaceId: number, rootKey: number): Promise<void> {
+  const running = await findRunningInTree(db, namespaceId, rootKey);
+  if (running !== undefined) throw inUseBy("running", running);
+}
+
+function inUseBy(by: "running" | "fork", runId: string): RefusedError {
+  return new RefusedError({ reason: "tree_in_use", by, runId });
 }

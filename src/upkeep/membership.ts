@@ -38,8 +38,8 @@ export interface MembershipOptions {
   readonly nodeTimeoutMs: number;
   /** Told once others have taken this node for dead: what it had may be another's now. */
   readonly onRejoined: () => void;
-  /** Called on duty, when nodes have gone: looks after what they had. Called again until it succeeds. */
-  readonly onGone: () => Promise<void>;
+  /** Told on duty that nodes have gone: somebody has to look after what they had. */
+  readonly onGone: () => void;
   /** Told where the database did not answer; the next beat comes anyway. */
   readonly onFailure: (error: unknown) => void;
 }
@@ -50,7 +50,7 @@ export class Membership implements NodeIdentity {
   readonly #observed = new Map<number, { beat: number; silentMs: number }>();
   #nodeKey: number;
   #isOnDuty = false;
-  /** Whether what nodes that are gone had may not be looked after yet. */
+  /** Whether nodes have gone, or may have, since somebody was told. */
   #isAdoptionDue = true;
   #lastLookMs = performance.now();
   #isReachable = true;
@@ -137,7 +137,7 @@ export class Membership implements NodeIdentity {
         this.#isAdoptionDue = true;
       } else if (this.#isAdoptionDue) {
         this.#isAdoptionDue = false;
-        await onGone();
+        onGone();
       }
     } catch (error) {
       this.#isReachable = false;

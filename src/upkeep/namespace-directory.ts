@@ -8,7 +8,7 @@ import {
   type NamespaceRow,
   updateNamespace,
 } from "../journal/namespaces.ts";
-import { findEarliestSeq } from "../journal/trees.ts";
+import { findEarliestSeqs } from "../journal/trees.ts";
 
 /** A namespace with what is not in its row. */
 export interface NamespaceView {
@@ -30,9 +30,8 @@ export async function readNamespaces(
   afterName: string,
   pageSize: number,
 ): Promise<NamespaceListPage> {
-  const rows = await listNamespaces(journal.db, afterName, pageSize + 1);
-  const namespaces: NamespaceView[] = [];
-  for (const row of rows.slice(0, pageSize)) namespaces.push(await viewOf(journal, row));
+  const rows = await listNamespaces(journal.scans, afterName, pageSize + 1);
+  const namespaces = await viewsOf(journal, rows.slice(0, pageSize));
   const last = rows.length > pageSize ? namespaces.at(-1) : undefined;
   return { namespaces, nextAfterName: last?.row.name };
 }
@@ -57,10 +56,16 @@ export async function setRetention(
     await updateNamespace(tx, locked.namespace_id, { retention_ms: retentionMs });
     return { ...locked, retention_ms: retentionMs };
   });
-  return viewOf(journal, row);
+  const [view] = await viewsOf(journal, [row]);
+  return view!;
 }
 
-async function viewOf(journal: Journal, row: NamespaceRow): Promise<NamespaceView> {
-  const earliest = await findEarliestSeq(journal.db, row.namespace_id);
-  return { row, earliestSeq: earliest ?? row.last_seq + 1 };
+async function viewsOf(journal: Journal, rows: readonly NamespaceRow[]): Promise<NamespaceView[]> {
+  const earliest = await findEarliestSeqs(
+    journal.scans,
+    rows.map((row) => row.namespace_id),
+  );
+  return rows.map((row) => {
+    return { row, earliestSeq: earliest.get(row.namespace_id) ?? row.last_seq + 1 };
+  });
 }

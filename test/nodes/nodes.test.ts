@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
 import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
 import { AppendEventsRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";
@@ -8,8 +8,9 @@ import { RunResultSchema, RunSpecSchema, RunState } from "../../gen/runlog/v1/ru
 import { appendWindow } from "../../src/ingest/append-window.ts";
 import { Producer } from "../../src/ingest/operation.ts";
 import { lockNamespace } from "../../src/journal/namespaces.ts";
+import { beatNode, deleteNode, listNodes } from "../../src/journal/nodes.ts";
 import type { Refusal } from "../../src/journal/refusal.ts";
-import { markTree, summarizeTree } from "../../src/journal/trees.ts";
+import { markTree } from "../../src/journal/trees.ts";
 import type { Domain } from "../../src/server/domain.ts";
 import { toWindowBytes } from "../../src/server/ingest-bytes.ts";
 import { setRetention } from "../../src/upkeep/namespace-directory.ts";
@@ -226,7 +227,7 @@ describe("several nodes", () => {
   });
 
   it("finish a deletion that a node began which died", async () => {
-    await start({ limits: { retentionIntervalMs: 50 } });
+    await start({ limits: { unfinishedIntervalMs: 50 } });
     const dying = await running.add();
     const producer = await openRun(dying, "run");
     const result = create(RunResultSchema, { state: RunState.SUCCEEDED });
@@ -234,7 +235,7 @@ describe("several nodes", () => {
     await dying.committer.submit({ kind: "finish", ...on, lastRunSeq: 0, result });
     await dying.journal.write(async (tx) => {
       const locked = (await lockNamespace(tx, namespace))!;
-      const summary = await summarizeTree(tx, locked.namespace_id, 1);
+      const summary = { runCount: 1, eventBytes: 0, lastSeq: locked.last_seq, endTimeMs: 0 };
       await markTree(tx, locked, 1, summary, nodeOf(dying));
     });
     await running.crash(dying);
@@ -243,6 +244,58 @@ describe("several nodes", () => {
       return left.length === 0;
     });
     assert.equal((await readAll(a.journal)).length, 0);
+  });
+
+  it("finish a deletion that failed at a node which is not on duty and lives on", async () => {
+    await start({ limits: { unfinishedIntervalMs: 50 } });
+    const producer = await openRun(b, "run");
+    const result = create(RunResultSchema, { state: RunState.SUCCEEDED });
+    const on = { namespace, runId: "run", producer };
+    await b.committer.submit({ kind: "finish", ...on, lastRunSeq: 0, result });
+    await b.journal.write(async (tx) => {
+      const locked = (await lockNamespace(tx, namespace))!;
+      const summary = { runCount: 1, eventBytes: 0, lastSeq: locked.last_seq, endTimeMs: 0 };
+      await markTree(tx, locked, 1, summary, nodeOf(b));
+    });
+    await until(async () => (await readAll(a.journal)).length === 0);
+  });
+
+  it("find a run that was created by a node which others had taken for dead already", async () => {
+    await start({ limits: { unfinishedIntervalMs: 50 } });
+    const producer = await openBriefly(b, "run");
+    b.committer.release(namespace, producer);
+    // As if it had been committed under a key that is nobody's any more.
+    await sql`update runs set node_key = 999`.execute(a.journal.db);
+    assert.equal(stateIn(await readToEnd(a, "run")), RunState.LOST);
+  });
+
+  it("find a run of their own that has neither a producer nor a lease", async () => {
+    await start({ limits: { unfinishedIntervalMs: 50 } });
+    const producer = await openBriefly(b, "run");
+    b.committer.release(namespace, producer);
+    // As if the answer to the commit that made it had been lost.
+    await sql`update runs set node_key = ${nodeOf(a)}`.execute(a.journal.db);
+    assert.equal(stateIn(await readToEnd(a, "run")), RunState.LOST);
+  });
+
+  it("take out no node whose beat has moved on since it was seen", async () => {
+    await start();
+    await b.journal.write(async (tx) => {
+      const seen = (await listNodes(tx)).find((node) => node.node_key === nodeOf(b))!;
+      assert.equal(await beatNode(tx, seen.node_key), true);
+      await deleteNode(tx, seen);
+      assert.equal(await beatNode(tx, seen.node_key), true);
+    });
+  });
+
+  it("stamp records by the database's clock, whatever their own", async () => {
+    await start();
+    const producer = await openRun(a, "run");
+    await append(a, producer, 1, [eventOf("a")]);
+    const { rows } = await sql<{ ms: number }>`
+      select (extract(epoch from clock_timestamp()) * 1000)::float8 as ms`.execute(a.journal.db);
+    const [, record] = await readAll(a.journal);
+    assert.ok(Math.abs(timestampMs(record!.recordTime!) - rows[0]!.ms) < 60_000);
   });
 
   it("tell who is reading at another node that its tree was deleted", async () => {
