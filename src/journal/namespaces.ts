@@ -93,6 +93,23 @@ export async function insertNamespace(tx: Db, name: string, timeMs: number): Pro
     .execute();
 }
 
+/**
+ * Sets how long a namespace, which exists, keeps its trees. No commit reads or
+ * writes that, so it is not counted as a change of the namespace.
+ */
+export function setNamespaceRetention(
+  tx: Db,
+  name: string,
+  retentionMs: number | null,
+): Promise<NamespaceRow> {
+  return tx
+    .updateTable("namespaces")
+    .set({ retention_ms: retentionMs })
+    .where("name", "=", name)
+    .returningAll()
+    .executeTakeFirstOrThrow();
+}
+
 /** What commits of producers change of a namespace. */
 export type NamespaceTotals = Pick<
   NamespaceRow,
@@ -107,8 +124,7 @@ export type NamespaceTotals = Pick<
 
 /** What a transaction changes of the namespace that it has locked. */
 export type NamespaceChange = Partial<
-  NamespaceTotals &
-    Pick<NamespaceRow, "trimmed_seq" | "deletion_count" | "retention_ms" | "cancel_count">
+  NamespaceTotals & Pick<NamespaceRow, "trimmed_seq" | "deletion_count" | "cancel_count">
 >;
 
 /** Writes what has changed of a namespace. */

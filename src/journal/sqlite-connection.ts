@@ -11,6 +11,8 @@ import { JournalOpenError } from "./refusal.ts";
 
 /** Statements kept prepared per connection; the hot paths use about twenty. */
 const maxPreparedStatements = 256;
+/** Bytes of the write-ahead log that are kept for being used again. */
+const maxIdleWalBytes = 64 * 1024 * 1024;
 /** "rnlg", so that `file` and a later version recognise the database. */
 export const applicationId = 0x726e6c67;
 
@@ -38,6 +40,8 @@ export function connect(path: string, lockTimeoutMs: number, isReader = false): 
     connection.pragma("synchronous = FULL");
     // 16 MiB of WAL between checkpoints: fewer of them than by default, and none holds commits up for long.
     connection.pragma("wal_autocheckpoint = 4096");
+    // What a long reader made it grow beyond that is given back once the log begins anew.
+    connection.pragma(`journal_size_limit = ${maxIdleWalBytes}`);
     connection.pragma(`cache_size = -${isReader ? readerCacheKiB : cacheKiB}`);
     if (isReader) connection.pragma("query_only = ON");
     const synchronous = connection.pragma("synchronous", { simple: true });

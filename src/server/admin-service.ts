@@ -5,14 +5,14 @@ import type { AdminService, SetRetentionRequest } from "../../gen/runlog/v1/admi
 import { checkNamespace, checkRunId } from "../journal/field-checks.ts";
 import { invalidField } from "../journal/refusal.ts";
 import { maxRetentionMs, minRetentionMs } from "../limits.ts";
-import { readNamespaces, setRetention } from "../upkeep/namespace-directory.ts";
+import { readNamespaces } from "../upkeep/namespace-directory.ts";
 import { toNamespace } from "./messages.ts";
 import { parsePageSize } from "./page-size.ts";
 import { type ServiceContext, unary } from "./service-context.ts";
 
 /** Implements AdminService. */
 export function adminService(context: ServiceContext): ServiceImpl<typeof AdminService> {
-  const { journal, committer, deletions, retention, clock } = context;
+  const { journal, deletions, retention, retentionSettings, clock } = context;
   return {
     listNamespaces: unary(context, async ({ pageSize, pageToken }) => {
       // The token is the last name of the page before.
@@ -26,7 +26,7 @@ export function adminService(context: ServiceContext): ServiceImpl<typeof AdminS
     setRetention: unary(context, async (request) => {
       const name = checkNamespace("namespace", request.namespace);
       const retentionMs = parseRetention(request);
-      const namespace = await setRetention(journal, committer, name, retentionMs, clock.now());
+      const namespace = await retentionSettings.set(name, retentionMs, clock.now());
       retention.lookAt(name);
       return { namespace: toNamespace(namespace) };
     }),

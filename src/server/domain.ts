@@ -17,6 +17,7 @@ import { Deletions } from "../upkeep/delete-tree.ts";
 import type { JournalClock } from "../upkeep/journal-clock.ts";
 import { LeaseClock } from "../upkeep/lease-clock.ts";
 import { Membership } from "../upkeep/membership.ts";
+import { RetentionSettings } from "../upkeep/namespace-directory.ts";
 import { Retention } from "../upkeep/retention.ts";
 import { Unfinished } from "../upkeep/unfinished.ts";
 import {
@@ -44,6 +45,7 @@ export interface Domain {
   readonly retention: Retention;
   /** Milliseconds for which the database has not answered; undefined where it is this node's own. */
   readonly awayMs: (() => number) | undefined;
+  readonly retentionSettings: RetentionSettings;
   /** The time that records are stamped with. */
   readonly clock: JournalClock;
   /** Begins what the domain does by itself. */
@@ -202,7 +204,7 @@ function partsOf(options: DomainOptions, setting: Setting) {
   });
   return {
     ...{ journal, limits, node, tails, memory, committer, leases, retention, leaseClock },
-    ...{ cancellations, deletions, clock },
+    ...{ cancellations, deletions, clock, retentionSettings: new RetentionSettings(journal) },
     start() {
       looks?.start();
       leaseClock.start();

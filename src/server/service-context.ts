@@ -9,6 +9,7 @@ import type { MemoryBudget } from "../memory-budget.ts";
 import type { Cancellations } from "../upkeep/cancellations.ts";
 import type { Deletions } from "../upkeep/delete-tree.ts";
 import type { JournalClock } from "../upkeep/journal-clock.ts";
+import type { RetentionSettings } from "../upkeep/namespace-directory.ts";
 import type { Retention } from "../upkeep/retention.ts";
 import type { Draining } from "./draining.ts";
 import { type OnUnexpected, toConnectError } from "./errors.ts";
@@ -22,6 +23,7 @@ export interface ServiceContext {
   readonly cancellations: Cancellations;
   readonly deletions: Deletions;
   readonly retention: Retention;
+  readonly retentionSettings: RetentionSettings;
   readonly clock: JournalClock;
   readonly limits: Limits;
   readonly draining: Draining;

@@ -1,13 +1,12 @@
 /** Namespaces as those who look after them see them. */
-import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
 import {
   insertNamespace,
   listNamespaces,
-  lockNamespace,
   type NamespaceRow,
-  updateNamespace,
+  setNamespaceRetention,
 } from "../journal/namespaces.ts";
+import type { Db } from "../journal/schema.ts";
 import { findEarliestSeqs } from "../journal/trees.ts";
 
 /** A namespace with what is not in its row. */
@@ -36,28 +35,73 @@ export async function readNamespaces(
   return { namespaces, nextAfterName: last?.row.name };
 }
 
+/** Namespaces whose retention one transaction sets: some milliseconds of the database. */
+const settingsPerCommit = 64;
+
+/** A retention that waits to be set. */
+interface Setting {
+  readonly name: string;
+  /** Milliseconds; null keeps trees for ever. */
+  readonly retentionMs: number | null;
+  readonly nowMs: number;
+  readonly settled: PromiseWithResolvers<NamespaceRow>;
+}
+
 /**
- * Sets how long a namespace keeps its trees once they have ended; one that does
- * not exist is created, so that it can be set up before its first run.
- *
- * @param retentionMs milliseconds; null keeps them for ever
+ * Sets how long namespaces keep their trees once they have ended. What is asked for
+ * while a commit is under way goes into the next one, so that hundreds of settings
+ * do not hold up everybody's commits for one of the disk's each.
  */
-export async function setRetention(
-  journal: Journal,
-  committer: Committer,
-  name: string,
-  retentionMs: number | null,
-  nowMs: number,
-): Promise<NamespaceView> {
-  const row = await committer.alone(name, async (tx) => {
+export class RetentionSettings {
+  readonly #journal: Journal;
+  readonly #waiting: Setting[] = [];
+  #isWriting = false;
+
+  constructor(journal: Journal) {
+    this.#journal = journal;
+  }
+
+  /**
+   * Sets a namespace's retention; one that does not exist is created, so that it
+   * can be set up before its first run.
+   *
+   * @param retentionMs milliseconds; null keeps trees for ever
+   * @throws RefusedError journal_unavailable where the database failed
+   */
+  async set(name: string, retentionMs: number | null, nowMs: number): Promise<NamespaceView> {
+    const settled = Promise.withResolvers<NamespaceRow>();
+    this.#waiting.push({ name, retentionMs, nowMs, settled });
+    if (!this.#isWriting) void this.#writeAll();
+    const [view] = await viewsOf(this.#journal, [await settled.promise]);
+    return view!;
+  }
+
+  /** Never rejects: who waits is told. */
+  async #writeAll(): Promise<void> {
+    this.#isWriting = true;
+    while (this.#waiting.length > 0) {
+      const some = this.#waiting.splice(0, settingsPerCommit);
+      try {
+        const rows = await this.#journal.write((tx) => writeSettings(tx, some));
+        for (const [index, { settled }] of some.entries()) settled.resolve(rows[index]!);
+      } catch (error) {
+        for (const { settled } of some) settled.reject(error);
+      }
+    }
+    this.#isWriting = false;
+  }
+}
+
+async function writeSettings(tx: Db, settings: readonly Setting[]): Promise<NamespaceRow[]> {
+  // In the order of their names, as every node does it: none waits for another in a circle.
+  const order = settings.toSorted((a, b) => (a.name < b.name ? -1 : Number(a.name > b.name)));
+  const rows = new Map<Setting, NamespaceRow>();
+  for (const setting of order) {
+    const { name, retentionMs, nowMs } = setting;
     await insertNamespace(tx, name, nowMs);
-    const locked = await lockNamespace(tx, name);
-    if (locked === undefined) throw new Error(`namespace ${name} was not created`);
-    await updateNamespace(tx, locked.namespace_id, { retention_ms: retentionMs });
-    return { ...locked, retention_ms: retentionMs };
-  });
-  const [view] = await viewsOf(journal, [row]);
-  return view!;
+    rows.set(setting, await setNamespaceRetention(tx, name, retentionMs));
+  }
+  return settings.map((setting) => rows.get(setting)!);
 }
 
 async function viewsOf(journal: Journal, rows: readonly NamespaceRow[]): Promise<NamespaceView[]> {

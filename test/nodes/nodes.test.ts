@@ -13,7 +13,6 @@ import type { Refusal } from "../../src/journal/refusal.ts";
 import { markTree } from "../../src/journal/trees.ts";
 import type { Domain } from "../../src/server/domain.ts";
 import { toWindowBytes } from "../../src/server/ingest-bytes.ts";
-import { setRetention } from "../../src/upkeep/namespace-directory.ts";
 import { Consumer } from "../support/consumer.ts";
 import { append, eventOf, openRun, readAll } from "../support/domain.ts";
 import { deaf, startNodes, type TestNodes, type TestNodesOptions } from "../support/nodes.ts";
@@ -210,7 +209,7 @@ describe("several nodes", () => {
 
   it("delete what is over its time at one node, and at another once that has died", async () => {
     await start({ limits: { retentionIntervalMs: 50 } });
-    await setRetention(a.journal, a.committer, namespace, 1_000, Date.now());
+    await a.retentionSettings.set(namespace, 1_000, Date.now());
     const finish = async (node: Domain, runId: string) => {
       const producer = await openRun(node, runId);
       const result = create(RunResultSchema, { state: RunState.SUCCEEDED });

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import { RunResultSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
+import type { Journal } from "../../src/journal/journal.ts";
 import { onlyNode } from "../../src/journal/nodes.ts";
 import { Deletions } from "../../src/upkeep/delete-tree.ts";
 import { JournalClock } from "../../src/upkeep/journal-clock.ts";
-import { setRetention } from "../../src/upkeep/namespace-directory.ts";
+import { RetentionSettings, readNamespaces } from "../../src/upkeep/namespace-directory.ts";
 import { Retention } from "../../src/upkeep/retention.ts";
 import { type Domain, domainOver, openRun } from "../support/domain.ts";
 import { describeJournal } from "../support/journals.ts";
@@ -52,7 +53,7 @@ describeJournal("retention", (open) => {
       const runCount = async () =>
         (await journal.db.selectFrom("runs").select("run_id").execute()).length;
       await finish(domain, "run");
-      await setRetention(journal, committer, namespace, hour, wallMs);
+      await new RetentionSettings(journal).set(namespace, hour, wallMs);
       wallMs += day;
       await look();
       assert.equal(await runCount(), 1);
@@ -63,6 +64,38 @@ describeJournal("retention", (open) => {
       steadyMs += 2 * hour;
       await look();
       assert.equal(await runCount(), 0);
+    } finally {
+      await store.remove();
+    }
+  });
+});
+
+describeJournal("setting retentions", (open) => {
+  it("shares commits among those that are asked for at once, whatever namespaces they are for", async () => {
+    const store = await open();
+    try {
+      let commits = 0;
+      const journal: Journal = {
+        ...store.journal,
+        write(work) {
+          commits++;
+          return store.journal.write(work);
+        },
+      };
+      const settings = new RetentionSettings(journal);
+      const names = Array.from({ length: 100 }, (_, n) => `namespace-${n % 50}`);
+      const views = await Promise.all(
+        names.map((name, n) => settings.set(name, (n + 1) * 1_000, Date.now())),
+      );
+      assert.deepEqual(
+        views.map(({ row }) => row.name),
+        names,
+      );
+      assert.ok(commits <= 4, `${commits} commits`);
+      const page = await readNamespaces(journal, "", 1_000);
+      const kept = new Map(page.namespaces.map(({ row }) => [row.name, row.retention_ms]));
+      // Of two for one namespace the later one holds.
+      for (let n = 50; n < 100; n++) assert.equal(kept.get(names[n]!), (n + 1) * 1_000);
     } finally {
       await store.remove();
     }

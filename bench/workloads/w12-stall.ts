@@ -1,0 +1,122 @@
+/**
+ * W12: how long another client's call waits while somebody asks for what is large:
+ * lists among hundreds of thousands of runs, requests to stop a family of half of
+ * them, the deletion of a tree of the other half, and hundreds of retentions.
+ */
+import { createClient } from "@connectrpc/connect";
+import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
+import { RunService, RunState } from "../../gen/runlog/v1/run_pb.js";
+import { type NewRun, type RunlogClient, runlog } from "../systems/runlog.ts";
+import type { Case, Verdict, Workload } from "./workload.ts";
+
+interface Params extends Case {
+  readonly runs: number;
+  readonly lists: number;
+  readonly retentions: number;
+}
+
+const name = "a canary in another namespace";
+const boundMs = 50;
+const attacks = ["ListRuns", "CancelRun", "SetRetention", "DeleteTree"] as const;
+/** Milliseconds; the runs are held by nobody. */
+const leaseS = 24 * 3_600;
+
+/** Calls one after the other until `done`; the longest wait, in milliseconds. */
+async function longestWait(call: () => Promise<unknown>, done: Promise<unknown>): Promise<number> {
+  let isDone = false;
+  const ending = done.finally(() => {
+    isDone = true;
+  });
+  ending.catch(() => undefined);
+  let longestMs = 0;
+  do {
+    const startMs = performance.now();
+    await call();
+    longestMs = Math.max(longestMs, performance.now() - startMs);
+  } while (!isDone);
+  await ending;
+  return longestMs;
+}
+
+/** A tree: a root, and runs below it in groups, of which one in a thousand has the label "rare". */
+function* treeOf(root: string, count: number, isEnded: boolean): Generator<NewRun> {
+  const lease = { seconds: BigInt(leaseS) };
+  yield { runId: root, isEnded, create: { lease } };
+  for (let n = 1; n < count; n++) {
+    const group = n - (n % 100);
+    const parentRunId = n % 100 === 0 || group === 0 ? root : `${root}-${group}`;
+    const labels = { all: "yes", ...(n % 1_000 === 1 && { rare: "yes" }) };
+    const conversationId = n % 2 === 0 ? "even" : "odd";
+    const create = { parentRunId, labels, conversationId, lease };
+    yield { runId: `${root}-${n}`, isEnded, create };
+  }
+}
+
+/** See the head of this file. */
+export const w12: Workload<Params> = {
+  id: "W12",
+  title: "the longest wait of another client",
+  figures: [
+    { name: "undisturbed", unit: "ms", better: "less" },
+    ...attacks.map((attack) => ({ name: attack, unit: "ms", better: "less" as const })),
+  ],
+  systems: [runlog],
+  rounds: 1,
+  cases: (mode) => [
+    mode === "quick"
+      ? { name, runs: 5_000, lists: 20, retentions: 50 }
+      : { name, runs: 300_000, lists: 200, retentions: 500 },
+  ],
+  async run({ client: any, params: { runs: count, lists, retentions } }) {
+    const client = any as RunlogClient;
+    await client.makeRuns(treeOf("running", count / 2, false));
+    await client.makeRuns(treeOf("ended", count / 2, true));
+    const runs = createClient(RunService, client.transport);
+    const admin = createClient(AdminService, client.transport);
+    const canary = { namespace: "canary", runId: "canary" };
+    await runs.createRun({ ...canary, spec: {} });
+    const call = async () => {
+      await runs.getRun(canary);
+      await runs.createRun({ ...canary, spec: {} });
+    };
+    const listings = [
+      { labels: { all: "yes", rare: "yes" } },
+      { labels: { all: "yes" }, states: [RunState.FAILED] },
+      { ancestorRunId: "running", states: [RunState.SUCCEEDED] },
+      { conversationId: "odd", parentRunId: "ended-1000" },
+      { ancestorRunId: "ended", labels: { rare: "yes" }, states: [RunState.SUCCEEDED] },
+    ];
+    const list = async () => {
+      for (let n = 0; n < lists; n++) {
+        let pageToken = "";
+        do {
+          const request = { ...listings[n % listings.length]!, pageSize: 100, pageToken };
+          pageToken = (await runs.listRuns(request)).nextPageToken;
+        } while (pageToken !== "" && n < listings.length);
+      }
+    };
+    const set = (_: unknown, n: number) =>
+      admin.setRetention({ namespace: `kept-${n}`, retention: { seconds: 3_600n } });
+    const undisturbed = async () => {
+      for (let n = 0; n < lists; n++) await runs.getRun(canary);
+    };
+    const waits = {
+      undisturbed: await longestWait(call, undisturbed()),
+      ListRuns: await longestWait(call, list()),
+      CancelRun: await longestWait(
+        call,
+        runs.cancelRun({ runId: "running", includeDescendants: true, reason: "enough" }),
+      ),
+      SetRetention: await longestWait(call, Promise.all(Array.from({ length: retentions }, set))),
+      DeleteTree: await longestWait(call, admin.deleteTree({ rootRunId: "ended" })),
+    };
+    return waits;
+  },
+  verdicts: (medians) =>
+    attacks.map((attack): Verdict => {
+      const goal = `${attack}: nobody else's call waits ${boundMs} ms`;
+      const ms = medians("runlog", name, attack);
+      if (ms === undefined) return { goal, measured: undefined, isMet: undefined };
+      return { goal, measured: `${ms.toFixed(1)} ms`, isMet: ms <= boundMs };
+    }),
+};
