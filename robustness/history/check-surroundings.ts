@@ -48,7 +48,12 @@ export function checkSurroundings(
 
 const mebibytes = (bytes: number) => Math.round(bytes / 2 ** 20);
 
-/** Whether a line of a log says that something happened that nobody thought of, or has a stack. */
+/**
+ * Whether a line of a log says that something happened that nobody thought of. An error of the
+ * system or of a database has a code, and may come with its stack; one without is the
+ * server's own.
+ */
 export function isUnexpected(line: string): boolean {
-  return /failed unexpectedly|uncaught|unhandled|\\n {4}at |^ {4}at /i.test(line);
+  if (/failed unexpectedly|uncaught|unhandled|^ {4}at /i.test(line)) return true;
+  return /\\n {4}at /.test(line) && !/"code":"[^"]+"/.test(line);
 }

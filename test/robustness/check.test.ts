@@ -90,6 +90,11 @@ const kept: readonly NewEntry[] = [
   { t: "memory", node: "n", rssBytes: 100, maxBytes: 200 },
   { t: "exit", node: "n", status: "SIGKILL", isWanted: true },
   { t: "log", node: "n", line: '{"level":40,"msg":"the database does not answer"}' },
+  {
+    t: "log",
+    node: "n",
+    line: '{"err":{"stack":"SqliteError: full\\n    at f (x.ts:1)","code":"SQLITE_FULL"},"msg":"make room"}',
+  },
   { t: "journal", reader: "Subscribe", node: "n", records },
   { t: "journal", reader: "ReadEvents", node: "m", records },
   { t: "run", node: "n", run: "a", state: "SUCCEEDED", lastRunSeq: 2 },
