@@ -44,6 +44,7 @@ export class Arrivals {
   #filled = 0;
   #isOver = false;
   #isGone = false;
+  #isClosed = false;
   #wake: () => void = () => undefined;
   /** Milliseconds that were waited for the message that is not whole yet. */
   #waitedMs = 0;
@@ -119,6 +120,8 @@ export class Arrivals {
 
   /** Leaves the body; what still comes of it is thrown away. */
   close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     const source = this.#source;
     source.off("data", this.#onData).off("end", this.#onEnd);
     source.off("error", this.#onGone).off("close", this.#onGone);

@@ -10,8 +10,10 @@ import type { DescMethodStreaming } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import type { MemoryShare } from "../memory-budget.ts";
+import { longestTimerMs, startTimer } from "../timers.ts";
 import { percentEncode } from "./grpc-message.ts";
 import { messageBatches, type RequestBounds } from "./grpc-requests.ts";
+import { endRequestAfter } from "./half-close.ts";
 import type { StreamHandler } from "./port.ts";
 import type { Handling } from "./service-context.ts";
 import { untilRead } from "./until-read.ts";
@@ -34,8 +36,6 @@ export interface GrpcStream {
 }
 
 const contentTypes = /^application\/grpc(\+proto)?$/;
-/** A longer wait than this a timer cannot do: it is as good as none. */
-const longestTimeoutMs = 2 ** 31 - 1;
 
 /** What is kept of a request's headers while its stream is open. */
 interface PlainGrpc {
@@ -102,11 +102,12 @@ async function answer(
   const deadline = startDeadline(timeout, abort);
   let failure: ConnectError | undefined;
   try {
+    // At once: a client may wait for them before it sends anything.
+    stream.respond({ ":status": 200, "content-type": contentType }, { waitForTrailers: true });
     if (deadline.error !== undefined) throw deadline.error;
     const call: StreamCall = { signal: abort.signal, values };
     for await (const pieces of serve(messageBatches(stream, bounds), call)) {
       if (stream.destroyed) return;
-      respond(stream, contentType);
       if (!writeAll(stream, pieces)) await untilRead(stream, frames);
     }
   } catch (error) {
@@ -116,9 +117,12 @@ async function answer(
     stream.off("close", onClose);
   }
   if (stream.destroyed) return;
-  respond(stream, contentType);
   const trailers = trailersOf(failure);
-  stream.once("wantTrailers", () => stream.sendTrailers(trailers));
+  stream.once("wantTrailers", () => {
+    // In time for the client's leaving, and for nothing else.
+    if (!stream.destroyed) stream.sendTrailers(trailers);
+  });
+  endRequestAfter(stream);
   stream.end();
 }
 
@@ -129,15 +133,9 @@ function startDeadline(
   if (asked === undefined) return {};
   const { timeoutMs, error } = parseTimeout(asked, Number.POSITIVE_INFINITY);
   if (error !== undefined) return { error };
-  if (timeoutMs === undefined || timeoutMs > longestTimeoutMs) return {};
+  if (timeoutMs === undefined || timeoutMs > longestTimerMs) return {};
   const problem = new ConnectError("the operation timed out", Code.DeadlineExceeded);
-  return { timer: setTimeout(() => abort.abort(problem), timeoutMs) };
-}
-
-/** Sends the headers once. */
-function respond(stream: ServerHttp2Stream, contentType: string): void {
-  if (stream.headersSent) return;
-  stream.respond({ ":status": 200, "content-type": contentType }, { waitForTrailers: true });
+  return { timer: startTimer(() => abort.abort(problem), timeoutMs) };
 }
 
 /** Writes pieces in one go; whether more can be written now. */

@@ -2,6 +2,7 @@
 import type { Draining } from "./draining.ts";
 import type { RequestHandler } from "./port.ts";
 import type { Readiness } from "./readiness.ts";
+import { answerUnknownMethod } from "./unknown-method.ts";
 
 /** Answers the probes, and 404 to everything else. */
 export function probeHandler(draining: Draining, readiness: Readiness): RequestHandler {
@@ -12,10 +13,12 @@ export function probeHandler(draining: Draining, readiness: Readiness): RequestH
   const well: Readonly<Record<string, string>> = { "/healthz": "serving", "/readyz": "ready" };
   return (request, response) => {
     const { method, url = "" } = request;
-    const path = method === "GET" && Object.hasOwn(problemOf, url) ? url : undefined;
-    const problem = path === undefined ? "not found" : problemOf[path]!();
-    const status = path === undefined ? 404 : problem === undefined ? 200 : 503;
-    response.writeHead(status, { "content-type": "text/plain" });
-    response.end(`${problem ?? well[path!]}\n`);
+    if (method !== "GET" || !Object.hasOwn(problemOf, url)) {
+      answerUnknownMethod(request, response);
+      return;
+    }
+    const problem = problemOf[url]!();
+    response.writeHead(problem === undefined ? 200 : 503, { "content-type": "text/plain" });
+    response.end(`${problem ?? well[url]}\n`);
   };
 }

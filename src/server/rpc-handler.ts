@@ -13,6 +13,7 @@ import type { MemoryBudget } from "../memory-budget.ts";
 import { Arrivals } from "./arrivals.ts";
 import { bodyPieces } from "./body-pieces.ts";
 import { isConnectionLoss } from "./connection-loss.ts";
+import { sendHeadersFirst } from "./early-headers.ts";
 import type { OnUnexpected } from "./errors.ts";
 import { writePlainMessage } from "./grpc-message.ts";
 import type { RequestHandler } from "./port.ts";
@@ -71,11 +72,14 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
     );
     const body = bodyPieces(arrivals, isEnveloped(asked.header));
     writePlainMessage(response);
+    sendHeadersFirst(handler.method, request, response);
     withoutMessages(handler.method, { ...asked, body, contextValues }, messages, reading)
       .then(handler)
       .then((answer) => writeResponse(answer, response, options.memory.frames))
       .catch((error: unknown) => {
         if (!isConnectionLoss(error)) options.onFailure(path, error);
-      });
+      })
+      // Also where the handler refused the request without reading it.
+      .finally(() => arrivals.close());
   };
 }
