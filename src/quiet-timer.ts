@@ -5,6 +5,7 @@
  * A note costs a reading of the clock: the timer runs on, and looks at what was
  * noted when it fires.
  */
+import { startTimer } from "./timers.ts";
 
 /** See the head of this file. Close it with its stream. */
 export class QuietTimer {
@@ -20,7 +21,7 @@ export class QuietTimer {
   constructor(intervalMs: number, onQuiet: () => void) {
     this.#intervalMs = intervalMs;
     this.#onQuiet = onQuiet;
-    this.#timer = setTimeout(fire, intervalMs, this);
+    this.#timer = startTimer(fire, intervalMs, this);
   }
 
   /** Something was sent. */
@@ -39,11 +40,11 @@ export class QuietTimer {
     // A timer may fire a fraction of a millisecond early.
     const leftMs = Math.ceil(this.#sentMs + this.#intervalMs - nowMs);
     if (leftMs > 1) {
-      this.#timer = setTimeout(fire, leftMs, this);
+      this.#timer = startTimer(fire, leftMs, this);
       return;
     }
     this.#sentMs = nowMs;
-    this.#timer = setTimeout(fire, this.#intervalMs, this);
+    this.#timer = startTimer(fire, this.#intervalMs, this);
     this.#onQuiet();
   }
 }

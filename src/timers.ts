@@ -8,6 +8,10 @@
 export const longestTimerMs = 2 ** 31 - 1;
 
 /** Calls back once, after so many milliseconds, or after the longest wait that there is. */
-export function startTimer(run: () => void, ms: number): ReturnType<typeof setTimeout> {
-  return setTimeout(run, Math.min(ms, longestTimerMs));
+export function startTimer<Args extends unknown[]>(
+  run: (...args: Args) => void,
+  ms: number,
+  ...args: Args
+): ReturnType<typeof setTimeout> {
+  return setTimeout(run, Math.min(ms, longestTimerMs), ...args);
 }

@@ -15,6 +15,7 @@ import {
   type RunSender,
   type SenderState,
 } from "../client/index.ts";
+import { startTimer } from "../timers.ts";
 import { CommandError, shortReason } from "./failure.ts";
 import { notice } from "./output.ts";
 
@@ -84,7 +85,7 @@ export class FirstConnection {
   readonly #timer: ReturnType<typeof setTimeout>;
 
   constructor(flags: ServerFlags, outage: Outage) {
-    this.#timer = setTimeout(
+    this.#timer = startTimer(
       () => this.#controller.abort(cannotReach(flags, outage.lastError)),
       flags.connectTimeout,
     );

@@ -4,6 +4,7 @@
  *
  * Invariant: every wait ends at once when its signal aborts.
  */
+import { startTimer } from "../timers.ts";
 
 /** How long to wait between attempts. */
 export interface BackoffOptions {
@@ -64,7 +65,7 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
       clearTimeout(timer);
       reject(signal.reason);
     };
-    const timer = setTimeout(() => {
+    const timer = startTimer(() => {
       signal.removeEventListener("abort", onAbort);
       resolve();
     }, ms);

@@ -16,6 +16,7 @@ import {
   type SubscribeResponse,
   SubscribeService,
 } from "../../gen/runlog/v1/subscribe_pb.js";
+import { startTimer } from "../timers.ts";
 import { type BackoffOptions, defaultBackoff, delayMs, sleep } from "./backoff.ts";
 import { isRetryable, NoAnswerError, retryAfterMsOf, toFinalError } from "./errors.ts";
 import { followProgressIntervalMs, followSilentIntervals } from "./limits.ts";
@@ -242,7 +243,7 @@ class Position {
 
 /** Waits for a frame; aborts the call where none comes in time, so that it rejects. */
 async function orAbort<T>(next: Promise<T>, call: AbortController, timeoutMs: number): Promise<T> {
-  const timer = setTimeout(
+  const timer = startTimer(
     () => call.abort(new NoAnswerError("frame of the subscription", timeoutMs)),
     timeoutMs,
   );

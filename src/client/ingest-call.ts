@@ -10,6 +10,7 @@ import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { IngestResponse } from "../../gen/runlog/v1/ingest_pb.js";
 import type { Run, RunResultSchema, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import { maxRunIdBytes } from "../limits.ts";
+import { startTimer } from "../timers.ts";
 import { isRetryable, NoAnswerError, RefusalError } from "./errors.ts";
 import { ingestPoolOf } from "./ingest-pool.ts";
 import { type MessageFrame, messageFrame, type RequestFrame } from "./ingest-transport.ts";
@@ -267,7 +268,7 @@ export class IngestCall implements Lane {
   #expect(what: string, timeoutMs: number, waits = 1): void {
     this.#expectNothing();
     const before = this.#shared?.answers;
-    this.#deadline = setTimeout(() => {
+    this.#deadline = startTimer(() => {
       // All runs of a call wait in one queue: while others are answered, this one is not forgotten.
       const isHeard = this.#shared?.answers !== before;
       if (isHeard && waits < maxAnswerWaits) this.#expect(what, timeoutMs, waits + 1);

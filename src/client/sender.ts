@@ -16,6 +16,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
 import { v4 as uuidv4, v7 as uuidv7 } from "uuid";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import { startTimer } from "../timers.ts";
 import { delayMs, sleep } from "./backoff.ts";
 import { eventOf } from "./encode.ts";
 import { retryAfterMsOf, SenderClosedError, toFinalError } from "./errors.ts";
@@ -209,7 +210,7 @@ export class RunSender {
       this.#goal = { t: "close" };
       this.#call?.wake();
     }
-    const timer = setTimeout(
+    const timer = startTimer(
       () => this.#abort(new SenderClosedError(`not drained within ${timeoutMs} ms`)),
       timeoutMs,
     );

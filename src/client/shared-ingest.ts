@@ -11,6 +11,7 @@
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { IngestResponse, RunRejected } from "../../gen/runlog/v1/ingest_pb.js";
+import { startTimer } from "../timers.ts";
 import { isRetryable, NoAnswerError } from "./errors.ts";
 import {
   type IngestMethod,
@@ -276,13 +277,13 @@ export class SharedIngest {
     this.#isHalfClosed = true;
     this.#wakeup.wake();
     const error = new NoAnswerError("end of the call", this.#endTimeoutMs);
-    this.#endDeadline = setTimeout(() => this.abort(error), this.#endTimeoutMs);
+    this.#endDeadline = startTimer(() => this.abort(error), this.#endTimeoutMs);
   }
 
   /** @param waits the time-outs that this one is the last of */
   #expectRelease(waits = 1): void {
     const before = this.#answers;
-    this.#releaseDeadline = setTimeout(() => {
+    this.#releaseDeadline = startTimer(() => {
       const isHeard = this.#answers !== before;
       if (isHeard && waits < maxAnswerWaits) this.#expectRelease(waits + 1);
       else this.abort(new NoAnswerError("RunReleased", waits * releaseTimeoutMs));

@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import type { CompiledQuery, QueryResult } from "kysely";
 import pg from "pg";
+import { startTimer } from "../timers.ts";
 import type { Deadline } from "./deadline.ts";
 import { PostgresClient, type PostgresClientOptions } from "./postgres-client.ts";
 import { isUnpreparable, UnreachableError } from "./postgres-errors.ts";
@@ -93,7 +94,7 @@ export class PostgresPool {
     if (this.#pool.ending) return Promise.reject(new UnreachableError("the journal is closed"));
     return new Promise((resolve, reject) => {
       let isOver = false;
-      const timer = setTimeout(() => {
+      const timer = startTimer(() => {
         isOver = true;
         reject(new UnreachableError("no connection to the database was free in time"));
       }, deadline.leftMs);

@@ -12,6 +12,7 @@
 import { randomUUID } from "node:crypto";
 import type pg from "pg";
 import type { Logger } from "pino";
+import { startTimer } from "../timers.ts";
 
 /** What is told to other nodes, and heard of them. */
 export interface WakeUps {
@@ -94,7 +95,7 @@ export class PostgresWakeUps implements WakeUps {
       this.#client = undefined;
       client.end().catch(() => undefined);
       if (this.#isClosed) return;
-      this.#retrying = setTimeout(() => void this.#open(), afterMs);
+      this.#retrying = startTimer(() => void this.#open(), afterMs);
     };
     client.on("error", (error) => {
       over(error.message, reconnectMs);
@@ -102,7 +103,7 @@ export class PostgresWakeUps implements WakeUps {
     client.on("end", () => {
       over("the connection has ended", reconnectMs);
     });
-    const deaf = setTimeout(() => {
+    const deaf = startTimer(() => {
       over("a notification did not come back, is there a pooler in between?", deafRetryMs);
     }, deafMs);
     client.on("notification", ({ payload = "" }) => {
@@ -136,7 +137,7 @@ export class PostgresWakeUps implements WakeUps {
   }
 
   #flushSoon(): void {
-    this.#flushing ??= setTimeout(
+    this.#flushing ??= startTimer(
       () => {
         void this.#flush();
       },

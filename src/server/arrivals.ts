@@ -12,6 +12,7 @@ import type { IncomingMessage } from "node:http";
 import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { MemoryHold, MemoryShare } from "../memory-budget.ts";
+import { startTimer } from "../timers.ts";
 import { nextTurn } from "../turn.ts";
 import { overloadedError } from "./errors.ts";
 import type { TurnBudget } from "./turn-budget.ts";
@@ -141,7 +142,7 @@ export class Arrivals {
 
   async #waitInTime(): Promise<void> {
     const startedMs = performance.now();
-    const timer = setTimeout(() => this.#wake(), this.#timeoutMs - this.#waitedMs);
+    const timer = startTimer(() => this.#wake(), this.#timeoutMs - this.#waitedMs);
     await this.#wait();
     clearTimeout(timer);
     this.#waitedMs += performance.now() - startedMs;

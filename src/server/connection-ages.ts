@@ -4,6 +4,7 @@
  * added later stay idle.
  */
 import type { Http2Session, ServerHttp2Session } from "node:http2";
+import { startTimer } from "../timers.ts";
 import type { Draining } from "./draining.ts";
 
 /** By which part of it an age may differ, so that connections do not all go at once. */
@@ -37,14 +38,14 @@ export class ConnectionAges {
     const { draining, leave } = this.#whole.part();
     this.#drainings.set(session, draining);
     const ageMs = this.#maxAgeMs * (1 + jitter * (2 * this.#random() - 1));
-    let timer = setTimeout(() => {
+    let timer = startTimer(() => {
       // Asks the streams to go elsewhere, and the client to open no more here.
       draining.start();
       session.close();
-      timer = setTimeout(() => {
+      timer = startTimer(() => {
         draining.end();
         // What has not ended by now, a health watch for one, is cut.
-        timer = setTimeout(() => session.destroy(), cutAfterMs);
+        timer = startTimer(() => session.destroy(), cutAfterMs);
       }, this.#drainTimeoutMs);
     }, ageMs);
     return () => {

@@ -7,6 +7,7 @@
  * for more would never stop.
  */
 import type { Socket } from "node:net";
+import { startTimer } from "../timers.ts";
 
 /** First bytes of HTTP/2's preface that no HTTP/1.1 method begins with. */
 const prefaceStart = Buffer.from("PRI ");
@@ -25,7 +26,7 @@ export interface ProtocolServers {
 export function serveByFirstBytes(socket: Socket, serve: ProtocolServers): void {
   let head: Buffer | undefined;
   const drop = () => socket.destroy();
-  const timer = setTimeout(drop, firstBytesTimeoutMs);
+  const timer = startTimer(drop, firstBytesTimeoutMs);
   const onEnd = () => {
     if (head === undefined) drop();
     // What began like the preface is no request either.

@@ -7,6 +7,7 @@ import type { Stop, Subscription } from "../delivery/subscription.ts";
 import { checkNamespace, checkPlace } from "../journal/field-checks.ts";
 import { invalidField } from "../journal/refusal.ts";
 import { type Limits, minProgressIntervalMs } from "../limits.ts";
+import { longestTimerMs } from "../timers.ts";
 import type { MessageFormat } from "./messages.ts";
 
 /** All of Connect's and gRPC's JSON content types end this way. */
@@ -51,9 +52,6 @@ export function parseSubscription(
     journalId: request.journalId,
   };
 }
-
-/** A timer's longest wait, 2^31 - 1 ms; a longer interval is as good as this one. */
-const longestTimerMs = 2 ** 31 - 1;
 
 function progressInterval(
   at: string,

@@ -12,6 +12,7 @@ import { once } from "node:events";
 import * as http from "node:http";
 import * as http2 from "node:http2";
 import type * as net from "node:net";
+import { startTimer } from "../timers.ts";
 import { serveByFirstBytes } from "./first-bytes.ts";
 import { setTurnBudget } from "./turn-budget.ts";
 
@@ -224,7 +225,7 @@ function keepAlive(session: http2.ServerHttp2Session): () => void {
   let overdue: NodeJS.Timeout | undefined;
   const pinging = setInterval(() => {
     if (overdue !== undefined || session.destroyed) return;
-    overdue = setTimeout(() => session.destroy(), pingTimeoutMs);
+    overdue = startTimer(() => session.destroy(), pingTimeoutMs);
     const answered = () => {
       clearTimeout(overdue);
       overdue = undefined;

@@ -11,6 +11,7 @@ import type { Journal } from "../journal/journal.ts";
 import { nameOfJournal, openJournal, placeOfJournal } from "../journal/open.ts";
 import { isUnavailable } from "../journal/refusal.ts";
 import { defaultLimits, type Limits } from "../limits.ts";
+import { startTimer } from "../timers.ts";
 import { adminService } from "./admin-service.ts";
 import { ConnectionAges } from "./connection-ages.ts";
 import { type Domain, openDomain } from "./domain.ts";
@@ -202,7 +203,7 @@ async function drain(
 /** Whether a promise is settled within some milliseconds. */
 async function within(timeoutMs: number, promise: Promise<void>): Promise<boolean> {
   const { promise: timeout, resolve } = Promise.withResolvers<boolean>();
-  const timer = setTimeout(resolve, timeoutMs, false);
+  const timer = startTimer(() => resolve(false), timeoutMs);
   try {
     return await Promise.race([promise.then(() => true), timeout]);
   } finally {

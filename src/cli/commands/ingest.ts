@@ -3,6 +3,7 @@ import { addAbortListener } from "node:events";
 import { constants } from "node:os";
 import { Command } from "commander";
 import { RunState } from "../../../gen/runlog/v1/run_pb.js";
+import { startTimer } from "../../timers.ts";
 import { environmentHelp } from "../env.ts";
 import { exitStatus, exitStatusHelp } from "../failure.ts";
 import { addRunFlags, type RunFlags } from "../flags.ts";
@@ -73,7 +74,7 @@ async function readInput(run: RecordedRun): Promise<Interruption> {
       process.exit(exitStatus.signalBase + constants.signals[signal]);
     }
     state.interruption = { t: "signal", signal };
-    state.timer = setTimeout(() => input.destroy(), afterSignalMs);
+    state.timer = startTimer(() => input.destroy(), afterSignalMs);
   };
   const onCancelled = () => {
     notice(`asked to stop: ${String(run.cancelled.reason) || "no reason given"}`);

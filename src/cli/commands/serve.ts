@@ -1,6 +1,7 @@
 /** `runlog serve`: the server in the foreground. */
 import { Command, InvalidArgumentError } from "commander";
 import type { Limits } from "../../limits.ts";
+import { startTimer } from "../../timers.ts";
 import { journalVariable, limitsVariable, readServerEnvironment } from "../env.ts";
 import { CommandError, exitStatus } from "../failure.ts";
 import { limitLines, parseLimits } from "../limit-settings.ts";
@@ -103,7 +104,7 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
   const stopping = Promise.withResolvers<NodeJS.Signals>();
   const onSignal = (signal: NodeJS.Signals) => {
     process.once("SIGTERM", exitAtOnce).once("SIGINT", exitAtOnce);
-    setTimeout(() => {
+    startTimer(() => {
       endProcess(`not drained within ${exitTimeoutMs / 1000} s, ending`);
     }, exitTimeoutMs).unref();
     stopping.resolve(signal);
