@@ -142,7 +142,8 @@ export class Arrivals {
 
   async #waitInTime(): Promise<void> {
     const startedMs = performance.now();
-    const timer = startTimer(() => this.#wake(), this.#timeoutMs - this.#waitedMs);
+    const leftMs = Math.max(0, this.#timeoutMs - this.#waitedMs);
+    const timer = startTimer(() => this.#wake(), leftMs);
     await this.#wait();
     clearTimeout(timer);
     this.#waitedMs += performance.now() - startedMs;
