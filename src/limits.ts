@@ -163,6 +163,13 @@ export const limitSpecs = {
       beyond: "`GoAway`, then the connection closes",
     },
   },
+  maxConnections: {
+    unit: "count",
+    default: 10_000,
+    what: "connections that are open at once",
+    why: "Each costs a file descriptor and some tens of KiB before anybody has asked anything. Below the process's limit of descriptors, which the journal needs too. A connection carries 10,000 streams, so a client needs one.",
+    range: { min: 10, max: 1_000_000, beyond: "HTTP's 503, then the connection closes" },
+  },
   maxCommitBytes: {
     unit: "bytes",
     default: 4 * MiB,

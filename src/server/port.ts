@@ -63,6 +63,10 @@ const maxSessionMemoryMB = 512;
 const streamResetBurst = 10_000;
 const streamResetRate = 1_000;
 
+/** The answer to a connection beyond the limit. */
+const tooManyConnections =
+  "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\r\ntoo many connections\n";
+
 /** How to listen. */
 export interface PortOptions {
   readonly host: string;
@@ -75,6 +79,10 @@ export interface PortOptions {
   readonly onSession: (session: http2.ServerHttp2Session) => () => void;
   /** Called with what a listener threw, which is a fault of the server, and with errors of the port itself. */
   readonly onFault: (error: unknown) => void;
+  /** Connections that may be open at once. */
+  readonly maxConnections: number;
+  /** Called for each connection beyond them, which is refused. */
+  readonly onRefused: () => void;
 }
 
 /**
@@ -159,6 +167,12 @@ export async function listen(options: PortOptions): Promise<Port> {
   const serveHttp1 = http1Server.listeners("connection")[0] as (socket: net.Socket) => void;
   http1Server.removeAllListeners("connection");
   http1Server.on("connection", (socket: net.Socket) => {
+    if (sockets.size >= options.maxConnections) {
+      options.onRefused();
+      // Whatever its protocol: a client of HTTP/2 shows it as what it did not expect.
+      socket.on("error", ignore).end(tooManyConnections, () => socket.destroy());
+      return;
+    }
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
     const begin = (serve: () => void) => () =>

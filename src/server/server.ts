@@ -124,6 +124,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       }),
       onSession: (session) => ages.add(session),
       onFault: (error) => logger.error({ err: error }, "a connection or request failed"),
+      maxConnections: limits.maxConnections,
+      onRefused: refusalLog(logger, limits.maxConnections),
     });
   } catch (error) {
     readiness.stop();
@@ -144,6 +146,23 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       });
       return drained;
     },
+  };
+}
+
+/** Milliseconds between two lines about connections that are refused. */
+const refusalLogMs = 10_000;
+
+/** Logs connections that are refused, now and then with how many. */
+function refusalLog(logger: Logger, maxConnections: number): () => void {
+  let refused = 0;
+  let nextMs = 0;
+  return () => {
+    refused++;
+    const nowMs = performance.now();
+    if (nowMs < nextMs) return;
+    nextMs = nowMs + refusalLogMs;
+    logger.warn({ refused, maxConnections }, "connections are refused: too many are open");
+    refused = 0;
   };
 }
 

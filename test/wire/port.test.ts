@@ -95,3 +95,34 @@ describe("the port", () => {
     assert.equal(((await refused.json()) as { code: string }).code, "invalid_argument");
   });
 });
+
+describe("the port's connections", () => {
+  it("are refused beyond the limit, visibly, and taken again once one has closed", async () => {
+    const server = await startTestServer({ limits: { maxConnections: 2 } });
+    const { hostname: host, port } = new URL(server.url);
+    const connect = () => net.connect({ host, port: Number(port) });
+    const request = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    const answerOf = async (socket: net.Socket) => {
+      socket.on("error", () => undefined).write(request);
+      return ((await once(socket, "data")) as [Buffer])[0].toString();
+    };
+    const open = [connect(), connect()];
+    try {
+      for (const socket of open) assert.match(await answerOf(socket), /^HTTP\/1\.1 200 /);
+      const refused = connect().on("error", () => undefined);
+      const [answer] = (await once(refused, "data")) as [Buffer];
+      assert.match(answer.toString(), /^HTTP\/1\.1 503 .*too many connections/s);
+      await once(refused, "close");
+      // The others are served meanwhile.
+      assert.match(await answerOf(open[0]!), /^HTTP\/1\.1 200 /);
+      open[1]!.end();
+      await once(open[1]!.resume(), "close");
+      const next = connect();
+      open.push(next);
+      assert.match(await answerOf(next), /^HTTP\/1\.1 200 /);
+    } finally {
+      for (const socket of open) socket.destroy();
+      await server.remove();
+    }
+  });
+});
