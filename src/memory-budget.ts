@@ -9,6 +9,7 @@
  * A class that has used up its share and the rest is over. Then, as the class can, those
  * who have held memory longest let go of it, or new work waits, or is refused.
  */
+import { startTimer } from "./timers.ts";
 
 /** What the memory is for, with its share of the whole. The rest is common. */
 const shares = {
@@ -188,7 +189,7 @@ export class MemoryShare {
   /** Looks again soon, for as long as it is over or somebody waits. */
   #look(): void {
     if (this.#evictAfterMs === Number.POSITIVE_INFINITY && this.#waiting.size === 0) return;
-    this.#timer ??= setTimeout(() => {
+    this.#timer ??= startTimer(() => {
       this.#timer = undefined;
       if (this.isOver) this.#evict();
       if (!this.isOver) this.#wake();
