@@ -1,12 +1,18 @@
 /**
- * The command that exec runs.
+ * The command that exec runs, and all that it starts.
  *
- * Invariant: it gets every signal that exec gets, once; exec ends after it,
- * and not before its output has been read.
+ * Invariants: every signal that exec gets reaches the command's whole process group; exec
+ * ends after the group, and not before its output has been read. A first signal asks as
+ * the sender did; the second one asks for the end (SIGTERM), the third ends (SIGKILL).
+ * Who is asked to end and does not within the grace is killed.
  */
 import { spawn } from "node:child_process";
+import { constants } from "node:os";
 import type { Readable } from "node:stream";
-import { notice, type Output, stderr, stdout } from "./output.ts";
+import { endingSignals, notice, type Output, stderr, stdout } from "./output.ts";
+import { makePipes } from "./pipes.ts";
+import { ProcessGroup } from "./process-group.ts";
+import { printable } from "./text.ts";
 
 /** How the command ended. */
 export type Ended =
@@ -17,7 +23,8 @@ export type Ended =
 
 /** One of the command's outputs, and where a person still sees it. */
 export interface ChildOutput {
-  readonly name: "stdout" | "stderr";
+  /** `tty`: a terminal has one output for both. */
+  readonly name: "stdout" | "stderr" | "tty";
   readonly source: Readable;
   readonly seen: Output;
 }
@@ -25,82 +32,183 @@ export interface ChildOutput {
 /** A command under way. */
 export interface Child {
   readonly outputs: readonly ChildOutput[];
-  /** Settles when the command has ended; never rejects. */
+  /** Settles when the command and its process group have ended; never rejects. */
   readonly ended: Promise<Ended>;
-  kill(signal: NodeJS.Signals): void;
+  /** Asks all of it to end, and kills what has not ended after the grace. */
+  terminate(): void;
   /** Stops passing signals on. */
   dispose(): void;
 }
 
-/** Milliseconds without output after the command ended: something else may hold the pipe. */
-const quietMs = 1_000;
+/** A command that has been started, however. */
+export interface Started {
+  readonly pid: number;
+  readonly outputs: readonly ChildOutput[];
+  /** Settles when the command itself has ended. */
+  readonly exited: Promise<Ended>;
+}
 
-const passedOn = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR2"] as const;
+/** Milliseconds from one look to the next whether a group has ended whose leader has. */
+const groupPollMs = 50;
+/** Milliseconds without output once the group has ended: an outsider may hold the pipe. */
+const quietMs = 200;
+/** Milliseconds after the command's end, from which on a person wants to know why exec goes on. */
+const explainAfterMs = 1_000;
 
-/** Starts a command with this process's standard input. */
-export function startChild(file: string, args: readonly string[], env: NodeJS.ProcessEnv): Child {
-  const child = spawn(file, args, { env, stdio: ["inherit", "pipe", "pipe"] });
-  const outputs: readonly ChildOutput[] = [
-    { name: "stdout", source: child.stdout, seen: stdout },
-    { name: "stderr", source: child.stderr, seen: stderr },
-  ];
-  const { promise: ended, resolve } = Promise.withResolvers<Ended>();
-  let timer: NodeJS.Timeout | undefined;
-  child.once("error", (error: NodeJS.ErrnoException) => {
-    const code = error.code ?? "EUNKNOWN";
-    const why = code === "ENOENT" ? "there is no such command" : code;
-    if (child.pid === undefined) {
-      notice(`cannot run ${JSON.stringify(file)}: ${why}`);
-      resolve({ t: "not_started", code, message: `cannot run ${JSON.stringify(file)}: ${why}` });
-    }
+const passedOn = [...endingSignals, "SIGUSR2"] as const;
+
+/** Starts a command with real pipes, and this process's standard input. */
+export function startChild(file: string, args: readonly string[], env: NodeJS.ProcessEnv): Started {
+  const pipes = makePipes(["stdout", "stderr"]);
+  const child = spawn(file, args, {
+    env,
+    stdio: ["inherit", pipes.stdout.writeEnd, pipes.stderr.writeEnd],
+    // A session, and so a group, of its own.
+    detached: true,
   });
+  for (const pipe of [pipes.stdout, pipes.stderr]) pipe.closeWriteEnd();
+  const { promise: exited, resolve } = Promise.withResolvers<Ended>();
   child.once("exit", (code, signal) => {
     resolve(signal === null ? { t: "exit", code: code ?? 1 } : { t: "signal", signal });
-    timer = endOutputsWhenQuiet(outputs);
   });
+  const failed = Promise.withResolvers<Ended>();
+  child.once("error", (error: NodeJS.ErrnoException) => {
+    failed.resolve(notStarted(file, error.code ?? "EUNKNOWN"));
+  });
+  const outputs: readonly ChildOutput[] = [
+    { name: "stdout", source: pipes.stdout.source, seen: stdout },
+    { name: "stderr", source: pipes.stderr.source, seen: stderr },
+  ];
+  if (child.pid !== undefined) return { pid: child.pid, outputs, exited };
+  // Its error comes in the next turn; nobody waits for these.
+  for (const { source } of outputs) source.destroy();
+  return { pid: 0, outputs: [], exited: failed.promise };
+}
+
+/** The command could not be run; says so. */
+export function notStarted(file: string, code: string): Ended {
+  const why = code === "ENOENT" ? "there is no such command" : code;
+  const message = `cannot run ${JSON.stringify(file)}: ${why}`;
+  notice(printable(message));
+  return { t: "not_started", code, message };
+}
+
+/** Looks after a command that has been started; `graceMs` is the time from SIGTERM to SIGKILL. */
+export function lookAfter({ pid, outputs, exited }: Started, graceMs: number): Child {
+  if (pid === 0) {
+    return { outputs, ended: exited, terminate: () => undefined, dispose: () => undefined };
+  }
+  const group = new ProcessGroup(pid);
+  const over = new AbortController();
+  let signals = 0;
+  let killer: NodeJS.Timeout | undefined;
+  const killAfterGrace = () => {
+    killer ??= setTimeout(() => {
+      if (group.kill("SIGKILL")) {
+        notice(`the command has not ended ${graceMs / 1000} s after it was asked to: killed`);
+      }
+    }, graceMs);
+  };
+  const terminate = () => {
+    // A command that is stopped would not see it.
+    group.kill("SIGTERM");
+    group.kill("SIGCONT");
+    killAfterGrace();
+  };
   const onSignal = (signal: NodeJS.Signals) => {
-    // At a terminal the whole foreground group got it from the keyboard.
-    const fromKeyboard = process.stdin.isTTY && (signal === "SIGINT" || signal === "SIGQUIT");
-    if (!fromKeyboard) {
-      child.kill(signal);
+    if (signal === "SIGUSR2") {
+      group.kill(signal);
+      return;
+    }
+    signals++;
+    if (signals === 1) {
+      group.kill(signal);
+      group.kill("SIGCONT");
+      // An interactive command may take Ctrl-C for something else.
+      if (signal !== "SIGINT") killAfterGrace();
+    } else if (signals === 2 && killer === undefined) {
+      notice("second signal: the command is asked to end (SIGTERM); a third one kills it");
+      terminate();
+    } else {
+      notice("the command is killed");
+      group.kill("SIGKILL");
     }
   };
-  for (const signal of passedOn) {
-    process.on(signal, onSignal);
-  }
+  const onStop = () => {
+    // Its session has no terminal, so that the keyboard's stop reaches only this process.
+    group.kill("SIGSTOP");
+    process.once("SIGCONT", () => group.kill("SIGCONT"));
+    process.kill(process.pid, "SIGSTOP");
+  };
+  for (const signal of passedOn) process.on(signal, onSignal);
+  process.on("SIGTSTP", onStop);
   return {
     outputs,
-    ended,
-    kill: (signal) => child.kill(signal),
+    ended: exited.then(async (ended) => {
+      await groupEnded(group, over.signal);
+      clearTimeout(killer);
+      if (!over.signal.aborted) endOutputsWhenQuiet(outputs, over.signal);
+      return ended;
+    }),
+    terminate,
     dispose() {
-      clearInterval(timer);
-      for (const signal of passedOn) {
-        process.off(signal, onSignal);
-      }
+      over.abort();
+      clearTimeout(killer);
+      process.off("SIGTSTP", onStop);
+      for (const signal of passedOn) process.off(signal, onSignal);
     },
   };
 }
 
+/** Resolves once nobody is left in the group, or nobody waits any more. */
+function groupEnded(group: ProcessGroup, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const startedMs = performance.now();
+    let explained = false;
+    const look = () => {
+      if (signal.aborted || !group.isAlive) {
+        clearInterval(timer);
+        resolve();
+      } else if (!explained && performance.now() - startedMs > explainAfterMs) {
+        explained = true;
+        notice(
+          "the command has ended, and what it started goes on: the run ends with the last of it",
+        );
+      }
+    };
+    const timer = setInterval(look, groupPollMs);
+    look();
+  });
+}
+
 /**
- * Ends outputs that nothing has written to for a while: a process that the
- * command left behind may hold them open for ever.
+ * Ends outputs that nothing is written to any more: a process that has left the group,
+ * a daemon, may hold them open for ever.
  */
-function endOutputsWhenQuiet(outputs: readonly ChildOutput[]): NodeJS.Timeout {
+function endOutputsWhenQuiet(outputs: readonly ChildOutput[], signal: AbortSignal): void {
   let before = -1;
-  return setInterval(() => {
+  const timer = setInterval(() => {
     const open = outputs.filter(({ source }) => !source.readableEnded && !source.destroyed);
     const waiting = open.some(({ source }) => source.readableLength > 0);
     const read = outputs.reduce((sum, { source }) => sum + bytesRead(source), 0);
     if (open.length > 0 && !waiting && read === before) {
-      notice("the command has ended, but something it started holds its output open: not read on");
-      for (const { source } of open) {
-        source.push(null);
-      }
+      notice(
+        "the command has ended, but something that left it holds its output open: not read on",
+      );
+      for (const { source } of open) source.push(null);
     }
     before = read;
+    if (open.length === 0) clearInterval(timer);
   }, quietMs);
+  signal.addEventListener("abort", () => clearInterval(timer), { once: true });
 }
 
 function bytesRead(source: Readable): number {
   return "bytesRead" in source && typeof source.bytesRead === "number" ? source.bytesRead : 0;
+}
+
+/** The name of a signal by its number. */
+export function signalName(number: number): NodeJS.Signals | undefined {
+  const [name] = Object.entries(constants.signals).find(([, value]) => value === number) ?? [];
+  return name as NodeJS.Signals | undefined;
 }

@@ -1,94 +1,140 @@
 /**
  * Lines of an input into a run, losing nothing silently.
  *
- * Invariant: an input is read only as fast as the run takes its events, so
- * memory is bounded; every line becomes an event or is reported and counted.
+ * Invariant: every line becomes an event; for one that cannot, because it is over the
+ * server's limit, an event `runlog.dropped` stands in the log, and it is reported and counted.
  */
 import type { Drop, RunSender } from "../client/index.ts";
 import { defaultMaxEventBytes } from "../client/limits.ts";
-import { eventOfLine } from "./line-event.ts";
+import { EventQueue } from "./event-queue.ts";
+import { droppedEvent, droppedType, eventOfLine, lineEndAttribute } from "./line-event.ts";
 import { type Line, LineSplitter } from "./lines.ts";
 import { notice } from "./output.ts";
 
+/** Milliseconds without more of it after which what there is of a line is recorded. */
+const pauseMs = 1_000;
+
+/** How to read an input. */
+export interface FeedOptions {
+  /** Stands in reports. */
+  readonly name: string;
+  /** Of each event. */
+  readonly attributes: Readonly<Record<string, string>>;
+  /** See SplitOptions. */
+  readonly newlinesOnly?: boolean;
+  /** Lines at the beginning that are in the run already. Default 0. */
+  readonly skip?: number;
+}
+
 /** Turns inputs into events of one run. */
 export class LineFeed {
-  #sender: RunSender | undefined;
+  #queue: EventQueue | undefined;
   #maxLineBytes = defaultMaxEventBytes;
   #dropped = 0;
-  /** The drop that the present emit caused. */
-  #drop: Drop | undefined;
+  /** Reports of what the sender gave up, which have to go into the log. */
+  #reports: Promise<void> = Promise.resolve();
 
-  /** For OpenRunOptions.onDrop. */
-  readonly onDrop = (drop: Drop): void => {
-    this.#drop = drop;
+  /** For OpenRunOptions.onDrop: also of events that were taken, and are too large for a server that came later. */
+  readonly onDrop = ({ event, bytes, limit, reason }: Drop): void => {
+    this.#dropped++;
+    notice(`an event ${event.type} of ${bytes} bytes is not recorded (${reason}, limit ${limit})`);
+    // A report that is too large is not reported again.
+    if (event.type === droppedType) return;
+    const { type, attributes } = event;
+    this.#report(droppedEvent({ type, bytes, limit }, attributes));
   };
 
-  /** Lines that did not become events. */
+  /** Lines and events that were not recorded. */
   get dropped(): number {
     return this.#dropped;
   }
 
-  /** The run that takes the lines, and the size of an event that its server takes. */
-  attach(sender: RunSender, maxEventBytes: number | undefined): void {
-    this.#sender = sender;
+  /** The run that takes the lines, the size of an event that its server takes, and the bound of the spool in bytes. */
+  attach(sender: RunSender, maxEventBytes: number | undefined, maxSpoolBytes: number): void {
+    this.#queue = new EventQueue(sender, maxSpoolBytes);
     this.#maxLineBytes = maxEventBytes ?? defaultMaxEventBytes;
   }
 
   /**
-   * Reads `input` to its end. `each` sees every chunk first. `name` stands in
-   * reports. Rejects once the run takes nothing more.
+   * Reads `input` to its end; `each` sees every chunk once it is recorded. Resolves with
+   * the number of lines. Rejects once the run takes nothing more.
    */
   async read(
     input: AsyncIterable<Uint8Array>,
-    name: string,
-    attributes: Readonly<Record<string, string>>,
+    options: FeedOptions,
     each: (chunk: Uint8Array) => Promise<void> = async () => undefined,
-  ): Promise<void> {
-    const splitter = new LineSplitter(this.#maxLineBytes);
-    try {
-      for await (const chunk of input) {
-        await each(chunk);
-        for (const line of splitter.push(chunk)) {
-          await this.#take(line, name, attributes);
-        }
+  ): Promise<number> {
+    const { newlinesOnly = false } = options;
+    const splitter = new LineSplitter({ maxBytes: this.#maxLineBytes, newlinesOnly });
+    const chunks = input[Symbol.asyncIterator]();
+    let count = 0;
+    const takeAll = async (lines: readonly Line[]) => {
+      for (const line of lines) {
+        count = line.number;
+        if (count > (options.skip ?? 0)) await this.#take(line, options);
       }
+    };
+    let ended = false;
+    try {
+      for (;;) {
+        const next = chunks.next();
+        if (splitter.hasPartial && !(await settlesSoon(next))) await takeAll(splitter.pause());
+        const result = await next;
+        if (result.done === true) break;
+        await takeAll(splitter.push(result.value));
+        await each(result.value);
+      }
+      ended = true;
     } finally {
       // Also where the input was cut off: what came is kept.
-      for (const line of splitter.end()) {
-        await this.#take(line, name, attributes);
-      }
+      await takeAll(splitter.end());
+      if (!ended) await chunks.return?.();
     }
+    return count;
   }
 
-  async #take(
-    line: Line,
-    name: string,
-    attributes: Readonly<Record<string, string>>,
-  ): Promise<void> {
-    const sender = this.#sender;
-    if (sender === undefined) {
-      throw new Error("LineFeed.attach comes first");
-    }
-    if (line.t === "too_long") {
-      this.#report(name, line.number, line.size, this.#maxLineBytes);
+  /** Resolves once all that was read is with the sender. Rejects once the run takes nothing more. */
+  async drained(): Promise<void> {
+    await this.#queue?.drained();
+    await this.#reports;
+    await this.#queue?.drained();
+  }
+
+  /** Gives back what it holds on disk. */
+  close(): void {
+    this.#queue?.close();
+  }
+
+  async #take(line: Line, { name, attributes }: FeedOptions): Promise<void> {
+    const queue = this.#queue;
+    if (queue === undefined) throw new Error("LineFeed.attach comes first");
+    const all =
+      line.end === "newline" ? attributes : { ...attributes, [lineEndAttribute]: line.end };
+    if (line.t === "line") {
+      await queue.put(eventOfLine(line.bytes, all));
       return;
     }
-    while (!sender.hasRoom) {
-      await sender.ready();
-    }
-    this.#drop = undefined;
-    if (!sender.emit(eventOfLine(line.bytes, attributes))) {
-      // Throws where the run is over; otherwise this one line was at fault.
-      await sender.ready();
-      const limit = (this.#drop as Drop | undefined)?.limit ?? this.#maxLineBytes;
-      this.#report(name, line.number, line.bytes.length, limit);
-    }
+    this.#dropped++;
+    const limit = this.#maxLineBytes;
+    notice(
+      `${name} line ${line.number} has ${line.size} bytes, an event takes at most ${limit}: not recorded`,
+    );
+    await queue.put(droppedEvent({ bytes: line.size, limit }, all));
   }
 
-  #report(name: string, number: number, size: number, limit: number): void {
-    this.#dropped++;
-    notice(
-      `${name} line ${number} has ${size} bytes, an event takes at most ${limit}: not recorded`,
-    );
+  /** Puts a report behind those before it; drained waits for it, and the run's end says more than its failure. */
+  #report(event: ReturnType<typeof droppedEvent>): void {
+    this.#reports = this.#reports.then(() => this.#queue?.put(event)).catch(() => undefined);
+  }
+}
+
+/** Whether a promise settles within the pause after which a line is cut. */
+async function settlesSoon(promise: Promise<unknown>): Promise<boolean> {
+  const { promise: late, resolve } = Promise.withResolvers<boolean>();
+  const timer = setTimeout(resolve, pauseMs, false);
+  try {
+    return await Promise.race([promise.then(() => true), late]);
+  } finally {
+    clearTimeout(timer);
   }
 }

@@ -9,6 +9,7 @@ import { type Command, InvalidArgumentError } from "commander";
 import type { RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import type { ConnectionFlags } from "./connection.ts";
 import { readEnvironment } from "./env.ts";
+import { parseBytes, parseDurationMs } from "./quantities.ts";
 
 /** Flags of the commands that may delete something. */
 export interface ConfirmFlags {
@@ -28,6 +29,15 @@ export interface SpecFlags {
 export interface RunFlags extends ConnectionFlags, SpecFlags {
   readonly run?: string;
 }
+
+/** Flags of the commands that record lines. */
+export interface RecordFlags extends RunFlags {
+  /** Bytes that are kept on disk while the server is away. */
+  readonly spool: number;
+}
+
+/** Longest time of a timer of Node's: a longer one fires at once. */
+const maxTimerMs = 2 ** 31 - 1;
 
 /** Reads a server's URL, or those of several nodes. */
 function parseServer(value: string): string {
@@ -119,14 +129,41 @@ export function addSpecFlags(command: Command): Command {
     .option("--name <text>", "a name for people");
 }
 
+/** Bytes of the spool unless --spool says otherwise. */
+const defaultSpool = "1GiB";
+
 /** Adds the flags of ingest and exec. */
-export function addRunFlags(command: Command): Command {
+export function addRecordFlags(command: Command): Command {
   return addSpecFlags(
     addConnectionFlags(command).option(
       "--run <id>",
       "run id; an existing run goes on where it is (default: a new UUIDv7)",
     ),
+  ).addOption(
+    command
+      .createOption(
+        "--spool <size>",
+        "what is kept on disk (in TMPDIR) while the server is away; beyond it input waits",
+      )
+      .argParser(parseSize)
+      .default(parseSize(defaultSpool), defaultSpool),
   );
+}
+
+/** Reads a number of bytes. */
+function parseSize(value: string): number {
+  const bytes = parseBytes(value);
+  if (bytes === undefined) throw new InvalidArgumentError("give a size such as 64MiB or 2GiB.");
+  return bytes;
+}
+
+/** Reads a duration into milliseconds. */
+export function parseDuration(value: string): number {
+  const ms = parseDurationMs(value);
+  if (ms === undefined || ms > maxTimerMs) {
+    throw new InvalidArgumentError("give a duration such as 500ms, 10s or 5m, at most 24d.");
+  }
+  return ms;
 }
 
 /** Adds --yes. */

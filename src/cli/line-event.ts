@@ -12,6 +12,24 @@ const defaultLineType = "line";
 // fatal: bytes that are not UTF-8 are not JSON. ignoreBOM: neither is a BOM.
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
+/** The type of the event that stands for a line, or an event, that could not be recorded. */
+export const droppedType = "runlog.dropped";
+
+/** The attribute that tells what ended a line, where that was no newline. */
+export const lineEndAttribute = "line-end";
+
+/** Stands in the log for what is not there: its type where it had one, its size, and the limit. */
+export function droppedEvent(
+  what: { readonly type?: string; readonly bytes: number; readonly limit: number },
+  attributes: Readonly<Record<string, string>>,
+): EventInit {
+  return {
+    type: droppedType,
+    data: new TextEncoder().encode(JSON.stringify(what)),
+    attributes: { ...attributes },
+  };
+}
+
 /** Builds the event of one line. */
 export function eventOfLine(
   bytes: Uint8Array,

@@ -14,6 +14,9 @@ export class OutputClosedError extends Error {
   }
 }
 
+/** Signals that ask a command to end. */
+export const endingSignals = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;
+
 /** Says something to the person at the terminal, on standard error. */
 export function notice(text: string): void {
   process.stderr.write(`runlog: ${text}\n`);

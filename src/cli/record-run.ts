@@ -7,13 +7,15 @@ import type { ResultInit, RunSender } from "../client/index.ts";
 import { connectTo, type NodeConnection } from "../client/node/index.ts";
 import { openRunOnServer } from "./connection.ts";
 import { LineFeed } from "./feed.ts";
-import { type RunFlags, specOf } from "./flags.ts";
+import { type RecordFlags, specOf } from "./flags.ts";
 import { notice } from "./output.ts";
 import { countText } from "./text.ts";
 
 /** A run that is open and takes lines. */
 export interface RecordedRun {
   readonly runId: string;
+  /** Events that the run had when it was opened. */
+  readonly lastRunSeq: number;
   readonly cancelled: AbortSignal;
   readonly feed: LineFeed;
   /** Aborts with the final error where the run takes nothing more. */
@@ -25,7 +27,7 @@ export interface RecordedRun {
 }
 
 /** Opens the run that the flags name, and says its id. Throws CommandError, RefusalError. */
-export async function recordRun(flags: RunFlags, displayName: string): Promise<RecordedRun> {
+export async function recordRun(flags: RecordFlags, displayName: string): Promise<RecordedRun> {
   const connection = connectTo(flags.server);
   try {
     return await openOver(connection, flags, displayName);
@@ -37,7 +39,7 @@ export async function recordRun(flags: RunFlags, displayName: string): Promise<R
 
 async function openOver(
   connection: NodeConnection,
-  flags: RunFlags,
+  flags: RecordFlags,
   displayName: string,
 ): Promise<RecordedRun> {
   const feed = new LineFeed();
@@ -50,20 +52,28 @@ async function openOver(
     onFailed: (error) => failed.abort(error),
   });
   const opened = await sender.opened;
-  feed.attach(sender, opened.maxEventBytes);
+  feed.attach(sender, opened.maxEventBytes, flags.spool);
   if (opened.lastRunSeq > 0) {
     notice(`the run has ${countText(opened.lastRunSeq, "event")} already and goes on`);
   }
   return {
     runId: sender.runId,
+    lastRunSeq: opened.lastRunSeq,
     cancelled: sender.cancelled,
     feed,
     failed: failed.signal,
     async finish(result) {
+      await feed.drained();
+      // What a server does not take that came meanwhile is reported in the run, before its end.
+      await sender.flush();
+      await feed.drained();
       const { run, durable } = await sender.finish(result);
       process.stderr.write(`${summaryOf(run, durable, feed.dropped)}\n`);
     },
-    close: () => connection.close(),
+    close() {
+      feed.close();
+      connection.close();
+    },
   };
 }
 

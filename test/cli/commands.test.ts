@@ -138,7 +138,7 @@ describe("the command line", () => {
     assert.equal(status, 1);
     assert.match(stderr, /line 2/);
     const events = (await recordsOf("--run", "r", "--until", "finished")).filter((r) => r.event);
-    assert.deepEqual(events.map(textOf), ["one", "three"]);
+    assert.deepEqual(events.map(textOf), ["one", '{"bytes":1100000,"limit":1048576}', "three"]);
   });
 
   it("runs a command as a run: its output, its status, its children", async () => {

@@ -47,7 +47,11 @@ describe("runlog serve --limit", () => {
     assert.equal(ended.status, 1);
     assert.match(ended.stderr, /line 2 has 2500 bytes, an event takes at most 2048: not recorded/);
     const records = await commands.records("--run", "r", "--until", "finished");
-    assert.deepEqual(textsOf(records, "r"), [lines[0], ...lines.slice(2)]);
+    assert.deepEqual(textsOf(records, "r"), [
+      lines[0],
+      '{"bytes":2500,"limit":2048}',
+      ...lines.slice(2),
+    ]);
   });
 
   it("takes an event as large as the largest limit, and delivers it", async () => {

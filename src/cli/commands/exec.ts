@@ -5,36 +5,62 @@ import { basename } from "node:path";
 import { Command } from "commander";
 import { RunState } from "../../../gen/runlog/v1/run_pb.js";
 import type { ResultInit } from "../../client/index.ts";
-import { type Ended, startChild } from "../child.ts";
+import { type Ended, lookAfter, startChild } from "../child.ts";
 import { childEnvironment, environmentHelp } from "../env.ts";
 import { exitStatus, explain } from "../failure.ts";
-import { addRunFlags, type RunFlags } from "../flags.ts";
-import { notice } from "../output.ts";
+import { addRecordFlags, parseDuration, type RecordFlags } from "../flags.ts";
+import { endingSignals, notice, type Output } from "../output.ts";
+import { exactDurationText } from "../quantities.ts";
 import { type RecordedRun, recordRun } from "../record-run.ts";
-import { cut } from "../text.ts";
+import { startOnTerminal } from "../terminal.ts";
+import { cut, printable } from "../text.ts";
 
 /** Characters of the command line that name the run; the contract takes 256 bytes. */
 const maxNameCharacters = 60;
+/** Milliseconds from SIGTERM to SIGKILL, unless --grace says otherwise. */
+const defaultGraceMs = 10_000;
 
 /** Builds the command; `exit` takes the status. */
 export function execCommand(exit: (status: number) => void): Command {
-  return addRunFlags(new Command("exec"))
+  const command = new Command("exec");
+  return addRecordFlags(command)
+    .addOption(
+      command
+        .createOption(
+          "--grace <duration>",
+          "from SIGTERM, for a command that does not end, to SIGKILL",
+        )
+        .argParser(parseDuration)
+        .default(defaultGraceMs, exactDurationText(defaultGraceMs)),
+    )
+    .option("--tty", "give the command a terminal of its own")
     .description("Run a command as a run: its output lines are the events.")
     .argument("<command...>", "the command and its arguments, after --")
     .passThroughOptions()
     .addHelpText("after", help + environmentHelp)
-    .action(async (command: string[], flags: RunFlags) => exit(await exec(command, flags)));
+    .action(async (words: string[], flags: ExecFlags) => exit(await exec(words, flags)));
 }
 
 const help = `
 Each line of the command's output is an event, as for ingest, with the
-attribute "stream" (stdout or stderr); the output is still seen. Signals are
-passed on. RUNLOG_RUN_ID tells the command its run, so that a nested exec or
-ingest becomes its child.
+attribute "stream" (stdout, stderr, or tty); it is recorded first, and still seen. If
+nobody reads the output any more, recording goes on. Lines of one stream keep their
+order; between the two it is that of their arrival, to within a read. With --tty both
+are one stream in their true order, and the command sees a terminal: colours, a width,
+/dev/tty. RUNLOG_RUN_ID tells the command its run, so that a nested exec or ingest
+becomes its child.
+
+The command gets a session of its own. Its run ends when the whole process group has
+ended, background processes included. SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on
+to the group; a second signal asks it to end (SIGTERM), a third one kills it (SIGKILL).
+What has not ended a grace after SIGTERM is killed.
+
+While the server is away the command is not slowed: events are kept in memory, then on
+disk (--spool), and sent when it is back.
 
 The result: status 0 SUCCEEDED, n FAILED with the code exit-n, ended by a signal
 FAILED with the signal's name, CANCELLED where the run was asked to stop (the
-command then gets SIGTERM).
+group then gets SIGTERM).
 
 Exit status: the command's own, 128+n where signal n ended it; 126 and 127 where
 it cannot be run or does not exist; 1 where the run could not be recorded (the
@@ -43,10 +69,17 @@ command still runs to its end) and 2 for wrong usage.
 Examples:
   $ runlog exec -- npm test
   $ runlog exec --agent builder --name "build web" -- make -j4 web
+  $ runlog exec --tty -- htop
   $ runlog exec -- sh -c 'runlog exec -- ./step-1 && runlog exec -- ./step-2'
 `;
 
-async function exec(command: readonly string[], flags: RunFlags): Promise<number> {
+interface ExecFlags extends RecordFlags {
+  /** Milliseconds. */
+  readonly grace: number;
+  readonly tty?: true;
+}
+
+async function exec(command: readonly string[], flags: ExecFlags): Promise<number> {
   const [file = "", ...args] = command;
   const run = await recordRun(flags, cut([basename(file), ...args].join(" "), maxNameCharacters));
   try {
@@ -55,10 +88,25 @@ async function exec(command: readonly string[], flags: RunFlags): Promise<number
     if (!recorded) {
       return own === exitStatus.ok ? exitStatus.failed : own;
     }
-    await run.finish(resultOf(ended, run.cancelled.aborted));
+    await finish(run, resultOf(ended, run.cancelled.aborted));
     return own === exitStatus.ok && run.feed.dropped > 0 ? exitStatus.failed : own;
   } finally {
     run.close();
+  }
+}
+
+/** Makes all of it durable and ends the run; a second signal gives up what is not durable yet. */
+async function finish(run: RecordedRun, result: ResultInit): Promise<void> {
+  let signals = 0;
+  const onSignal = (signal: NodeJS.Signals) => {
+    if (++signals > 1) process.exit(exitStatus.signalBase + constants.signals[signal]);
+    notice("what was read is being sent; a second signal gives up what is not durable yet");
+  };
+  for (const signal of endingSignals) process.on(signal, onSignal);
+  try {
+    await run.finish(result);
+  } finally {
+    for (const signal of endingSignals) process.off(signal, onSignal);
   }
 }
 
@@ -72,14 +120,15 @@ async function runChild(
   file: string,
   args: readonly string[],
   run: RecordedRun,
-  flags: RunFlags,
+  flags: ExecFlags,
 ): Promise<Outcome> {
-  const { server, namespace } = flags;
+  const { server, namespace, grace, tty } = flags;
   const env = childEnvironment({ server, namespace, runId: run.runId });
-  const child = startChild(file, args, env);
+  const started = await (tty ? startOnTerminal(file, args, env) : startChild(file, args, env));
+  const child = lookAfter(started, grace);
   const onCancelled = () => {
-    notice(`asked to stop: ${String(run.cancelled.reason) || "no reason given"}`);
-    child.kill("SIGTERM");
+    notice(`asked to stop: ${printable(String(run.cancelled.reason)) || "no reason given"}`);
+    child.terminate();
   };
   // Called also where the request came before the command was there.
   const cancellation = addAbortListener(run.cancelled, onCancelled);
@@ -87,20 +136,14 @@ async function runChild(
     const feeds = child.outputs.map(async ({ name, source, seen }) => {
       // A feed that fails leaves the output open, for passOn.
       const chunks = source.iterator({ destroyOnReturn: false });
+      const show = viewerOf(name, seen);
       try {
-        await run.feed.read(chunks, name, { stream: name }, (chunk) => seen.write(chunk));
+        await run.feed.read(chunks, { name, attributes: { stream: name } }, show);
         return true;
       } catch (error) {
-        if (seen.closed.aborted) {
-          // Nobody reads on: the command learns it as in any pipeline.
-          source.destroy();
-          return true;
-        }
-        if (!run.failed.aborted) {
-          throw error;
-        }
+        if (!run.failed.aborted) throw error;
         // The work goes on, only unrecorded: a log must not stop what it logs.
-        await passOn(source, seen);
+        await passOn(source, show);
         return false;
       }
     });
@@ -117,13 +160,25 @@ async function runChild(
   }
 }
 
+/** Shows chunks, as long as somebody looks: that they do not must not stop what is recorded. */
+function viewerOf(name: string, seen: Output): (chunk: Uint8Array) => Promise<void> {
+  let looks = true;
+  return async (chunk) => {
+    if (!looks) return;
+    try {
+      await seen.write(chunk);
+    } catch (error) {
+      looks = false;
+      if (name !== "stderr") notice(`${explain(error)}; recording goes on`);
+    }
+  };
+}
+
 async function passOn(
   source: AsyncIterable<Uint8Array>,
-  seen: { write(chunk: Uint8Array): Promise<void> },
+  show: (chunk: Uint8Array) => Promise<void>,
 ): Promise<void> {
-  for await (const chunk of source) {
-    await seen.write(chunk);
-  }
+  for await (const chunk of source) await show(chunk);
 }
 
 function statusOf(ended: Ended): number {
