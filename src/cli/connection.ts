@@ -15,7 +15,9 @@ import {
   type RunSender,
   type SenderState,
 } from "../client/index.ts";
+import { connectTo, type NodeConnection } from "../client/node/index.ts";
 import { startTimer } from "../timers.ts";
+import { diagnose } from "./diagnose.ts";
 import { CommandError, shortReason } from "./failure.ts";
 import { notice } from "./output.ts";
 
@@ -28,6 +30,9 @@ const unaryTimeoutMs = 10_000;
 /** Flags that every client command has. */
 export interface ServerFlags {
   readonly server: string;
+  readonly token?: string;
+  /** By lower-case name. */
+  readonly header?: Readonly<Record<string, string>>;
   /** Milliseconds for the first connection. */
   readonly connectTimeout: number;
 }
@@ -37,12 +42,30 @@ export interface ConnectionFlags extends ServerFlags {
   readonly namespace: string;
 }
 
+/** Connects as the flags say. */
+export function connectBy({ server, token, header }: ServerFlags): NodeConnection {
+  const authorization = token === undefined ? {} : { authorization: `Bearer ${token}` };
+  return connectTo(server, { headers: { ...authorization, ...header } });
+}
+
 /** The first connection did not come about. */
-function cannotReach(flags: ServerFlags, last: unknown): CommandError {
-  const why = last === undefined ? "" : ` (${shortReason(last)})`;
-  return new CommandError(
-    `cannot reach ${flags.server} within ${flags.connectTimeout / 1000} s${why}; is \`runlog serve\` running there?`,
-  );
+export class CannotReachError extends CommandError {
+  readonly server: string;
+
+  constructor(flags: ServerFlags, last: unknown) {
+    const why = last === undefined ? "" : ` (${shortReason(last)})`;
+    super(`cannot reach ${flags.server} within ${flags.connectTimeout / 1000} s${why}`);
+    this.name = "CannotReachError";
+    this.server = flags.server;
+  }
+
+  /** What to do, after a look at what is there. */
+  async advice(): Promise<string> {
+    const servers = this.server.split(",").map((one) => one.trim());
+    const found = await Promise.all(servers.map((one) => diagnose(one)));
+    const [advice] = found.filter((one) => one !== undefined);
+    return advice ?? "is `runlog serve` running there?";
+  }
 }
 
 /** Says when the server is lost and when it is back, once each. */
@@ -86,7 +109,7 @@ export class FirstConnection {
 
   constructor(flags: ServerFlags, outage: Outage) {
     this.#timer = startTimer(
-      () => this.#controller.abort(cannotReach(flags, outage.lastError)),
+      () => this.#controller.abort(new CannotReachError(flags, outage.lastError)),
       flags.connectTimeout,
     );
   }

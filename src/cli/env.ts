@@ -11,6 +11,8 @@ export interface Environment {
   readonly namespace: string;
   /** RUNLOG_RUN_ID: the run that this process is part of, the parent of what it starts. */
   readonly runId: string | undefined;
+  /** RUNLOG_TOKEN: the bearer token of every call. */
+  readonly token: string | undefined;
 }
 
 /** What the environment sets for a server. */
@@ -25,6 +27,7 @@ const names = {
   server: "RUNLOG_SERVER",
   namespace: "RUNLOG_NAMESPACE",
   runId: "RUNLOG_RUN_ID",
+  token: "RUNLOG_TOKEN",
   journal: "RUNLOG_JOURNAL",
   limits: "RUNLOG_LIMITS",
 } as const;
@@ -37,14 +40,18 @@ export const journalVariable = names.journal;
 /** Where `runlog serve` listens unless told otherwise. */
 const defaultServerUrl = "http://127.0.0.1:7400";
 
+/** The namespace unless another one is named. */
+export const defaultNamespace = "default";
+
 const defaultJournal = "sqlite:runlog.db";
 
 /** Reads the environment; an empty variable counts as unset. */
 export function readEnvironment(): Environment {
   return {
     server: process.env[names.server] || defaultServerUrl,
-    namespace: process.env[names.namespace] || "default",
+    namespace: process.env[names.namespace] || defaultNamespace,
     runId: process.env[names.runId] || undefined,
+    token: process.env[names.token] || undefined,
   };
 }
 
@@ -56,7 +63,9 @@ export function readServerEnvironment(): ServerEnvironment {
 }
 
 /** The environment of a process that is part of the run `runId`. */
-export function childEnvironment(environment: Required<Environment>): NodeJS.ProcessEnv {
+export function childEnvironment(
+  environment: Omit<Required<Environment>, "token">,
+): NodeJS.ProcessEnv {
   return {
     ...process.env,
     [names.server]: environment.server,
@@ -70,6 +79,7 @@ export const environmentHelp = `
 Environment:
   ${names.server}     URL of the server (default ${defaultServerUrl})
   ${names.namespace}  namespace (default "default")
+  ${names.token}      bearer token that is sent with every call
   ${names.runId}     the run that this process is part of: the default parent
                     of what ingest, exec and fork start; set by exec for its command
 `;

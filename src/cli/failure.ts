@@ -12,6 +12,8 @@ export const exitStatus = {
   failed: 1,
   /** The command line is wrong. */
   usage: 2,
+  /** tail --exit-status: a run ended otherwise than SUCCEEDED. */
+  unsuccessful: 3,
   /** exec: the command exists but cannot be run. */
   notExecutable: 126,
   /** exec: there is no such command. */
@@ -63,8 +65,22 @@ function hintFor(reason: Reason): string | undefined {
   }
 }
 
+/** The same of an answer that is not runlog's own: a proxy's, or another server's. */
+function hintForCode(code: Code | undefined): string | undefined {
+  switch (code) {
+    case Code.Unimplemented:
+      return "what answers there knows no such call: is it runlog, at this path, and as new as this?";
+    case Code.Unauthenticated:
+      return "what is in front of the server wants credentials: RUNLOG_TOKEN, --token or --header";
+    case Code.PermissionDenied:
+      return "what is in front of the server does not let this through: look at --token and --header";
+    default:
+      return undefined;
+  }
+}
+
 /** The error that explains most: what aborted a sender lies behind the abort. */
-function innermost(error: unknown): unknown {
+export function innermost(error: unknown): unknown {
   return error instanceof SenderClosedError && error.cause !== undefined
     ? innermost(error.cause)
     : error;
@@ -76,7 +92,7 @@ export function explain(thrown: unknown): string {
   if (!(error instanceof RefusalError)) {
     return oneLine(error.message);
   }
-  const hint = hintFor(error.reason);
+  const hint = error.detail === undefined ? hintForCode(error.code) : hintFor(error.reason);
   const code = error.reason === Reason.UNSPECIFIED ? undefined : Reason[error.reason];
   const name = code ?? (error.code === undefined ? "refused" : Code[error.code]);
   return oneLine(`${error.message} [${name}]${hint === undefined ? "" : `; ${hint}`}`);

@@ -9,6 +9,7 @@ import { type Command, InvalidArgumentError } from "commander";
 import type { RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import type { ConnectionFlags } from "./connection.ts";
 import { readEnvironment } from "./env.ts";
+import { CommandError, exitStatus } from "./failure.ts";
 import { parseBytes, parseDurationMs } from "./quantities.ts";
 
 /** Flags of the commands that may delete something. */
@@ -43,11 +44,34 @@ const maxTimerMs = 2 ** 31 - 1;
 function parseServer(value: string): string {
   for (const one of value.split(",").map((part) => part.trim())) {
     const url = URL.canParse(one) ? new URL(one) : undefined;
+    if (one === "") throw new InvalidArgumentError("there is an empty URL in the list.");
     if (url === undefined || (url.protocol !== "http:" && url.protocol !== "https:")) {
-      throw new InvalidArgumentError("give a URL such as http://127.0.0.1:7400.");
+      const guess = /^[^\s:/]+(?::\d+)?$/.test(one) ? one : "127.0.0.1:7400";
+      throw new InvalidArgumentError(`give a URL such as http://${guess}.`);
+    }
+    if (url.username !== "" || url.password !== "") {
+      // Not as an invalid argument: that would print the password.
+      throw new CommandError(
+        "no user and password in a server's URL, where others can read them: use RUNLOG_TOKEN or --header",
+        exitStatus.usage,
+      );
+    }
+    if (url.search !== "" || url.hash !== "") {
+      throw new InvalidArgumentError("give the server's URL alone, without ? and #.");
     }
   }
   return value;
+}
+
+/** Reads a header and adds it to those before. */
+function parseHeader(
+  value: string,
+  before: Readonly<Record<string, string>> | undefined,
+): Readonly<Record<string, string>> {
+  const [, name = "", text = ""] =
+    /^([!#$%&'*+.^_`|~\w-]+):[ \t]*([\t\x20-\x7e]*)$/.exec(value) ?? [];
+  if (name === "") throw new InvalidArgumentError('give "name: value", in ASCII.');
+  return { ...before, [name.toLowerCase()]: text.trim() };
 }
 
 /** Reads a duration in seconds into milliseconds. */
@@ -101,14 +125,19 @@ export function addServerFlags(command: Command): Command {
         .argParser(parseSeconds)
         .default(10_000, "10"),
     )
+    .option("--token <token>", "bearer token that is sent with every call", readEnvironment().token)
+    .addOption(
+      command
+        .createOption("--header <name: value>", "sent with every call, repeatable")
+        .argParser(parseHeader),
+    )
     .hook("preAction", (_, action) => {
       const { server: url } = action.opts<{ readonly server: string }>();
       try {
         parseServer(url);
-      } catch {
-        action.error(
-          `error: RUNLOG_SERVER '${url}' is invalid. Give a URL such as http://127.0.0.1:7400.`,
-        );
+      } catch (error) {
+        if (!(error instanceof InvalidArgumentError)) throw error;
+        action.error(`error: RUNLOG_SERVER '${url}' is invalid: ${error.message}`);
       }
     });
 }

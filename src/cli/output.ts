@@ -1,25 +1,35 @@
 /**
  * Standard output and standard error of the commands.
  *
- * Invariant: a reader that goes away (EPIPE) ends the output, never with a
- * stack trace; a slow reader slows the command down and fills no memory.
+ * Invariant: a reader that leaves (EPIPE) ends the output without a word, whatever else
+ * fails (a full disk) with an error, and neither with a stack trace; a slow reader slows
+ * the command down and fills no memory.
  */
 import type { Writable } from "node:stream";
+import { printable } from "./text.ts";
 
-/** The reader of standard output has gone. */
+/** The reader of an output has left: nobody needs to hear of it. */
 export class OutputClosedError extends Error {
   constructor() {
-    super("standard output was closed");
+    super("nobody reads the output any more");
     this.name = "OutputClosedError";
+  }
+}
+
+/** An output cannot be written to, because a disk is full, say. */
+export class OutputFailedError extends Error {
+  constructor(cause: Error) {
+    super(`cannot write the output: ${cause.message}`, { cause });
+    this.name = "OutputFailedError";
   }
 }
 
 /** Signals that ask a command to end. */
 export const endingSignals = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;
 
-/** Says something to the person at the terminal, on standard error. */
+/** Says something to the person at the terminal, on standard error; others' words in it cannot steer that. */
 export function notice(text: string): void {
-  process.stderr.write(`runlog: ${text}\n`);
+  process.stderr.write(`runlog: ${text.split("\n").map(printable).join("\n")}\n`);
 }
 
 /** A stream that is written with backpressure. */
@@ -30,15 +40,24 @@ export class Output {
   constructor(stream: Writable) {
     this.#stream = stream;
     // Stays for the process's life: a late EPIPE must not become an uncaught error.
-    stream.on("error", () => this.#closed.abort(new OutputClosedError()));
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      this.#closed.abort(
+        error.code === "EPIPE" ? new OutputClosedError() : new OutputFailedError(error),
+      );
+    });
   }
 
-  /** Aborts when the reader has gone. */
+  /** Aborts with OutputClosedError when the reader has left, with OutputFailedError when writing fails. */
   get closed(): AbortSignal {
     return this.#closed.signal;
   }
 
-  /** Writes and waits until more may come. Throws OutputClosedError. */
+  /** The reader is known to have left, before a write has failed. */
+  readerLeft(): void {
+    this.#closed.abort(new OutputClosedError());
+  }
+
+  /** Writes and waits until more may come. Throws the reason of `closed`. */
   async write(data: string | Uint8Array): Promise<void> {
     const { signal } = this.#closed;
     signal.throwIfAborted();

@@ -1,10 +1,20 @@
 /** Records on standard output: readable lines, or JSON. */
-import { toJsonString } from "@bufbuild/protobuf";
+import { type DescMessage, type MessageShape, toJsonString } from "@bufbuild/protobuf";
 import { type SequencedEvent, SequencedEventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { terminalColors } from "./colors.ts";
 import { stdout } from "./output.ts";
 import { renderRecord } from "./render-record.ts";
 import { RunNames } from "./run-names.ts";
+import { printableJson } from "./text.ts";
+
+/** A message as a line of JSON; on a terminal with nothing in it that steers one. */
+export function jsonLine<Desc extends DescMessage>(
+  schema: Desc,
+  message: MessageShape<Desc>,
+): string {
+  const json = toJsonString(schema, message);
+  return `${process.stdout.isTTY ? printableJson(json) : json}\n`;
+}
 
 /** Prints records in the order given. Throws OutputClosedError. */
 export type RecordPrinter = (records: readonly SequencedEvent[]) => Promise<void>;
@@ -13,9 +23,7 @@ export type RecordPrinter = (records: readonly SequencedEvent[]) => Promise<void
 export function recordPrinter({ json }: { readonly json?: true }): RecordPrinter {
   if (json) {
     return (records) =>
-      stdout.write(
-        records.map((record) => `${toJsonString(SequencedEventSchema, record)}\n`).join(""),
-      );
+      stdout.write(records.map((record) => jsonLine(SequencedEventSchema, record)).join(""));
   }
   const names = new RunNames();
   const colors = terminalColors();

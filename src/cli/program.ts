@@ -15,9 +15,10 @@ import { retentionCommand } from "./commands/retention.ts";
 import { runsCommand } from "./commands/runs.ts";
 import { serveCommand } from "./commands/serve.ts";
 import { tailCommand } from "./commands/tail.ts";
+import { CannotReachError } from "./connection.ts";
 import { environmentHelp } from "./env.ts";
-import { exitStatus, exitStatusHelp, explain, statusOf } from "./failure.ts";
-import { notice, OutputClosedError, stderr, stdout } from "./output.ts";
+import { exitStatus, exitStatusHelp, explain, innermost, statusOf } from "./failure.ts";
+import { notice, OutputClosedError, OutputFailedError, stderr, stdout } from "./output.ts";
 
 /** In the order of the help. */
 const commands = [
@@ -60,11 +61,18 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
       // Commander has printed what there was to say: help, version, or the mistake.
       status.code = thrown.exitCode === 0 ? exitStatus.ok : exitStatus.usage;
     } else if (!(thrown instanceof OutputClosedError)) {
-      notice(explain(thrown));
+      const cause = innermost(thrown);
+      const advice = cause instanceof CannotReachError ? `; ${await cause.advice()}` : "";
+      notice(explain(thrown) + advice);
       status.code = statusOf(thrown);
     }
   }
   await stdout.flush();
+  const { reason } = stdout.closed;
+  if (reason instanceof OutputFailedError && status.code === exitStatus.ok) {
+    notice(reason.message);
+    status.code = exitStatus.failed;
+  }
   await stderr.flush();
   return status.code;
 }

@@ -4,8 +4,8 @@
 import type { Run } from "../../gen/runlog/v1/run_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { ResultInit, RunSender } from "../client/index.ts";
-import { connectTo, type NodeConnection } from "../client/node/index.ts";
-import { openRunOnServer } from "./connection.ts";
+import type { NodeConnection } from "../client/node/index.ts";
+import { connectBy, openRunOnServer } from "./connection.ts";
 import { LineFeed } from "./feed.ts";
 import { type RecordFlags, specOf } from "./flags.ts";
 import { notice } from "./output.ts";
@@ -28,7 +28,7 @@ export interface RecordedRun {
 
 /** Opens the run that the flags name, and says its id. Throws CommandError, RefusalError. */
 export async function recordRun(flags: RecordFlags, displayName: string): Promise<RecordedRun> {
-  const connection = connectTo(flags.server);
+  const connection = connectBy(flags);
   try {
     return await openOver(connection, flags, displayName);
   } catch (error) {

@@ -3,7 +3,7 @@ import { type Duration, durationMs, timestampDate } from "@bufbuild/protobuf/wkt
 import type { Namespace } from "../../gen/runlog/v1/admin_pb.js";
 import type { Colors } from "./colors.ts";
 import { exactDurationText } from "./quantities.ts";
-import { printable, sizeText } from "./text.ts";
+import { fill, printable, sizeText, widthOf } from "./text.ts";
 
 const head = ["NAMESPACE", "RUNNING/RUNS", "SEQS", "SIZE", "RETENTION", "CREATED"] as const;
 /** Columns of numbers end in one line. */
@@ -12,11 +12,11 @@ const alignedRight: readonly boolean[] = [false, true, true, true, true, false];
 /** Renders the table, a line each, the head first. */
 export function renderNamespaces(namespaces: readonly Namespace[], colors: Colors): string[] {
   const rows = [head, ...namespaces.map(cellsOf)];
-  const widths = head.map((_, i) => Math.max(...rows.map((cells) => cells[i]?.length ?? 0)));
+  const widths = head.map((_, i) => Math.max(...rows.map((cells) => widthOf(cells[i] ?? ""))));
   const lines = rows.map((cells) =>
     cells
       .map((cell, i) =>
-        alignedRight[i] ? cell.padStart(widths[i] ?? 0) : cell.padEnd(widths[i] ?? 0),
+        alignedRight[i] ? cell.padStart(widths[i] ?? 0) : fill(cell, widths[i] ?? 0),
       )
       .join("  ")
       .trimEnd(),

@@ -6,7 +6,7 @@ import type { Event, RunFinished, SequencedEvent } from "../../gen/runlog/v1/eve
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Colors } from "./colors.ts";
 import type { RunNames } from "./run-names.ts";
-import { countText, cut, cutFront, printable } from "./text.ts";
+import { countText, cut, cutFront, fill, printable, widthOf } from "./text.ts";
 
 type Paint = (text: string) => string;
 
@@ -37,11 +37,11 @@ export function renderRecord(record: SequencedEvent, options: RenderOptions): st
   const { colors, names, columns } = options;
   const seq = String(record.seq).padStart(6);
   const time = record.recordTime === undefined ? "" : clock(timestampDate(record.recordTime));
-  const who = cutFront(printable(names.path(record.runId)), whoColumns).padEnd(whoColumns);
+  const who = fill(cutFront(printable(names.path(record.runId)), whoColumns), whoColumns);
   const what = whatOf(record, colors, columns);
-  const type = what.type.padEnd(typeColumns);
+  const type = fill(what.type, typeColumns);
   // seq, time, who, type, with two spaces after each but the first.
-  const before = seq.length + 1 + time.length + 2 + who.length + 2 + type.length + 2;
+  const before = seq.length + 1 + time.length + 2 + widthOf(who) + 2 + widthOf(type) + 2;
   const text = columns === undefined ? what.text : cut(what.text, columns - before);
   const line =
     `${colors.dim(seq)} ${colors.dim(time)}  ${runColor(record.runId, colors)(who)}  ` +
@@ -54,7 +54,7 @@ function whatOf(record: SequencedEvent, colors: Colors, columns: number | undefi
   switch (fact.case) {
     case "event":
       return {
-        type: printable(fact.value.type),
+        type: eventType(fact.value.type),
         text: payloadText(fact.value, columns ?? maxPayloadBytes),
         paint: fact.value.attributes["stream"] === "stderr" ? colors.yellow : colors.bold,
       };
@@ -77,6 +77,12 @@ function whatOf(record: SequencedEvent, colors: Colors, columns: number | undefi
     default:
       return { type: "?", text: "a record of a newer runlog", paint: colors.dim };
   }
+}
+
+/** An event's type; in quotes where it could be taken for a fact about the run. */
+function eventType(type: string): string {
+  const text = printable(type);
+  return /^[<>?\s"]/.test(text) ? JSON.stringify(text) : text;
 }
 
 function finished(fact: RunFinished, colors: Colors): What {

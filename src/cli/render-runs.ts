@@ -9,7 +9,7 @@ import { type Run, RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Colors } from "./colors.ts";
 import { stateColor } from "./render-record.ts";
 import { runName } from "./run-names.ts";
-import { countText, durationText, printable } from "./text.ts";
+import { countText, durationText, printable, widthOf } from "./text.ts";
 
 /** How to render. */
 export interface RenderRunsOptions {
@@ -54,7 +54,11 @@ export function renderTrees(runs: readonly Run[], options: RenderRunsOptions): s
     const { run, prefix, branch } = next;
     const name = printable(runName(run.runId, run.spec));
     const drawn = prefix + branch;
-    lines.push({ label: options.colors.dim(drawn) + name, width: drawn.length + name.length, run });
+    lines.push({
+      label: options.colors.dim(drawn) + name,
+      width: drawn.length + widthOf(name),
+      run,
+    });
     const below = (children.get(run.runId) ?? []).sort(bySeq);
     const inner = branch === "" ? prefix : prefix + (branch === "└─ " ? "   " : "│  ");
     for (let i = below.length - 1; i >= 0; i--) {

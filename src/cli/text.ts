@@ -1,18 +1,41 @@
 /**
  * Text of unknown origin on a terminal.
  *
- * Invariant: nothing that a producer wrote can move the cursor, change
- * colours or begin a new line.
+ * Invariants: nothing that a producer wrote can move the cursor, change colours, begin a
+ * new line, reorder what stands beside it, or hide; and what is laid out in columns is
+ * measured in columns, not in code units.
  */
 import { stripVTControlCharacters } from "node:util";
+import stringWidth from "string-width";
 
-/** Makes text safe to print on one line: no escape sequences, control characters spelled out. */
+/**
+ * Code points that steer a terminal or cannot be seen: controls, formats (bidi, zero width,
+ * soft hyphen, tags), halves of surrogate pairs, separators of lines, and the letters and
+ * marks that are drawn as nothing. Spaces are seen; so are private ones, by a box.
+ */
+const unseen =
+  /\p{Cc}|\p{Cf}|\p{Cs}|\p{Zl}|\p{Zp}|\p{Variation_Selector}|\p{Default_Ignorable_Code_Point}/u;
+const everyUnseen = new RegExp(unseen, "gu");
+/** What joins the parts of one emoji, or chooses its form: seen, where it follows one. */
+const emojiJoiner = /^(?:\u200d|\ufe0f)$/u;
+const emojiAtEnd = /(?:\p{Extended_Pictographic}|\p{Emoji_Modifier}|[#*0-9]|\ufe0f)$/u;
+
+/** Makes text safe to print on one line: no escape sequences, what cannot be seen spelled out. */
 export function printable(text: string): string {
+  if (!unseen.test(text)) return text;
   return stripVTControlCharacters(text).replace(
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is about
-    /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g,
-    (character) =>
-      named.get(character) ?? `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+    everyUnseen,
+    (character, at: number, all: string) =>
+      emojiJoiner.test(character) && emojiAtEnd.test(all.slice(0, at))
+        ? character
+        : (named.get(character) ?? escaped(character)),
+  );
+}
+
+/** JSON that means the same, with what steers a terminal or cannot be seen as `\uXXXX`. */
+export function printableJson(json: string): string {
+  return json.replace(everyUnseen, (character) =>
+    Array.from({ length: character.length }, (_, i) => hex(character.charCodeAt(i))).join(""),
   );
 }
 
@@ -22,17 +45,59 @@ const named = new Map([
   ["\t", "  "],
 ]);
 
-/** Cuts to at most `width` characters, with an ellipsis where something is left out. */
-export function cut(text: string, width: number): string {
-  if (text.length <= width) {
-    return text;
-  }
-  return width < 1 ? "" : `${text.slice(0, width - 1)}…`;
+function escaped(character: string): string {
+  const codePoint = character.codePointAt(0)!;
+  return codePoint > 0xffff ? `\\u{${codePoint.toString(16)}}` : hex(codePoint);
+}
+
+function hex(codeUnit: number): string {
+  return `\\u${codeUnit.toString(16).padStart(4, "0")}`;
+}
+
+/** Printable ASCII takes a column a character, and is most of what is printed. */
+const asciiOnly = /^[\u0020-\u007e]*$/;
+const graphemes = new Intl.Segmenter(undefined, { granularity: "grapheme" });
+
+/** Columns that a printable text takes on a terminal. */
+export function widthOf(text: string): number {
+  return asciiOnly.test(text) ? text.length : stringWidth(text);
+}
+
+/** Cuts a printable text to at most `columns`, with an ellipsis where something is left out. */
+export function cut(text: string, columns: number): string {
+  if (widthOf(text) <= columns) return text;
+  return columns < 1 ? "" : `${take(segmentsOf(text, columns), columns - 1).join("")}…`;
 }
 
 /** The same, at the front: of a path the end says most. */
-export function cutFront(text: string, width: number): string {
-  return text.length <= width ? text : `…${text.slice(text.length - width + 1)}`;
+export function cutFront(text: string, columns: number): string {
+  if (widthOf(text) <= columns) return text;
+  const backward = [...graphemes.segment(text)].map(({ segment }) => segment).reverse();
+  return `…${take(backward, columns - 1)
+    .reverse()
+    .join("")}`;
+}
+
+/** Fills a printable text up to a column with spaces. */
+export function fill(text: string, columns: number): string {
+  return text + " ".repeat(Math.max(0, columns - widthOf(text)));
+}
+
+/** The graphemes at the beginning, as many as can matter for so many columns. */
+function* segmentsOf(text: string, columns: number): Generator<string> {
+  // A grapheme of no width has a bound of its own: 64 code units for each column.
+  for (const { segment } of graphemes.segment(text.slice(0, (columns + 1) * 64))) yield segment;
+}
+
+function take(segments: Iterable<string>, columns: number): string[] {
+  const taken: string[] = [];
+  let left = columns;
+  for (const segment of segments) {
+    left -= widthOf(segment);
+    if (left < 0) break;
+    taken.push(segment);
+  }
+  return taken;
 }
 
 /** A duration for people: "340ms", "12.4s", "3m07s", "2h05m". */

@@ -2,11 +2,11 @@
 import { createClient } from "@connectrpc/connect";
 import { Command } from "commander";
 import { RunService } from "../../../gen/runlog/v1/run_pb.js";
-import { connectTo } from "../../client/node/index.ts";
-import { type ConnectionFlags, callServer } from "../connection.ts";
+import { type ConnectionFlags, callServer, connectBy } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { exitStatus, exitStatusHelp } from "../failure.ts";
 import { addConnectionFlags } from "../flags.ts";
+import { requireNamespace } from "../namespaces.ts";
 import { stdout } from "../output.ts";
 import { countText } from "../text.ts";
 
@@ -41,9 +41,10 @@ Examples:
 
 async function cancel(runId: string, flags: CancelFlags): Promise<void> {
   const { namespace, descendants = false, reason = "" } = flags;
-  const connection = connectTo(flags.server);
+  const connection = connectBy(flags);
   const client = createClient(RunService, connection.transport);
   try {
+    await requireNamespace(connection.transport, flags);
     const request = { namespace, runId, includeDescendants: descendants, reason };
     const { runCount } = await callServer(flags, (options) => client.cancelRun(request, options));
     const ended = descendants

@@ -4,9 +4,8 @@ import { Command } from "commander";
 import { AdminService, type DeleteTreeResponse } from "../../../gen/runlog/v1/admin_pb.js";
 import { Reason } from "../../../gen/runlog/v1/error_pb.js";
 import { type Run, RunService } from "../../../gen/runlog/v1/run_pb.js";
-import { connectTo } from "../../client/node/index.ts";
 import { confirm } from "../confirm.ts";
-import { type ConnectionFlags, callServer } from "../connection.ts";
+import { type ConnectionFlags, callServer, connectBy } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { CommandError, exitStatus, exitStatusHelp, reasonOf } from "../failure.ts";
 import { addConfirmFlag, addConnectionFlags, type ConfirmFlags } from "../flags.ts";
@@ -41,7 +40,7 @@ Examples:
 `;
 
 async function deleteTree(rootRunId: string, flags: DeleteFlags): Promise<void> {
-  const connection = connectTo(flags.server);
+  const connection = connectBy(flags);
   const runs = createClient(RunService, connection.transport);
   try {
     await confirm({

@@ -1,25 +1,28 @@
 /** `runlog fork`: a run that begins with another run's events. */
-import { type Client, createClient } from "@connectrpc/connect";
+import { type Client, createClient, type Transport } from "@connectrpc/connect";
 import { Command } from "commander";
 import { v7 as uuidv7 } from "uuid";
 import { RunService } from "../../../gen/runlog/v1/run_pb.js";
-import { connectTo } from "../../client/node/index.ts";
-import { callServer } from "../connection.ts";
+import { SubscribeService } from "../../../gen/runlog/v1/subscribe_pb.js";
+import { callServer, connectBy } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { CommandError, exitStatus, exitStatusHelp } from "../failure.ts";
 import {
   addConnectionFlags,
   addSpecFlags,
   parseRunSeq,
+  parseSeq,
   type RunFlags,
   repeatFlags,
   specOf,
 } from "../flags.ts";
+import { requireNamespace } from "../namespaces.ts";
 import { notice, stdout } from "../output.ts";
 import { printable } from "../text.ts";
 
 interface ForkFlags extends RunFlags {
   readonly at?: bigint;
+  readonly atSeq?: bigint;
 }
 
 /** Builds the command; `exit` takes the status. */
@@ -31,6 +34,12 @@ export function forkCommand(exit: (status: number) => void): Command {
         command
           .createOption("--at <run_seq>", "the last event to inherit (default: the newest)")
           .argParser(parseRunSeq),
+      )
+      .addOption(
+        command
+          .createOption("--at-seq <seq>", "the same, by the number that tail shows")
+          .argParser(parseSeq)
+          .conflicts("at"),
       )
       .option("--run <id>", "id of the new run (default: a new UUIDv7)"),
   )
@@ -49,14 +58,19 @@ Prints the new run's id. Its first own event has the run_seq 1.
 Examples:
   $ runlog fork RUN
   $ runlog fork RUN --at 12 --agent planner --name "second try"
+  $ runlog fork RUN --at-seq 4711
   $ some-agent --json | runlog ingest --run "$(runlog fork RUN --no-parent)" --no-parent
 `;
 
 async function fork(source: string, flags: ForkFlags): Promise<void> {
-  const connection = connectTo(flags.server);
+  const connection = connectBy(flags);
   const client = createClient(RunService, connection.transport);
   try {
-    const runSeq = flags.at ?? (await lastRunSeq(client, source, flags));
+    await requireNamespace(connection.transport, flags);
+    const runSeq =
+      flags.atSeq === undefined
+        ? (flags.at ?? (await lastRunSeq(client, source, flags)))
+        : await runSeqAt(connection.transport, source, flags.atSeq, flags);
     // Minted here, so that a call made again after a lost answer is the same fork.
     const runId = flags.run ?? uuidv7();
     const spec = specOf(flags, "");
@@ -72,6 +86,30 @@ async function fork(source: string, flags: ForkFlags): Promise<void> {
   } finally {
     connection.close();
   }
+}
+
+/** The run's own number of the event that is at this place of the journal. */
+async function runSeqAt(
+  transport: Transport,
+  source: string,
+  seq: bigint,
+  flags: ForkFlags,
+): Promise<bigint> {
+  const client = createClient(SubscribeService, transport);
+  const filter = { scope: { case: "runIds" as const, value: { runIds: [source] } } };
+  const request = {
+    namespace: flags.namespace,
+    filter,
+    seq: seq + 1n,
+    backward: true,
+    pageSize: 1,
+  };
+  const { events } = await callServer(flags, (options) => client.readEvents(request, options));
+  const [found] = events;
+  if (found?.seq === seq && found.record.case === "event") return found.runSeq;
+  throw new CommandError(
+    `seq ${seq} is no event of run ${JSON.stringify(source)}: \`runlog read --run ${source}\` lists those there are`,
+  );
 }
 
 async function lastRunSeq(

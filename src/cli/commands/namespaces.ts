@@ -2,9 +2,8 @@
 import { toJsonString } from "@bufbuild/protobuf";
 import { Command } from "commander";
 import { type Namespace, NamespaceSchema } from "../../../gen/runlog/v1/admin_pb.js";
-import { connectTo } from "../../client/node/index.ts";
 import { terminalColors } from "../colors.ts";
-import type { ServerFlags } from "../connection.ts";
+import { connectBy, type ServerFlags } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { exitStatus, exitStatusHelp } from "../failure.ts";
 import { addServerFlags } from "../flags.ts";
@@ -35,7 +34,7 @@ Examples:
 `;
 
 async function listNamespaces(flags: NamespacesFlags): Promise<void> {
-  const connection = connectTo(flags.server);
+  const connection = connectBy(flags);
   try {
     const all: Namespace[] = [];
     for await (const page of namespacePages(connection.transport, flags)) {

@@ -2,11 +2,11 @@
 import { createClient } from "@connectrpc/connect";
 import { Command, InvalidArgumentError } from "commander";
 import { SubscribeService } from "../../../gen/runlog/v1/subscribe_pb.js";
-import { connectTo } from "../../client/node/index.ts";
-import { type ConnectionFlags, callServer } from "../connection.ts";
+import { type ConnectionFlags, callServer, connectBy } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { exitStatus, exitStatusHelp } from "../failure.ts";
 import { addConnectionFlags, parseCount, parseSeq } from "../flags.ts";
+import { requireNamespace } from "../namespaces.ts";
 import { notice } from "../output.ts";
 import { recordPrinter } from "../print-records.ts";
 import { addScopeFlags, checkScope, filterOf, type ScopeFlags } from "../scope-flags.ts";
@@ -83,12 +83,13 @@ function parseLimit(value: string): number {
 async function read(flags: ReadFlags): Promise<void> {
   const { namespace, before, after = 0n, limit } = flags;
   const backward = flags.backward === true || before !== undefined;
-  const connection = connectTo(flags.server);
+  const connection = connectBy(flags);
   const client = createClient(SubscribeService, connection.transport);
   const filter = filterOf(flags);
   const print = recordPrinter(flags);
   let seq = backward ? (before ?? 0n) : after;
   try {
+    await requireNamespace(connection.transport, flags);
     // A page may hold less than was asked for, even nothing, and not be the last.
     for (let left = limit; left > 0; ) {
       const request = { namespace, filter, seq, backward, pageSize: Math.min(left, maxPageSize) };

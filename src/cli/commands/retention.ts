@@ -3,9 +3,8 @@ import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import { createClient, type Transport } from "@connectrpc/connect";
 import { Command, InvalidArgumentError } from "commander";
 import { AdminService } from "../../../gen/runlog/v1/admin_pb.js";
-import { connectTo } from "../../client/node/index.ts";
 import { confirm } from "../confirm.ts";
-import { type ConnectionFlags, callServer } from "../connection.ts";
+import { type ConnectionFlags, callServer, connectBy } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { CommandError, exitStatus, exitStatusHelp } from "../failure.ts";
 import { addConfirmFlag, addConnectionFlags, type ConfirmFlags } from "../flags.ts";
@@ -29,7 +28,7 @@ export function retentionCommand(exit: (status: number) => void): Command {
     .argument("[duration]", "7d, 12h, 30m, 90s, or forever", parseRetention)
     .addHelpText("after", help + environmentHelp + exitStatusHelp)
     .action(async (retention: Retention | undefined, flags: RetentionFlags) => {
-      const connection = connectTo(flags.server);
+      const connection = connectBy(flags);
       try {
         if (retention === undefined) await show(connection.transport, flags);
         else await set(connection.transport, flags, retention);

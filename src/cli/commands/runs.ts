@@ -1,15 +1,15 @@
 /** `runlog runs`: the runs, or the trees that they form. */
-import { toJsonString } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import { Command, InvalidArgumentError } from "commander";
 import { type Run, RunSchema, RunService, RunState } from "../../../gen/runlog/v1/run_pb.js";
-import { connectTo } from "../../client/node/index.ts";
 import { terminalColors } from "../colors.ts";
-import { type ConnectionFlags, callServer } from "../connection.ts";
+import { type ConnectionFlags, callServer, connectBy } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { exitStatus, exitStatusHelp } from "../failure.ts";
 import { addConnectionFlags } from "../flags.ts";
+import { requireNamespace } from "../namespaces.ts";
 import { stdout } from "../output.ts";
+import { jsonLine } from "../print-records.ts";
 import { renderRun, renderTrees, stateName } from "../render-runs.ts";
 
 /** Runs per page: the contract's maximum, for the fewest round trips. */
@@ -68,15 +68,16 @@ function parseState(value: string, before: readonly RunState[] | undefined): rea
 }
 
 async function listRuns(flags: RunsFlags): Promise<void> {
-  const connection = connectTo(flags.server);
+  const connection = connectBy(flags);
   const client = createClient(RunService, connection.transport);
   try {
+    await requireNamespace(connection.transport, flags);
     const colors = terminalColors();
     const options = { colors, nowMs: Date.now() };
     const all: Run[] = [];
     for await (const page of pages(client, flags)) {
       if (flags.json) {
-        await stdout.write(page.map((run) => `${toJsonString(RunSchema, run)}\n`).join(""));
+        await stdout.write(page.map((run) => jsonLine(RunSchema, run)).join(""));
       } else if (flags.tree) {
         all.push(...page);
       } else {

@@ -1,23 +1,27 @@
 /** `runlog tail`: records as they come, from any point on. */
 import { constants } from "node:os";
 import { Command } from "commander";
+import { RunState } from "../../../gen/runlog/v1/run_pb.js";
 import { StopPolicy } from "../../../gen/runlog/v1/subscribe_pb.js";
 import { type FollowRequest, type FollowState, follow } from "../../client/index.ts";
-import { connectTo } from "../../client/node/index.ts";
 import type { ConnectionFlags } from "../connection.ts";
-import { FirstConnection, Outage } from "../connection.ts";
+import { connectBy, FirstConnection, Outage } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { exitStatus, exitStatusHelp } from "../failure.ts";
 import { addConnectionFlags, parseSeq } from "../flags.ts";
-import { notice, OutputClosedError, stdout } from "../output.ts";
+import { requireNamespace } from "../namespaces.ts";
+import { notice, stdout } from "../output.ts";
 import { recordPrinter } from "../print-records.ts";
 import { addScopeFlags, checkScope, filterOf, type ScopeFlags } from "../scope-flags.ts";
+import { watchReader } from "../watch-reader.ts";
 
 interface TailFlags extends ConnectionFlags, ScopeFlags {
   readonly after?: bigint;
   readonly now?: true;
   readonly until?: "finished" | "caught-up";
   readonly json?: true;
+  readonly wait?: true;
+  readonly exitStatus?: true;
 }
 
 /** Builds the command; `exit` takes the status. */
@@ -43,6 +47,11 @@ export function tailCommand(exit: (status: number) => void): Command {
         )
         .choices(["finished", "caught-up"]),
     )
+    .option("--wait", "wait for runs, and for a namespace, that do not exist yet")
+    .option(
+      "--exit-status",
+      `with --until finished: ${exitStatus.unsuccessful} unless every run that ended has SUCCEEDED`,
+    )
     .option("--json", "one protobuf-JSON SequencedEvent a line")
     .addHelpText("after", help + environmentHelp + exitStatusHelp)
     .action(async (flags: TailFlags, self: Command) => {
@@ -62,6 +71,7 @@ Examples:
   $ runlog tail --ancestor RUN --type message 'tool_call.*'
   $ runlog tail --run RUN1 RUN2 --after 1200
   $ runlog tail --run FORK --inherited
+  $ runlog tail --run nightly --wait --until finished --exit-status && echo succeeded
   $ runlog tail --all --until caught-up --json | jq .event.type
 `;
 
@@ -70,10 +80,18 @@ function checkFlags(flags: TailFlags, command: Command): void {
   if (flags.all && flags.until === "finished") {
     command.error("error: --until finished goes with --ancestor or --run; --all never ends");
   }
+  if (flags.exitStatus && flags.until !== "finished") {
+    command.error("error: --exit-status goes with --until finished");
+  }
+  if (flags.wait && flags.inherited) {
+    command.error(
+      "error: --wait does not go with --inherited: what a fork inherits lies before it",
+    );
+  }
 }
 
 async function tail(flags: TailFlags): Promise<number> {
-  const connection = connectTo(flags.server);
+  const connection = connectBy(flags);
   const outage = new Outage(flags.server);
   const first = new FirstConnection(flags, outage);
   const interrupted = new AbortController();
@@ -89,19 +107,27 @@ async function tail(flags: TailFlags): Promise<number> {
     }
   };
   const print = recordPrinter(flags);
+  const watch = watchReader(stdout);
+  // The last end of each run counts: a run that was LOST may have gone on.
+  const ends = new Map<string, RunState>();
   let seen: bigint | undefined;
   try {
+    if (!flags.wait) await requireNamespace(connection.transport, flags);
     for await (const item of follow(connection.transport, requestOf(flags), { signal, onState })) {
       if (item.t === "records") {
         await print(item.records);
+        for (const { runId, record } of item.records) {
+          if (record.case === "runFinished" && flags.exitStatus) {
+            ends.set(runId, record.value.result?.state ?? RunState.UNSPECIFIED);
+          }
+        }
       }
       seen = item.cursor;
     }
-    return exitStatus.ok;
+    const succeeded = [...ends.values()].every((state) => state === RunState.SUCCEEDED);
+    return succeeded ? exitStatus.ok : exitStatus.unsuccessful;
   } catch (error) {
-    if (stdout.closed.aborted) {
-      throw new OutputClosedError();
-    }
+    stdout.closed.throwIfAborted();
     if (!interrupted.signal.aborted) {
       throw error;
     }
@@ -111,6 +137,7 @@ async function tail(flags: TailFlags): Promise<number> {
     const received = interrupted.signal.reason as NodeJS.Signals;
     return exitStatus.signalBase + constants.signals[received];
   } finally {
+    watch.stop();
     first.settled();
     connection.close();
   }
@@ -122,6 +149,7 @@ function requestOf(flags: TailFlags): FollowRequest {
     filter: filterOf(flags),
     after: flags.now ? "now" : (flags.after ?? 0n),
     stop: stopPolicy(flags.until),
+    allowMissing: flags.wait ?? false,
   };
 }
 

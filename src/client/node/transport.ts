@@ -27,6 +27,12 @@ const connectionWindowBytes = 16 * 1024 * 1024;
 /** Bytes of one message: a frame to subscribers is far smaller, a single event at most a few MiB. */
 const readMaxBytes = 16 * 1024 * 1024;
 
+/** How to connect. */
+export interface ConnectOptions {
+  /** Sent with every call, under lower-case names: `{ authorization: "Bearer …" }`. Default: none. */
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
 /** A transport with the connection that it owns. */
 export interface NodeConnection {
   /** For openRun, follow, and any Connect client. */
@@ -42,8 +48,9 @@ export interface NodeConnection {
  * commas: calls go to one of them, and to the next one when it cannot be
  * reached. Throws TypeError for an invalid URL.
  */
-export function connectTo(urls: string): NodeConnection {
-  const nodes = urls.split(",").map((url) => connectToNode(url.trim()));
+export function connectTo(urls: string, options: ConnectOptions = {}): NodeConnection {
+  const { headers = {} } = options;
+  const nodes = urls.split(",").map((url) => connectToNode(url.trim(), headers));
   const [only] = nodes;
   if (only !== undefined && nodes.length === 1) return only;
   let current = 0;
@@ -82,7 +89,7 @@ interface Node extends NodeConnection {
   canConnect(): Promise<boolean>;
 }
 
-function connectToNode(url: string): Node {
+function connectToNode(url: string, ownHeaders: Readonly<Record<string, string>>): Node {
   const { origin } = new URL(url);
   const sessions = new Http2SessionManager(
     origin,
@@ -98,7 +105,7 @@ function connectToNode(url: string): Node {
       headers: OutgoingHttpHeaders,
       options: Omit<ClientSessionRequestOptions, "signal">,
     ): Promise<ClientHttp2Stream> {
-      const stream = await sessions.request(method, path, headers, options);
+      const stream = await sessions.request(method, path, { ...headers, ...ownHeaders }, options);
       const session = stream.session;
       // The connection's own window has no setting; it is widened once per session.
       if (session !== undefined && !widened.has(session as ClientHttp2Session)) {

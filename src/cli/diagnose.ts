@@ -1,0 +1,85 @@
+/**
+ * Why a server cannot be reached, for people: what is at its port instead. Asked only once
+ * a first connection has failed; one TCP connection, one request, one look at the answer.
+ */
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import { connect as connectTls } from "node:tls";
+
+/** Milliseconds for each step of the look. */
+const stepTimeoutMs = 2_000;
+/** Bytes of an answer that are looked at. */
+const maxAnswerBytes = 4_096;
+/** TLS says what it does not understand by an alert: record type 21, version 3.x. */
+const tlsAlert = Buffer.of(0x15, 0x03);
+
+/** A sentence about what is there, or undefined where nothing more can be said. */
+export async function diagnose(server: string): Promise<string | undefined> {
+  const { protocol, hostname, port, host } = new URL(server);
+  const isTls = protocol === "https:";
+  const address = {
+    host: hostname.replace(/^\[|\]$/g, ""),
+    port: port === "" ? (isTls ? 443 : 80) : Number(port),
+  };
+  if (isTls) return diagnoseTls(address, host);
+  const answer = await answerOf(
+    connect(address),
+    `GET /healthz HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`,
+  );
+  if (answer === undefined) return undefined;
+  if (answer.subarray(0, 2).equals(tlsAlert)) return `it speaks TLS: give https://${host}`;
+  const text = answer.toString("latin1");
+  if (text === "") return "something takes connections there and does not answer";
+  if (/^HTTP\/1\.[01] \d{3}/.test(text)) {
+    if (/\r\n\r\n(?:\S*\r\n)?(?:serving|draining)\n/.test(text)) return undefined;
+    // What nginx and others say to plain HTTP on a TLS port.
+    if (/plain HTTP request was sent to HTTPS port/i.test(text)) {
+      return `it speaks TLS: give https://${host}`;
+    }
+    return `something else than runlog answers there (${text.slice(0, text.indexOf("\r\n"))})`;
+  }
+  return "something answers there that speaks no HTTP";
+}
+
+async function diagnoseTls(
+  address: { readonly host: string; readonly port: number },
+  host: string,
+): Promise<string | undefined> {
+  // Only whether there is TLS: the certificate is looked at by the real connection.
+  const socket = connectTls({ ...address, rejectUnauthorized: false });
+  try {
+    await once(socket, "secureConnect", { signal: AbortSignal.timeout(stepTimeoutMs) });
+    return undefined;
+  } catch (error) {
+    const { code = "" } = error as NodeJS.ErrnoException;
+    const isPlain = code === "EPROTO" || code.startsWith("ERR_SSL");
+    return isPlain ? `it speaks no TLS: give http://${host}` : undefined;
+  } finally {
+    socket.on("error", () => undefined).destroy();
+  }
+}
+
+/** What comes after a request, until the end or for a while; undefined where no connection came about. */
+async function answerOf(socket: Socket, request: string): Promise<Buffer | undefined> {
+  const chunks: Buffer[] = [];
+  let isConnected = false;
+  const signal = AbortSignal.timeout(stepTimeoutMs);
+  try {
+    await once(socket, "connect", { signal });
+    isConnected = true;
+    socket.write(request);
+    socket.setTimeout(stepTimeoutMs, () => socket.destroy());
+    let bytes = 0;
+    for await (const chunk of socket.iterator({ destroyOnReturn: true })) {
+      chunks.push(chunk as Buffer);
+      bytes += (chunk as Buffer).length;
+      if (bytes > maxAnswerBytes) break;
+    }
+  } catch {
+    // It may break off after the bytes that matter.
+    if (!isConnected) return undefined;
+  } finally {
+    socket.on("error", () => undefined).destroy();
+  }
+  return Buffer.concat(chunks);
+}
