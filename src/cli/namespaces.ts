@@ -1,9 +1,10 @@
 /** The namespaces of a server. */
 import { createClient, type Transport } from "@connectrpc/connect";
 import { AdminService, type Namespace } from "../../gen/runlog/v1/admin_pb.js";
-import { type ConnectionFlags, callServer, type ServerFlags } from "./connection.ts";
+import { Reason } from "../../gen/runlog/v1/error_pb.js";
+import { type ConnectionFlags, callServer, connectBy, type ServerFlags } from "./connection.ts";
 import { defaultNamespace } from "./env.ts";
-import { CommandError } from "./failure.ts";
+import { CommandError, reasonOf } from "./failure.ts";
 
 /** Namespaces per page: the contract's maximum, for the fewest round trips. */
 const pageSize = 1_000;
@@ -23,22 +24,43 @@ export async function* namespacePages(
   } while (pageToken !== "");
 }
 
-/**
- * Makes sure that a namespace exists, for commands that would otherwise wait for nothing, or
- * find nothing, because of a slip of the pen. "default" may be empty still.
- *
- * @throws CommandError no such namespace
- */
-export async function requireNamespace(
+/** Whether a namespace is there; "default" may be empty still. */
+export async function namespaceExists(
   transport: Transport,
   flags: ConnectionFlags,
-): Promise<void> {
+): Promise<boolean> {
   const { namespace } = flags;
-  if (namespace === "" || namespace === defaultNamespace) return;
-  if ((await findNamespace(transport, flags, namespace)) !== undefined) return;
-  throw new CommandError(
-    `there is no namespace ${JSON.stringify(namespace)}: producers create one by writing to it, \`runlog namespaces\` lists those that exist`,
-  );
+  if (namespace === "" || namespace === defaultNamespace) return true;
+  return (await findNamespace(transport, flags, namespace)) !== undefined;
+}
+
+/** Says that a namespace does not exist: a slip of the pen, mostly. */
+export function noSuchNamespace({ namespace }: ConnectionFlags): string {
+  return `there is no namespace ${JSON.stringify(namespace)}: producers create one by writing to it, \`runlog namespaces\` lists those that exist`;
+}
+
+/**
+ * Connects, and does work that returns whether it has found anything. Where it has not, or a
+ * run does not exist, that may be for the namespace, and then says so.
+ *
+ * @throws CommandError no such namespace, and what the work throws
+ */
+export async function inNamespace(
+  flags: ConnectionFlags,
+  work: (transport: Transport) => Promise<boolean>,
+): Promise<void> {
+  const { transport, close } = connectBy(flags);
+  const requireNamespace = async () => {
+    if (!(await namespaceExists(transport, flags))) throw new CommandError(noSuchNamespace(flags));
+  };
+  try {
+    if (!(await work(transport))) await requireNamespace();
+  } catch (error) {
+    if (reasonOf(error) === Reason.RUN_NOT_FOUND) await requireNamespace();
+    throw error;
+  } finally {
+    close();
+  }
 }
 
 /** One namespace; undefined where there is none of that name. */

@@ -128,6 +128,7 @@ describe("looking after runs and namespaces", () => {
     });
 
     it("says that there is no such run", async () => {
+      await commands.run(["ingest"]);
       assertFailed(await commands.run(["cancel", "nobody"]), /RUN_NOT_FOUND.*`runlog runs`/);
     });
   });

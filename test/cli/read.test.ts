@@ -125,7 +125,8 @@ describe("reading from the command line", () => {
   });
 
   it("ends where its reader does, without a word", async () => {
-    const tail = commands.start(["tail", "--all", "--json"], { RUNLOG_NAMESPACE: "pipe" });
+    const args = ["tail", "--all", "--json", "--wait"];
+    const tail = commands.start(args, { RUNLOG_NAMESPACE: "pipe" });
     const inPipe = { RUNLOG_NAMESPACE: "pipe" };
     await commands.run(["ingest"], "1\n", inPipe);
     await tail.until("stdout", /"runFinished"/);
@@ -220,7 +221,7 @@ describe("reading from the command line", () => {
     assert.deepEqual(await idsOf("--state", "failed", "--state", "running"), ["child"]);
     assert.deepEqual(await idsOf("--conversation", "c"), ["root"]);
     assert.deepEqual(await idsOf("--ancestor", "child"), ["leaf", "child"]);
-    assert.deepEqual(await idsOf("--namespace", "empty"), []);
+    assert.deepEqual(await idsOf("--conversation", "none"), []);
     const { stdout } = await commands.run(["runs"]);
     const lines = stdout.toString().trimEnd().split("\n");
     assert.match(lines[2]!, /^failed +child +2 events +\d\S+ +worker +exit-4: /);

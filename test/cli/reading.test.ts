@@ -147,7 +147,7 @@ describe("reading from the command line", () => {
 
   it("says that a namespace does not exist, and creates none by reading", async () => {
     for (const args of [
-      ["tail", "--all"],
+      ["tail", "--all", "--until", "caught-up"],
       ["read", "--all"],
       ["runs"],
       ["cancel", "r"],

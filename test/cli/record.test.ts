@@ -40,7 +40,7 @@ describe("recording from the command line", () => {
 
   /** Waits until a run has an event with this text. */
   const untilRecorded = async (runId: string, text: string) => {
-    const tail = commands.start(["tail", "--all", "--json"]);
+    const tail = commands.start(["tail", "--all", "--json", "--wait"]);
     const data = Buffer.from(text).toString("base64").replace(/[+/]/g, "\\$&");
     await tail.until("stdout", new RegExp(`"runId":"${runId}".*"data":"${data}"`));
     await tail.kill("SIGKILL");

@@ -2,11 +2,11 @@
 import { createClient } from "@connectrpc/connect";
 import { Command } from "commander";
 import { RunService } from "../../../gen/runlog/v1/run_pb.js";
-import { type ConnectionFlags, callServer, connectBy } from "../connection.ts";
+import { type ConnectionFlags, callServer } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { exitStatus, exitStatusHelp } from "../failure.ts";
 import { addConnectionFlags } from "../flags.ts";
-import { requireNamespace } from "../namespaces.ts";
+import { inNamespace } from "../namespaces.ts";
 import { stdout } from "../output.ts";
 import { countText } from "../text.ts";
 
@@ -39,12 +39,10 @@ Examples:
   $ runlog cancel ROOT --descendants --reason "over budget"
 `;
 
-async function cancel(runId: string, flags: CancelFlags): Promise<void> {
+function cancel(runId: string, flags: CancelFlags): Promise<void> {
   const { namespace, descendants = false, reason = "" } = flags;
-  const connection = connectBy(flags);
-  const client = createClient(RunService, connection.transport);
-  try {
-    await requireNamespace(connection.transport, flags);
+  return inNamespace(flags, async (transport) => {
+    const client = createClient(RunService, transport);
     const request = { namespace, runId, includeDescendants: descendants, reason };
     const { runCount } = await callServer(flags, (options) => client.cancelRun(request, options));
     const ended = descendants
@@ -53,7 +51,6 @@ async function cancel(runId: string, flags: CancelFlags): Promise<void> {
     await stdout.write(
       runCount === 0 ? ended : `asked ${countText(runCount, "running run")} to stop\n`,
     );
-  } finally {
-    connection.close();
-  }
+    return true;
+  });
 }

@@ -4,7 +4,7 @@ import { Command } from "commander";
 import { v7 as uuidv7 } from "uuid";
 import { RunService } from "../../../gen/runlog/v1/run_pb.js";
 import { SubscribeService } from "../../../gen/runlog/v1/subscribe_pb.js";
-import { callServer, connectBy } from "../connection.ts";
+import { callServer } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { CommandError, exitStatus, exitStatusHelp } from "../failure.ts";
 import {
@@ -16,9 +16,8 @@ import {
   repeatFlags,
   specOf,
 } from "../flags.ts";
-import { requireNamespace } from "../namespaces.ts";
+import { inNamespace } from "../namespaces.ts";
 import { notice, stdout } from "../output.ts";
-import { printable } from "../text.ts";
 
 interface ForkFlags extends RunFlags {
   readonly at?: bigint;
@@ -62,15 +61,13 @@ Examples:
   $ some-agent --json | runlog ingest --run "$(runlog fork RUN --no-parent)" --no-parent
 `;
 
-async function fork(source: string, flags: ForkFlags): Promise<void> {
-  const connection = connectBy(flags);
-  const client = createClient(RunService, connection.transport);
-  try {
-    await requireNamespace(connection.transport, flags);
+function fork(source: string, flags: ForkFlags): Promise<void> {
+  return inNamespace(flags, async (transport) => {
+    const client = createClient(RunService, transport);
     const runSeq =
       flags.atSeq === undefined
         ? (flags.at ?? (await lastRunSeq(client, source, flags)))
-        : await runSeqAt(connection.transport, source, flags.atSeq, flags);
+        : await runSeqAt(transport, source, flags.atSeq, flags);
     // Minted here, so that a call made again after a lost answer is the same fork.
     const runId = flags.run ?? uuidv7();
     const spec = specOf(flags, "");
@@ -79,13 +76,12 @@ async function fork(source: string, flags: ForkFlags): Promise<void> {
     await stdout.write(`${runId}\n`);
     const again = repeatFlags(flags);
     notice(
-      `run ${printable(runId)} begins with ${printable(source)} up to event ${runSeq}\n` +
-        printable(`  follow it: runlog tail --run ${runId} --inherited${again.connection}`) +
-        `\n${printable(`  write to it: runlog ingest --run ${runId}${again.connection}${again.spec}`)}`,
+      `run ${runId} begins with ${source} up to event ${runSeq}\n` +
+        `  follow it: runlog tail --run ${runId} --inherited${again.connection}\n` +
+        `  write to it: runlog ingest --run ${runId}${again.connection}${again.spec}`,
     );
-  } finally {
-    connection.close();
-  }
+    return true;
+  });
 }
 
 /** The run's own number of the event that is at this place of the journal. */

@@ -2,11 +2,11 @@
 import { createClient } from "@connectrpc/connect";
 import { Command, InvalidArgumentError } from "commander";
 import { SubscribeService } from "../../../gen/runlog/v1/subscribe_pb.js";
-import { type ConnectionFlags, callServer, connectBy } from "../connection.ts";
+import { type ConnectionFlags, callServer } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { exitStatus, exitStatusHelp } from "../failure.ts";
 import { addConnectionFlags, parseCount, parseSeq } from "../flags.ts";
-import { requireNamespace } from "../namespaces.ts";
+import { inNamespace } from "../namespaces.ts";
 import { notice } from "../output.ts";
 import { recordPrinter } from "../print-records.ts";
 import { addScopeFlags, checkScope, filterOf, type ScopeFlags } from "../scope-flags.ts";
@@ -80,29 +80,27 @@ function parseLimit(value: string): number {
   return limit;
 }
 
-async function read(flags: ReadFlags): Promise<void> {
+function read(flags: ReadFlags): Promise<void> {
   const { namespace, before, after = 0n, limit } = flags;
   const backward = flags.backward === true || before !== undefined;
-  const connection = connectBy(flags);
-  const client = createClient(SubscribeService, connection.transport);
   const filter = filterOf(flags);
   const print = recordPrinter(flags);
-  let seq = backward ? (before ?? 0n) : after;
-  try {
-    await requireNamespace(connection.transport, flags);
+  return inNamespace(flags, async (transport) => {
+    const client = createClient(SubscribeService, transport);
+    let seq = backward ? (before ?? 0n) : after;
+    let left = limit;
     // A page may hold less than was asked for, even nothing, and not be the last.
-    for (let left = limit; left > 0; ) {
+    while (left > 0) {
       const request = { namespace, filter, seq, backward, pageSize: Math.min(left, maxPageSize) };
       const page = await callServer(flags, (options) => client.readEvents(request, options));
       await print(page.events);
-      if (page.end) return;
-      seq = page.nextSeq;
       left -= page.events.length;
+      if (page.end) return left < limit;
+      seq = page.nextSeq;
     }
-  } finally {
-    connection.close();
-  }
-  if (process.stderr.isTTY) {
-    notice(`more: runlog read … ${backward ? "--before" : "--after"} ${seq}`);
-  }
+    if (process.stderr.isTTY) {
+      notice(`more: runlog read … ${backward ? "--before" : "--after"} ${seq}`);
+    }
+    return true;
+  });
 }

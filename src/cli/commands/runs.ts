@@ -3,11 +3,11 @@ import { createClient } from "@connectrpc/connect";
 import { Command, InvalidArgumentError } from "commander";
 import { type Run, RunSchema, RunService, RunState } from "../../../gen/runlog/v1/run_pb.js";
 import { terminalColors } from "../colors.ts";
-import { type ConnectionFlags, callServer, connectBy } from "../connection.ts";
+import { type ConnectionFlags, callServer } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { exitStatus, exitStatusHelp } from "../failure.ts";
 import { addConnectionFlags } from "../flags.ts";
-import { requireNamespace } from "../namespaces.ts";
+import { inNamespace } from "../namespaces.ts";
 import { stdout } from "../output.ts";
 import { jsonLine } from "../print-records.ts";
 import { renderRun, renderTrees, stateName } from "../render-runs.ts";
@@ -67,15 +67,15 @@ function parseState(value: string, before: readonly RunState[] | undefined): rea
   return [...(before ?? []), state];
 }
 
-async function listRuns(flags: RunsFlags): Promise<void> {
-  const connection = connectBy(flags);
-  const client = createClient(RunService, connection.transport);
-  try {
-    await requireNamespace(connection.transport, flags);
-    const colors = terminalColors();
-    const options = { colors, nowMs: Date.now() };
+function listRuns(flags: RunsFlags): Promise<void> {
+  const colors = terminalColors();
+  const options = { colors, nowMs: Date.now() };
+  return inNamespace(flags, async (transport) => {
+    const client = createClient(RunService, transport);
     const all: Run[] = [];
+    let count = 0;
     for await (const page of pages(client, flags)) {
+      count += page.length;
       if (flags.json) {
         await stdout.write(page.map((run) => jsonLine(RunSchema, run)).join(""));
       } else if (flags.tree) {
@@ -84,12 +84,9 @@ async function listRuns(flags: RunsFlags): Promise<void> {
         await stdout.write(page.map((run) => `${renderRun(run, options)}\n`).join(""));
       }
     }
-    for (const line of renderTrees(all, options)) {
-      await stdout.write(`${line}\n`);
-    }
-  } finally {
-    connection.close();
-  }
+    for (const line of renderTrees(all, options)) await stdout.write(`${line}\n`);
+    return count > 0;
+  });
 }
 
 async function* pages(

@@ -7,9 +7,9 @@ import { type FollowRequest, type FollowState, follow } from "../../client/index
 import type { ConnectionFlags } from "../connection.ts";
 import { connectBy, FirstConnection, Outage } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
-import { exitStatus, exitStatusHelp } from "../failure.ts";
+import { CommandError, exitStatus, exitStatusHelp } from "../failure.ts";
 import { addConnectionFlags, parseSeq } from "../flags.ts";
-import { requireNamespace } from "../namespaces.ts";
+import { namespaceExists, noSuchNamespace } from "../namespaces.ts";
 import { notice, stdout } from "../output.ts";
 import { recordPrinter } from "../print-records.ts";
 import { addScopeFlags, checkScope, filterOf, type ScopeFlags } from "../scope-flags.ts";
@@ -112,7 +112,11 @@ async function tail(flags: TailFlags): Promise<number> {
   const ends = new Map<string, RunState>();
   let seen: bigint | undefined;
   try {
-    if (!flags.wait) await requireNamespace(connection.transport, flags);
+    if (!flags.wait && !(await namespaceExists(connection.transport, flags))) {
+      // Whoever waits for an end would wait for nothing; who watches may be early.
+      if (flags.until !== undefined) throw new CommandError(noSuchNamespace(flags));
+      notice(`${noSuchNamespace(flags)}; waiting`);
+    }
     for await (const item of follow(connection.transport, requestOf(flags), { signal, onState })) {
       if (item.t === "records") {
         await print(item.records);
