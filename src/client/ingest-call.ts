@@ -9,7 +9,6 @@ import type { Transport } from "@connectrpc/connect";
 import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { IngestResponse } from "../../gen/runlog/v1/ingest_pb.js";
 import type { Run, RunResultSchema, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
-import { maxRunIdBytes } from "../limits.ts";
 import { startTimer } from "../timers.ts";
 import { isRetryable, NoAnswerError, RefusalError } from "./errors.ts";
 import { ingestPoolOf } from "./ingest-pool.ts";
@@ -89,8 +88,7 @@ export class IngestCall implements Lane {
   constructor(transport: Transport, options: IngestCallOptions) {
     this.#transport = transport;
     this.#options = options;
-    // As much of what is no run id as the server's refusal names.
-    this.runId = options.runId.slice(0, maxRunIdBytes).toWellFormed();
+    this.runId = options.runId;
     this.#frameLimits = frameLimits(options.limits, undefined);
   }
 

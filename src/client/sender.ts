@@ -12,14 +12,16 @@
  *     connecting → open → … → waiting → connecting → …
  *     any of these → ended | closed | failed, which are final
  */
-import { fromBinary } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
 import { v4 as uuidv4, v7 as uuidv7 } from "uuid";
+import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import { maxRunIdBytes } from "../limits.ts";
 import { startTimer } from "../timers.ts";
 import { delayMs, sleep } from "./backoff.ts";
 import { eventOf } from "./encode.ts";
-import { retryAfterMsOf, SenderClosedError, toFinalError } from "./errors.ts";
+import { RefusalError, retryAfterMsOf, SenderClosedError, toFinalError } from "./errors.ts";
 import { encodeValid } from "./event-bytes.ts";
 import { type CallEnd, type Goal, IngestCall, type Opened } from "./ingest-call.ts";
 import {
@@ -222,6 +224,7 @@ export class RunSender {
   /** One call after the other until a final state. */
   async #run(): Promise<void> {
     try {
+      refuseInvalidRunId(this.runId);
       for (let failures = 0; !isFinal(this.#state); ) {
         this.#enter({ t: "connecting", attempt: failures });
         const end = await this.#callOnce();
@@ -376,6 +379,26 @@ export class RunSender {
       throw finalError(this.#state);
     }
   }
+}
+
+/** A refusal names the run, so that what cannot be a run's name is refused here. */
+function refuseInvalidRunId(runId: string): void {
+  const isValid =
+    runId !== "" &&
+    runId.isWellFormed() &&
+    !runId.includes("\0") &&
+    new TextEncoder().encode(runId).length <= maxRunIdBytes;
+  if (isValid) return;
+  const problem = `has to be 1 to ${maxRunIdBytes} bytes of UTF-8, without U+0000`;
+  throw new RefusalError(
+    `run_id: ${problem}`,
+    undefined,
+    create(ErrorDetailSchema, {
+      reason: Reason.INVALID_FIELD,
+      field: "run_id",
+      limit: BigInt(maxRunIdBytes),
+    }),
+  );
 }
 
 function isFinal(state: SenderState): boolean {

@@ -21,7 +21,7 @@ import { RunResultSchema } from "../../gen/runlog/v1/run_pb.js";
 import { checkMessage, checkNamespace, checkPlace, checkRunId } from "../journal/field-checks.ts";
 import { invalidField, type Refusal, RefusedError } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
-import { type Limits, maxRunIdBytes } from "../limits.ts";
+import type { Limits } from "../limits.ts";
 import type { MemoryBudget, MemoryShare } from "../memory-budget.ts";
 import { QuietTimer } from "../quiet-timer.ts";
 import type { Committer } from "./committer.ts";
@@ -409,8 +409,11 @@ function bytesOfFrame(frame: IngestFrame): number {
   return frame.t === "ended" ? 1_024 + (frame.run.result?.length ?? 0) : 512;
 }
 
+/** Characters of what is no run id that an answer names: a producer knows by it what it sent. */
+const maxShownCharacters = 1_024;
+
 /** What is no run id, in an answer: not as long as a message, and never to be taken for an id. */
 function shownOf(runId: string): string {
-  const isLong = runId.length > maxRunIdBytes;
-  return isLong ? `${runId.slice(0, maxRunIdBytes / 2).toWellFormed()}…` : runId.toWellFormed();
+  const isLong = runId.length > maxShownCharacters;
+  return isLong ? `${runId.slice(0, maxShownCharacters).toWellFormed()}…` : runId.toWellFormed();
 }

@@ -257,6 +257,13 @@ describe("the sender", () => {
     assert.deepEqual(await typesOf("r"), ["other1", "other2", "other3"]);
   });
 
+  it("refuses at once what cannot name a run, however long", async () => {
+    for (const runId of ["x".repeat(129), "ä".repeat(65), "x".repeat(5_000), "a\0b", "\ud800", ""]) {
+      const sender = open(server.url, { runId, spec: {} });
+      await assert.rejects(sender.finish(succeeded), isRefusal(Reason.INVALID_FIELD));
+    }
+  });
+
   it("opens its run again that was lost while it was connected", async () => {
     const url = await takeDatabase();
     const several = await startTestServer({ journal: url });
