@@ -11,6 +11,7 @@ export type Refusal =
       readonly problem: string;
       readonly limit?: number;
     }
+  /** `got` is how many were counted: at least so many there are. */
   | { readonly reason: "run_id_limit"; readonly limit: number; readonly got: number }
   | { readonly reason: "run_not_found"; readonly runId: string }
   | { readonly reason: "parent_not_found"; readonly parentRunId: string }
@@ -82,7 +83,7 @@ export function describeRefusal(refusal: Refusal): string {
     case "invalid_field":
       return `${refusal.field}: ${refusal.problem}`;
     case "run_id_limit":
-      return `a filter takes at most ${refusal.limit} run ids, this one has ${refusal.got}: subscribe to their ancestor instead`;
+      return `a filter takes at most ${refusal.limit} run ids, and there are ${refusal.got} at least: subscribe to their ancestor instead`;
     case "run_not_found":
       return `run ${JSON.stringify(refusal.runId)} does not exist: create it, or open it with a spec`;
     case "parent_not_found":

@@ -14,10 +14,13 @@ import {
   type JsonValue,
   type MessageShape,
 } from "@bufbuild/protobuf";
-import { invalidField, type RefusedError } from "../journal/refusal.ts";
+import { invalidField, RefusedError } from "../journal/refusal.ts";
 import { scanJson } from "../json-scan.ts";
+import { maxFilterRunIds } from "../limits.ts";
 import { MalformedMessage, scanMessage } from "../message-scan.ts";
 
+/** EventFilter.run_ids.run_ids, in whatever it stands. */
+const runIdsPath = "run_ids.run_ids";
 /** What a refusal names where no single field is at fault. */
 const wholeRequest = "request";
 /** Characters of another library's words that are passed on: they may quote the message. */
@@ -65,6 +68,10 @@ export function parseJson<Desc extends DescMessage>(
 function refusalOf(field: string, error: unknown): RefusedError {
   if (error instanceof MalformedMessage) {
     const { problem, limit } = error;
+    // The refusal that names the way out, however many there are.
+    if (limit !== undefined && error.field.endsWith(runIdsPath)) {
+      return new RefusedError({ reason: "run_id_limit", limit: maxFilterRunIds, got: limit + 1 });
+    }
     return invalidField(error.field === "" ? wholeRequest : error.field, problem, limit);
   }
   const problem = error instanceof Error ? error.message : String(error);

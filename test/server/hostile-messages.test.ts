@@ -143,6 +143,22 @@ for (const [kind, startServer] of Object.entries(journalKinds)) {
       }
     });
 
+    it("name the way out where they have too many run ids, however many", async () => {
+      const { subscribe, readEvents } = SubscribeService.method;
+      const runIds = Array.from({ length: 20_000 }, (_, i) => `run-${i}`);
+      const filter = { scope: { case: "runIds" as const, value: { runIds } } };
+      for (const method of [subscribe, readEvents]) {
+        for (const protocol of rawProtocols.filter(({ takes }) => takes(method))) {
+          // An address is bounded by HTTP.
+          if (protocol.name.includes("GET")) continue;
+          const message = create(method.input, { filter } as never);
+          const failure = await call(protocol, method, encode(protocol, method, message)!);
+          assert.equal(failure?.detail?.reason, Reason.RUN_ID_LIMIT, protocol.name);
+          assert.equal(failure.detail.limit, 100n);
+        }
+      }
+    });
+
     it("are as large as their limit says once they are decompressed", async () => {
       const zeros = new Uint8Array(9 * 1024 * 1024);
       for (const protocol of rawProtocols.filter(({ name }) => name.includes("gzip"))) {

@@ -146,12 +146,17 @@ describeService("a producer with a stream", (wire, startServer) => {
     await refused(append("r", 1, "x"), Reason.RUN_NOT_OPEN);
     await refused(open("r", null), Reason.RUN_NOT_FOUND);
     await refused(open("x".repeat(129)), Reason.INVALID_FIELD, "open.run_id");
+    await refused(open("n", { agentId: "a\0b" }), Reason.INVALID_FIELD, "open.create.agent_id");
     const reopen = async () => {
       stream.send(open("r"));
       await stream.expect("opened");
     };
     await reopen();
     await refused(append("r", 1), Reason.INVALID_FIELD, "append.events");
+    await reopen();
+    const failed = { state: RunState.FAILED, suppressed: [{ code: "" }, { message: "a\0b" }] };
+    const suppressed = "finish.result.suppressed[1].message";
+    await refused(finish("r", 0, failed), Reason.INVALID_FIELD, suppressed);
     await reopen();
     await refused(append("r", 0, "x"), Reason.INVALID_FIELD, "append.first_run_seq");
     await reopen();

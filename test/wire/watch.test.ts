@@ -142,6 +142,8 @@ describeService("a call with many subscriptions", (wire, startServer) => {
     await refused(2, "INVALID_FIELD", "start.request.filter.scope");
     watcher.start(2, all, { stop: StopPolicy.FINISHED });
     await refused(2, "INVALID_FIELD", "stop");
+    watcher.start(2, all, { journalId: "a\0b" });
+    await refused(2, "INVALID_FIELD", "start.request.journal_id");
     watcher.start(1, all);
     await refused(1, "INVALID_FIELD", "subscription_id");
     for (const id of [2, 3, 4, 5])
