@@ -194,6 +194,22 @@ describe("the send buffer", () => {
     assert.deepEqual([buffer.unacked, buffer.hasRoom], [0, true]);
   });
 
+  it("keeps a frame that is not full while two are on their way, and no other", () => {
+    const buffer = new SendBuffer(maxEvents, maxBytes);
+    const limits = { maxEvents: 3, maxBytes: 100, maxAppendBytes: 400, maxUnackedEvents: 10 };
+    buffer.opened(0, true);
+    const sent = (count: number) => {
+      for (let i = 0; i < count; i++) buffer.push(Buffer.from("e"));
+      return buffer.nextFrame(limits)?.events.length ?? 0;
+    };
+    assert.deepEqual([sent(1), sent(1), sent(1), sent(1), sent(1)], [1, 1, 0, 0, 3]);
+    assert.equal(sent(1), 0);
+    buffer.ack(1);
+    assert.equal(sent(0), 0, "still two");
+    buffer.ack(2);
+    assert.equal(sent(0), 1);
+  });
+
   it("refuses a journal that went back, and events that it never sent", () => {
     const buffer = new SendBuffer(maxEvents, maxBytes);
     const limits = { maxEvents: 2, maxBytes: 100, maxAppendBytes: 400, maxUnackedEvents: 10 };

@@ -29,7 +29,11 @@ export interface Domain extends DeliveryOptions {
 }
 
 /** Puts the domain together; `limits` where they differ from the defaults. */
-export function domainOver(journal: Journal, limits: Partial<Limits> = {}): Domain {
+export function domainOver(
+  journal: Journal,
+  limits: Partial<Limits> = {},
+  now: () => number = Date.now,
+): Domain {
   const all: Limits = { ...defaultLimits, ...limits };
   const tails = new Tails(all.tailBytes);
   const leases = new Leases();
@@ -38,7 +42,7 @@ export function domainOver(journal: Journal, limits: Partial<Limits> = {}): Doma
     leases,
     limits: all,
     node: onlyNode,
-    now: Date.now,
+    now,
     onCommitted: (namespace, records, count) => tails.publish(namespace, records, count),
     onUncertain: (namespace) => tails.forget(namespace),
   });

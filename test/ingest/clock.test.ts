@@ -1,0 +1,27 @@
+/** The server's clock may jump; the journal's times do not. */
+import assert from "node:assert/strict";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { append, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { describeJournal } from "../support/journals.ts";
+
+describeJournal("record_time", (open) => {
+  it("does not go back where the clock does, after a restart too", async () => {
+    let store = await open();
+    let nowMs = 2_000_000;
+    const now = () => nowMs;
+    let domain = domainOver(store.journal, {}, now);
+    const before = await openRun(domain, "r");
+    await append(domain, before, 1, [eventOf("a")]);
+    nowMs = 1_000_000;
+    await append(domain, before, 2, [eventOf("b")]);
+    store = await store.reopen();
+    domain = domainOver(store.journal, {}, now);
+    const after = await openRun(domain, "r");
+    await append(domain, after, 3, [eventOf("c")]);
+    nowMs = 3_000_000;
+    await append(domain, after, 4, [eventOf("d")]);
+    const times = (await readAll(store.journal)).map(({ recordTime }) => timestampMs(recordTime!));
+    assert.deepEqual(times, [2_000_000, 2_000_000, 2_000_000, 2_000_000, 3_000_000]);
+    await store.remove();
+  });
+});
