@@ -96,7 +96,7 @@ function overTransport(transport: Transport, close: () => void): WireClient {
 }
 
 /** Every wire over which the suite runs. */
-const wires: readonly Wire[] = [
+export const wires: readonly Wire[] = [
   { name: "gRPC (@grpc/grpc-js)", isBidirectional: true, connect: connectGrpcJs },
   {
     name: "gRPC (connect-node)",
