@@ -45,7 +45,7 @@ export const limitSpecs = {
     unit: "bytes",
     default: 1 * MiB,
     what: "one encoded event, and one run's result",
-    why: "An event is held in memory whole by everybody who handles it. Many gRPC clients receive at most 4 MiB in one message unless told otherwise.",
+    why: "An event is held in memory whole by everybody who handles it. Many gRPC clients receive at most 4 MiB in one message unless told otherwise: from 3.9 MiB on, they have to be.",
     range: {
       min: 1 * KiB,
       max: 16 * MiB,
@@ -203,8 +203,8 @@ export const limitSpecs = {
   readBytes: {
     unit: "bytes",
     default: 3 * MiB,
-    what: "events in one answer of ReadEvents, unless one event alone is larger",
-    why: "gRPC clients take messages of 4 MiB unless told otherwise, and an answer is a little more than its events.",
+    what: "events in one answer of ReadEvents, and runs in one of ListRuns, unless one alone is larger",
+    why: "gRPC clients take messages of 4 MiB unless told otherwise, and an answer is a little more than what is in it.",
   },
   readPages: {
     unit: "count",
@@ -369,3 +369,9 @@ export const maxJsonValues = 20_000;
 export const maxJsonDepth = 32;
 /** ListRunsRequest.states: there are five. */
 export const maxListedStates = 32;
+/**
+ * Bytes that an answer may take besides the event, or the result, that is in it:
+ * the spec of its run, ids and framing. An answer is of 4 MiB at most, or of this
+ * and max-event-bytes where that is more.
+ */
+export const responseRoomBytes = 64 * KiB;

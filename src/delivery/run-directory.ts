@@ -4,8 +4,16 @@ import type { Journal } from "../journal/journal.ts";
 import { findNamespace } from "../journal/namespaces.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import { type RunQuery, stepThroughRuns } from "../journal/run-lists.ts";
-import { findRuns, findRunView, findRunViews, type RunView } from "../journal/runs.ts";
+import {
+  findRunBytes,
+  findRuns,
+  findRunView,
+  findRunViews,
+  type RunView,
+} from "../journal/runs.ts";
 
+/** Bytes that a run takes in an answer besides its spec and its result: ids, places, framing. */
+const runRoomBytes = 1024;
 /** Steps that one page looks through runs, each of at most 512 runs of a condition. */
 const stepsPerPage = 8;
 
@@ -17,13 +25,18 @@ export interface RunListing {
   readonly states: readonly RunState[] | undefined;
   readonly labels: Readonly<Record<string, string>>;
   readonly pageSize: number;
+  /** Bytes of the page, unless one run alone is larger. */
+  readonly maxBytes: number;
   /** nextBeforeKey of the page before. */
   readonly beforeKey: number | undefined;
 }
 
 /** A page of runs, newest first. */
 export interface RunListPage {
-  /** Fewer than were asked for, or none, where many runs had to be looked through for them. */
+  /**
+   * Fewer than were asked for where they are large; or none, where many runs had to be
+   * looked through for them.
+   */
   readonly runs: readonly RunView[];
   /** beforeKey of the next page; undefined on the last one. */
   readonly nextBeforeKey: number | undefined;
@@ -39,6 +52,26 @@ export async function getRun(journal: Journal, namespace: string, runId: string)
   const run = found && (await findRunView(journal.db, found.namespace_id, runId));
   if (run === undefined) throw new RefusedError({ reason: "run_not_found", runId });
   return run;
+}
+
+/** The bytes that a page may still hold. */
+class Room {
+  #bytes: number;
+  #isEmpty = true;
+
+  constructor(bytes: number) {
+    this.#bytes = bytes;
+  }
+
+  /** Of these runs, the first ones that there is room for; one where the page would be empty. */
+  take(runKeys: readonly number[], bytesOf: ReadonlyMap<number, number>): readonly number[] {
+    for (const [index, runKey] of runKeys.entries()) {
+      this.#bytes -= (bytesOf.get(runKey) ?? 0) + runRoomBytes;
+      if (this.#bytes < 0 && !this.#isEmpty) return runKeys.slice(0, index);
+      this.#isEmpty = false;
+    }
+    return runKeys;
+  }
 }
 
 /**
@@ -75,12 +108,14 @@ export async function listRuns(
     labels,
   };
   const runs: RunView[] = [];
+  const room = new Room(listing.maxBytes);
   let nextKey = beforeKey ?? Number.MAX_SAFE_INTEGER;
   for (let steps = 0; steps < stepsPerPage; steps++) {
     const { keys, reachKey } = await stepThroughRuns(journal.scans, namespaceId, query, nextKey);
-    const taken = keys.slice(0, pageSize - runs.length);
+    const wanted = keys.slice(0, pageSize - runs.length);
+    const taken = room.take(wanted, await findRunBytes(journal.scans, namespaceId, wanted));
     runs.push(...(await findRunViews(journal.scans, namespaceId, taken)));
-    if (taken.length < keys.length) return { runs, nextBeforeKey: taken.at(-1) };
+    if (taken.length < keys.length) return { runs, nextBeforeKey: taken.at(-1) ?? nextKey };
     if (reachKey === 0) return { runs, nextBeforeKey: undefined };
     nextKey = reachKey;
     if (runs.length === pageSize) break;

@@ -239,6 +239,26 @@ export async function findRunViews(
   return views.toSorted((a, b) => b.run_key - a.run_key);
 }
 
+/** Bytes of the spec and the result of runs, by their keys; those are not read for it. */
+export async function findRunBytes(
+  db: Db,
+  namespaceId: number,
+  runKeys: readonly number[],
+): Promise<Map<number, number>> {
+  const bytes = new Map<number, number>();
+  for (const part of parts(runKeys)) {
+    const rows = await db
+      .selectFrom("runs")
+      .select("run_key")
+      .select(sql<number>`octet_length(spec) + coalesce(octet_length(result), 0)`.as("bytes"))
+      .where("namespace_id", "=", namespaceId)
+      .where("run_key", "in", padded(part))
+      .execute();
+    for (const row of rows) bytes.set(row.run_key, Number(row.bytes));
+  }
+  return bytes;
+}
+
 /** RUNNING runs of a tree that are looked at at once. */
 const runningPage = 512;
 

@@ -17,6 +17,7 @@ import { checkPairs, checkSpec } from "../ingest/validate.ts";
 import { checkLength, checkNamespace, checkPlace, checkRunId } from "../journal/field-checks.ts";
 import { invalidField, RefusedError } from "../journal/refusal.ts";
 import {
+  type Limits,
   limitSpecs,
   maxLabelValueBytes,
   maxListedStates,
@@ -29,7 +30,7 @@ import { type ServiceContext, unary } from "./service-context.ts";
 
 /** Implements RunService. */
 export function runService(context: ServiceContext): ServiceImpl<typeof RunService> {
-  const { journal, cancellations } = context;
+  const { journal, cancellations, limits } = context;
   return {
     createRun: unary(context, async (request, signal) => {
       return { run: await createRun(context, request, undefined, signal) };
@@ -41,7 +42,7 @@ export function runService(context: ServiceContext): ServiceImpl<typeof RunServi
     }),
     listRuns: unary(context, async (request) => {
       const namespace = checkNamespace("namespace", request.namespace);
-      const page = await listRuns(journal, namespace, parseListing(request));
+      const page = await listRuns(journal, namespace, parseListing(request, limits));
       return {
         runs: page.runs.map((run) => toRun(namespace, run)),
         nextPageToken: page.nextBeforeKey === undefined ? "" : String(page.nextBeforeKey),
@@ -86,7 +87,7 @@ async function createRun(
   return toRun(namespace, outcome.run);
 }
 
-function parseListing(request: ListRunsRequest): RunListing {
+function parseListing(request: ListRunsRequest, { readBytes }: Limits): RunListing {
   const { parentRunId, ancestorRunId, conversationId, states, labels, pageSize, pageToken } =
     request;
   if (parentRunId !== "") checkRunId("parent_run_id", parentRunId);
@@ -100,6 +101,7 @@ function parseListing(request: ListRunsRequest): RunListing {
     states: states.length === 0 ? undefined : parseStates(states),
     labels,
     pageSize: parsePageSize(pageSize),
+    maxBytes: readBytes,
     beforeKey: pageToken === "" ? undefined : parsePageToken(pageToken),
   };
 }

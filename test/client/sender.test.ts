@@ -258,7 +258,14 @@ describe("the sender", () => {
   });
 
   it("refuses at once what cannot name a run, however long", async () => {
-    for (const runId of ["x".repeat(129), "ä".repeat(65), "x".repeat(5_000), "a\0b", "\ud800", ""]) {
+    for (const runId of [
+      "x".repeat(129),
+      "ä".repeat(65),
+      "x".repeat(5_000),
+      "a\0b",
+      "\ud800",
+      "",
+    ]) {
       const sender = open(server.url, { runId, spec: {} });
       await assert.rejects(sender.finish(succeeded), isRefusal(Reason.INVALID_FIELD));
     }

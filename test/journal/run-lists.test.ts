@@ -129,7 +129,13 @@ describeJournal("listing runs", (open, backend) => {
 
   it("pages through them without losing or doubling one", async () => {
     const all = { parentRunId: undefined, ancestorRunId: undefined, conversationId: undefined };
-    const listing = { ...all, states: undefined, labels: { half: "yes" }, pageSize: 7 };
+    const listing = {
+      ...all,
+      states: undefined,
+      labels: { half: "yes" },
+      pageSize: 7,
+      maxBytes: 3_000_000,
+    };
     const found: string[] = [];
     for (let beforeKey: RunListing["beforeKey"], isLast = false; !isLast; ) {
       const page = await listRuns(store.journal, namespace, { ...listing, beforeKey });
@@ -148,7 +154,7 @@ describeJournal("listing runs", (open, backend) => {
       ...{ parentRunId: undefined, ancestorRunId: undefined, conversationId: undefined },
       states: Array.from({ length: 100_000 }, (_, n) => n as RunState),
       labels: Object.fromEntries(Array.from({ length: 50 }, (_, n) => [`label-${n}`, "no"])),
-      ...{ pageSize: 1_000, beforeKey: undefined },
+      ...{ pageSize: 1_000, maxBytes: 3_000_000, beforeKey: undefined },
     });
     assert.deepEqual(page, { runs: [], nextBeforeKey: undefined });
   });

@@ -472,9 +472,9 @@ export declare const ListRunsRequestSchema: GenMessage<ListRunsRequest>;
  */
 export declare type ListRunsResponse = Message<"runlog.v1.ListRunsResponse"> & {
   /**
-   * Newest first. Fewer than page_size, or none, where many runs had to be
-   * looked through for them; only an empty next_page_token says that no more
-   * runs follow.
+   * Newest first. Fewer than page_size where they are large, or none where many
+   * runs had to be looked through for them; only an empty next_page_token says
+   * that no more runs follow.
    *
    * @generated from field: repeated runlog.v1.Run runs = 1;
    */

@@ -11,6 +11,7 @@ import type {
   OutgoingHttpHeaders,
 } from "node:http2";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { limitSpecs, responseRoomBytes } from "../../limits.ts";
 import type { IngestTransport } from "../ingest-transport.ts";
 import { fastIngest } from "./fast-ingest.ts";
 import { withFastSubscribe } from "./fast-subscribe.ts";
@@ -24,8 +25,11 @@ const pingTimeoutMs = 10_000;
 const streamWindowBytes = 4 * 1024 * 1024;
 /** The same for all streams of the connection. */
 const connectionWindowBytes = 16 * 1024 * 1024;
-/** Bytes of one message: a frame to subscribers is far smaller, a single event at most a few MiB. */
-const readMaxBytes = 16 * 1024 * 1024;
+/** Bytes of one message: whatever a server may be told to take, it can give back. */
+const readMaxBytes = limitSpecs.maxEventBytes.range.max + responseRoomBytes;
+
+/** Megabytes; with Node's default of 10 a session closes the stream that sends a larger message. */
+const maxSessionMemoryMB = 512;
 
 /** How to connect. */
 export interface ConnectOptions {
@@ -94,7 +98,7 @@ function connectToNode(url: string, ownHeaders: Readonly<Record<string, string>>
   const sessions = new Http2SessionManager(
     origin,
     { pingIntervalMs, pingTimeoutMs },
-    { settings: { initialWindowSize: streamWindowBytes } },
+    { settings: { initialWindowSize: streamWindowBytes }, maxSessionMemory: maxSessionMemoryMB },
   );
   const widened = new WeakSet<ClientHttp2Session>();
   const sessionManager = {
