@@ -87,7 +87,13 @@ async function fill(journal: Journal): Promise<void> {
 
 const all: RunListing = {
   ...{ parentRunId: undefined, ancestorRunId: undefined, conversationId: undefined },
-  ...{ states: undefined, labels: {}, pageSize: 100, beforeKey: undefined },
+  ...{
+    states: undefined,
+    labels: {},
+    pageSize: 100,
+    maxBytes: 3 * 1024 ** 2,
+    beforeKey: undefined,
+  },
 };
 
 const listings: Readonly<Record<string, Partial<RunListing>>> = {
