@@ -9,6 +9,7 @@
 import { spawn } from "node:child_process";
 import { constants } from "node:os";
 import type { Readable } from "node:stream";
+import { startTimer } from "../timers.ts";
 import { endingSignals, notice, type Output, stderr, stdout } from "./output.ts";
 import { makePipes } from "./pipes.ts";
 import { ProcessGroup } from "./process-group.ts";
@@ -103,7 +104,7 @@ export function lookAfter({ pid, outputs, exited }: Started, graceMs: number): C
   let signals = 0;
   let killer: NodeJS.Timeout | undefined;
   const killAfterGrace = () => {
-    killer ??= setTimeout(() => {
+    killer ??= startTimer(() => {
       if (group.kill("SIGKILL")) {
         notice(`the command has not ended ${graceMs / 1000} s after it was asked to: killed`);
       }

@@ -9,6 +9,7 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import type { EventInit, RunSender } from "../client/index.ts";
+import { startTimer } from "../timers.ts";
 import { notice } from "./output.ts";
 import { Spool } from "./spool.ts";
 import { sizeText } from "./text.ts";
@@ -78,7 +79,7 @@ export class EventQueue {
   /** Whether there is room within the time after which it is an outage. */
   async #hasRoomSoon(): Promise<boolean> {
     const { promise: late, resolve } = Promise.withResolvers<boolean>();
-    const timer = setTimeout(resolve, outageMs, false);
+    const timer = startTimer(resolve, outageMs, false);
     try {
       return await Promise.race([this.#sender.ready().then(() => true), late]);
     } finally {

@@ -6,6 +6,7 @@
  */
 import type { Drop, RunSender } from "../client/index.ts";
 import { defaultMaxEventBytes } from "../client/limits.ts";
+import { startTimer } from "../timers.ts";
 import { EventQueue } from "./event-queue.ts";
 import { droppedEvent, droppedType, eventOfLine, lineEndAttribute } from "./line-event.ts";
 import { type Line, LineSplitter } from "./lines.ts";
@@ -131,7 +132,7 @@ export class LineFeed {
 /** Whether a promise settles within the pause after which a line is cut. */
 async function settlesSoon(promise: Promise<unknown>): Promise<boolean> {
   const { promise: late, resolve } = Promise.withResolvers<boolean>();
-  const timer = setTimeout(resolve, pauseMs, false);
+  const timer = startTimer(resolve, pauseMs, false);
   try {
     return await Promise.race([promise.then(() => true), late]);
   } finally {

@@ -7,6 +7,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { type Command, InvalidArgumentError } from "commander";
 import type { RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
+import { longestTimerMs } from "../timers.ts";
 import type { ConnectionFlags } from "./connection.ts";
 import { readEnvironment } from "./env.ts";
 import { CommandError, exitStatus } from "./failure.ts";
@@ -36,9 +37,6 @@ export interface RecordFlags extends RunFlags {
   /** Bytes that are kept on disk while the server is away. */
   readonly spool: number;
 }
-
-/** Longest time of a timer of Node's: a longer one fires at once. */
-const maxTimerMs = 2 ** 31 - 1;
 
 /** Reads a server's URL, or those of several nodes. */
 function parseServer(value: string): string {
@@ -189,7 +187,7 @@ function parseSize(value: string): number {
 /** Reads a duration into milliseconds. */
 export function parseDuration(value: string): number {
   const ms = parseDurationMs(value);
-  if (ms === undefined || ms > maxTimerMs) {
+  if (ms === undefined || ms > longestTimerMs) {
     throw new InvalidArgumentError("give a duration such as 500ms, 10s or 5m, at most 24d.");
   }
   return ms;
