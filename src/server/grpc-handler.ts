@@ -13,7 +13,7 @@ import type { MemoryShare } from "../memory-budget.ts";
 import { longestTimerMs, startTimer } from "../timers.ts";
 import { percentEncode } from "./grpc-message.ts";
 import { messageBatches, type RequestBounds } from "./grpc-requests.ts";
-import { endRequestAfter } from "./half-close.ts";
+import { endRequest } from "./half-close.ts";
 import type { StreamHandler } from "./port.ts";
 import type { Handling } from "./service-context.ts";
 import { untilRead } from "./until-read.ts";
@@ -122,7 +122,7 @@ async function answer(
     // In time for the client's leaving, and for nothing else.
     if (!stream.destroyed) stream.sendTrailers(trailers);
   });
-  endRequestAfter(stream);
+  endRequest(stream);
   stream.end();
 }
 

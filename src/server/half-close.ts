@@ -1,19 +1,22 @@
 /**
  * Ends requests whose answer is over before they are: with RST_STREAM and
- * NO_ERROR behind the answer (RFC 9113, section 8.1), as gRPC servers do. Their
- * clients would otherwise send on what nobody reads.
+ * NO_ERROR behind the answer (RFC 9113, section 8.1), as gRPC servers do.
+ *
+ * Not at once: what a client has sent meanwhile would come for a stream that is
+ * closed, and nghttp2 ends the whole connection for a thousand such frames. Most
+ * clients stop by themselves when they have the trailers.
  */
 import { constants, type ServerHttp2Stream } from "node:http2";
+import { startTimer } from "../timers.ts";
 
-/** Ends the request once the answer's trailers have left. Call it before the answer is ended. */
-export function endRequestAfter(stream: ServerHttp2Stream): void {
-  // Node sends trailers in the next turn after it has asked for them, and says that the stream
-  // has finished before; to close it there would drop them.
-  stream.once("wantTrailers", () => setImmediate(endRequest, stream));
-}
+/** Milliseconds for a client to stop by itself; what it sends meanwhile is read and thrown away. */
+const graceMs = 500;
 
-/** Ends the request of an answer that has left, unless it has ended by itself. */
+/** Ends the request of an answer that is ended, unless it ends by itself. */
 export function endRequest(stream: ServerHttp2Stream): void {
   if (stream.destroyed || stream.readableEnded) return;
-  stream.close(constants.NGHTTP2_NO_ERROR);
+  const timer = startTimer(() => {
+    if (!stream.destroyed && !stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
+  }, graceMs);
+  stream.once("close", () => clearTimeout(timer));
 }

@@ -7,7 +7,7 @@ import type { ServerResponse } from "node:http";
 import type { ServerHttp2Stream } from "node:http2";
 import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import type { MemoryShare } from "../memory-budget.ts";
-import { endRequestAfter } from "./half-close.ts";
+import { endRequest } from "./half-close.ts";
 import type { PortResponse } from "./port.ts";
 import { untilRead } from "./until-read.ts";
 
@@ -40,7 +40,7 @@ export async function writeResponse(
       if (!(response as ServerResponse).write(piece.value)) await untilRead(stream, frames);
     }
     if (trailer !== undefined) response.addTrailers(toNodeHeaders(trailer));
-    if ("rstCode" in stream) endRequestAfter(stream);
+    if ("rstCode" in stream) endRequest(stream);
     response.end();
   } finally {
     pieces?.return?.().catch(ignore);
