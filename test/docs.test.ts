@@ -10,8 +10,8 @@ interface Reference {
 /** The tags in the text, and the tests that they stand for. */
 function parse(page: string): { used: Set<string>; tests: Reference[] } {
   const [text = "", table = ""] = page.split("\n## Tests\n");
-  const used = new Set([...text.matchAll(/\[([A-Z]\d)\]/g)].map(([, tag]) => tag!));
-  const tests = [...table.matchAll(/^\| ([A-Z]\d) \| (\S+) \| (.+) \|$/gm)].map(
+  const used = new Set([...text.matchAll(/\[([A-Z]\d+)\]/g)].map(([, tag]) => tag!));
+  const tests = [...table.matchAll(/^\| ([A-Z]\d+) \| (\S+) \| (.+) \|$/gm)].map(
     ([, tag, file, title]) => ({ tag: tag!, file: file!, title: title! }),
   );
   return { used, tests };

@@ -5,7 +5,14 @@ import * as net from "node:net";
 const preface = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
 
 /** Frame types and flags, as far as tests need them. */
-export const frameType = { data: 0, headers: 1, rstStream: 3, settings: 4, goaway: 7 } as const;
+export const frameType = {
+  data: 0,
+  headers: 1,
+  rstStream: 3,
+  settings: 4,
+  ping: 6,
+  goaway: 7,
+} as const;
 export const endStream = 1;
 export const endHeaders = 4;
 const ack = 1;

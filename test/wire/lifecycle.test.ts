@@ -263,6 +263,51 @@ describeService("the life of a run", (wire, startServer) => {
     assert.ok(lostMs >= startedMs + 1_000, `lost ${lostMs - startedMs} ms after the start`);
   });
 
+  it("can start under a parent that has ended, and then its tree goes on", async () => {
+    const underRoot = { ...spec, parentRunId: "root" };
+    const family = {
+      scope: {
+        case: "ancestor" as const,
+        value: { ancestorRunId: "root", includeSelf: true },
+      },
+    };
+    const readFamily = async (afterSeq: bigint): Promise<SequencedEvent[]> => {
+      const start = { case: "afterSeq" as const, value: afterSeq };
+      const frames = await collect(
+        client.subscribe.subscribe({ filter: family, start, stop: StopPolicy.FINISHED }),
+      );
+      return frames.flatMap(({ frame }) => (frame.case === "events" ? frame.value.events : []));
+    };
+    await write("root", ["a"], { finish: succeeded });
+    await client.runs.cancelRun({ runId: "root", includeDescendants: true });
+    const before = await readFamily(0n);
+    const cursor = before.at(-1)!.seq;
+
+    const { run } = await client.runs.createRun({ runId: "late", spec: underRoot });
+    assert.deepEqual([run?.rootRunId, run?.depth], ["root", 1]);
+    const root = await client.runs.getRun({ runId: "root" });
+    assert.equal(root.run?.state, RunState.SUCCEEDED, "the parent stays as it ended");
+    const tree = { rootRunId: "root" };
+    await refuses(client.admin.deleteTree(tree), Code.FailedPrecondition, Reason.TREE_IN_USE);
+    const window = await write("late", ["b"], { create: underRoot });
+    assert.equal(window.cancelRequested, true, "an ended parent passes a request to stop on");
+
+    // The family goes on: who comes back with its cursor gets what came since, and waits for its end.
+    const since = readFamily(cursor);
+    await client.ingest.appendEvents({ runId: "late", epoch: window.epoch, finish: succeeded });
+    assert.deepEqual(
+      (await since).map(({ runId, record }) => [runId, record.case]),
+      [
+        ["late", "runStarted"],
+        ["late", "event"],
+        ["late", "runFinished"],
+      ],
+    );
+    assert.equal((await client.admin.deleteTree(tree)).runCount, 2);
+    const orphan = client.runs.createRun({ runId: "orphan", spec: underRoot });
+    await refuses(orphan, Code.NotFound, Reason.PARENT_NOT_FOUND);
+  });
+
   it("is deleted with its whole tree once that has ended, and its id is free again", async () => {
     await write("root", ["a", "b"]);
     const child = { create: { ...spec, parentRunId: "root" } };

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import * as net from "node:net";
 import { gzipSync } from "node:zlib";
+import { frame, frameType, RawConnection } from "../support/raw-http2.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 const http2Preface = Buffer.concat([
@@ -65,6 +66,20 @@ describe("the port", () => {
     assert.equal(await (await fetch(`${server.url}/healthz`)).text(), "serving\n");
     assert.equal((await fetch(server.url)).status, 404);
     assert.equal((await fetch(`${server.url}/runlog.v1.RunService/Nothing`)).status, 404);
+  });
+
+  it("answers every ping, however many come and with no call open", async () => {
+    const connection = new RawConnection(server.url);
+    const count = 500;
+    for (let at = 0; at < count; at++) {
+      const payload = Buffer.alloc(8);
+      payload.writeUInt32BE(at);
+      await connection.send(frame(frameType.ping, 0, 0, payload));
+      const answer = await connection.receive(frameType.ping, frameType.goaway);
+      assert.equal(answer?.type, frameType.ping);
+      assert.deepEqual(answer.payload, payload);
+    }
+    connection.close();
   });
 
   it("understands compressed requests, and compresses no response", async () => {

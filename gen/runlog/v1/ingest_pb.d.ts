@@ -80,7 +80,8 @@ export declare type OpenRun = Message<"runlog.v1.OpenRun"> & {
   namespace: string;
 
   /**
-   * Minted by the producer (a UUIDv7 is a good choice) or by CreateRun.
+   * Minted by the producer (a UUIDv7 is a good choice) or by CreateRun: 1 to 128
+   * visible ASCII characters, as in Run.run_id.
    *
    * @generated from field: string run_id = 2;
    */

@@ -18,7 +18,9 @@ export declare const file_runlog_v1_run: GenFile;
  */
 export declare type RunSpec = Message<"runlog.v1.RunSpec"> & {
   /**
-   * The run that started this one, in the same namespace. Empty for a root.
+   * The run that started this one, in the same namespace. Empty for a root. It
+   * may have ended: the child starts all the same, and the tree goes on. A
+   * request to stop that it had with include_descendants reaches the child too.
    *
    * @generated from field: string parent_run_id = 1;
    */
@@ -81,7 +83,7 @@ export declare const RunSpecSchema: GenMessage<RunSpec>;
  */
 export declare type Run = Message<"runlog.v1.Run"> & {
   /**
-   * Unique within the namespace.
+   * Unique within the namespace: 1 to 128 visible ASCII characters (0x21 to 0x7e).
    *
    * @generated from field: string run_id = 1;
    */
@@ -309,7 +311,7 @@ export declare type CreateRunRequest = Message<"runlog.v1.CreateRunRequest"> & {
   namespace: string;
 
   /**
-   * Empty lets the server mint a UUIDv7.
+   * Empty lets the server mint a UUIDv7. Else as in Run.run_id.
    *
    * @generated from field: string run_id = 2;
    */
@@ -522,7 +524,7 @@ export declare type ForkRunRequest = Message<"runlog.v1.ForkRunRequest"> & {
   runSeq: bigint;
 
   /**
-   * Id of the new run. Empty lets the server mint a UUIDv7.
+   * Id of the new run. Empty lets the server mint a UUIDv7. Else as in Run.run_id.
    *
    * @generated from field: string run_id = 4;
    */

@@ -566,7 +566,8 @@ export enum StopPolicy {
 
   /**
    * When the ancestor with all its descendants, or all of run_ids, have ended
-   * and everything has been delivered. Not for the scope "all".
+   * and everything has been delivered. Not for the scope "all". A descendant
+   * that starts after that end is delivered to whoever resumes from the cursor.
    *
    * @generated from enum value: STOP_POLICY_FINISHED = 2;
    */
