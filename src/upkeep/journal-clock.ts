@@ -11,7 +11,7 @@
 export interface Clocks {
   /** Since 1970: the one that may be set. */
   readonly wall: () => number;
-  /** Goes on while the machine runs. */
+  /** Goes on while the machine runs; has fractions of a millisecond. */
   readonly steady: () => number;
   /** Goes on while the machine sleeps, too. */
   readonly uptime: () => number;
@@ -60,12 +60,12 @@ export class JournalClock {
     this.#base = this.#read();
   }
 
-  /** Milliseconds since 1970. */
+  /** Milliseconds since 1970, whole: they are stored, and written as a Timestamp. */
   readonly now = (): number => {
     const { wall, steady } = this.#options;
     const wallMs = wall();
     const steadyMs = steady();
-    const expectedMs = this.#base.wallMs + (steadyMs - this.#base.steadyMs);
+    const expectedMs = Math.floor(this.#base.wallMs + (steadyMs - this.#base.steadyMs));
     const jumpMs = wallMs - expectedMs;
     if (Math.abs(jumpMs) > clockToleranceMs) return this.#examine(jumpMs, expectedMs, steadyMs);
     if (this.#jump !== undefined) this.#end("undone", steadyMs);

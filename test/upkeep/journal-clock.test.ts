@@ -74,6 +74,18 @@ describe("the journal's clock", () => {
     });
   }
 
+  it("is of whole milliseconds through a jump, whatever the steady clock counts", () => {
+    const machine = new Machine();
+    const startMs = machine.wallMs;
+    machine.steadyMs += 0.345;
+    machine.wallMs += day;
+    for (let n = 1; n <= 10; n++) {
+      machine.run(second + 0.25);
+      machine.wallMs = Math.floor(machine.wallMs);
+      assert.equal(machine.clock.now(), Math.floor(startMs + 0.345 + n * (second + 0.25)));
+    }
+  });
+
   it("follows at once where the machine slept", () => {
     const machine = new Machine();
     machine.sleep(day);
