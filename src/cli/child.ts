@@ -6,7 +6,7 @@
  * the sender did; the second one asks for the end (SIGTERM), the third ends (SIGKILL).
  * Who is asked to end and does not within the grace is killed.
  */
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
 import type { Readable } from "node:stream";
 import { startTimer } from "../timers.ts";
@@ -61,29 +61,41 @@ const passedOn = [...endingSignals, "SIGUSR2"] as const;
 /** Starts a command with real pipes, and this process's standard input. */
 export function startChild(file: string, args: readonly string[], env: NodeJS.ProcessEnv): Started {
   const pipes = makePipes(["stdout", "stderr"]);
-  const child = spawn(file, args, {
-    env,
-    stdio: ["inherit", pipes.stdout.writeEnd, pipes.stderr.writeEnd],
-    // A session, and so a group, of its own.
-    detached: true,
-  });
-  for (const pipe of [pipes.stdout, pipes.stderr]) pipe.closeWriteEnd();
+  const outputs: readonly ChildOutput[] = [
+    { name: "stdout", source: pipes.stdout.source, seen: stdout },
+    { name: "stderr", source: pipes.stderr.source, seen: stderr },
+  ];
+  const giveUp = (failure: Promise<Ended>): Started => {
+    // Nobody waits for these.
+    for (const { source } of outputs) source.destroy();
+    return { pid: 0, outputs: [], exited: failure };
+  };
+  let child: ChildProcess;
+  try {
+    child = spawn(file, args, {
+      env,
+      stdio: ["inherit", pipes.stdout.writeEnd, pipes.stderr.writeEnd],
+      // A session, and so a group, of its own.
+      detached: true,
+    });
+  } catch (error) {
+    // ENOTDIR, ELOOP, ENAMETOOLONG, E2BIG, an empty name: Node reports these at once, others below.
+    return giveUp(Promise.resolve(notStarted(file, codeOf(error))));
+  } finally {
+    for (const pipe of [pipes.stdout, pipes.stderr]) pipe.closeWriteEnd();
+  }
   const { promise: exited, resolve } = Promise.withResolvers<Ended>();
   child.once("exit", (code, signal) => {
     resolve(signal === null ? { t: "exit", code: code ?? 1 } : { t: "signal", signal });
   });
   const failed = Promise.withResolvers<Ended>();
-  child.once("error", (error: NodeJS.ErrnoException) => {
-    failed.resolve(notStarted(file, error.code ?? "EUNKNOWN"));
-  });
-  const outputs: readonly ChildOutput[] = [
-    { name: "stdout", source: pipes.stdout.source, seen: stdout },
-    { name: "stderr", source: pipes.stderr.source, seen: stderr },
-  ];
-  if (child.pid !== undefined) return { pid: child.pid, outputs, exited };
-  // Its error comes in the next turn; nobody waits for these.
-  for (const { source } of outputs) source.destroy();
-  return { pid: 0, outputs: [], exited: failed.promise };
+  // In the next turn.
+  child.once("error", (error) => failed.resolve(notStarted(file, codeOf(error))));
+  return child.pid === undefined ? giveUp(failed.promise) : { pid: child.pid, outputs, exited };
+}
+
+function codeOf(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? "EUNKNOWN";
 }
 
 /** The command could not be run; says so. */
@@ -187,19 +199,27 @@ function groupEnded(group: ProcessGroup, signal: AbortSignal): Promise<void> {
  * a daemon, may hold them open for ever.
  */
 function endOutputsWhenQuiet(outputs: readonly ChildOutput[], signal: AbortSignal): void {
-  let before = -1;
+  const openOnes = () => outputs.filter(({ source }) => !source.readableEnded && !source.destroyed);
+  /** Bytes that have come so far; undefined while some of them wait, and with them the rest of the pipe. */
+  const readSoFar = () =>
+    openOnes().some(({ source }) => source.readableLength > 0)
+      ? undefined
+      : outputs.reduce((sum, { source }) => sum + bytesRead(source), 0);
+  let before: number | undefined;
+  const endIfQuiet = () => {
+    if (signal.aborted || before === undefined || readSoFar() !== before) return;
+    notice("the command has ended, but something that left it holds its output open: not read on");
+    for (const { source } of openOnes()) source.push(null);
+  };
   const timer = setInterval(() => {
-    const open = outputs.filter(({ source }) => !source.readableEnded && !source.destroyed);
-    const waiting = open.some(({ source }) => source.readableLength > 0);
-    const read = outputs.reduce((sum, { source }) => sum + bytesRead(source), 0);
-    if (open.length > 0 && !waiting && read === before) {
-      notice(
-        "the command has ended, but something that left it holds its output open: not read on",
-      );
-      for (const { source } of open) source.push(null);
+    if (openOnes().length === 0) {
+      clearInterval(timer);
+      return;
     }
+    const read = readSoFar();
+    // Not before the pipes have been looked at once more: lines may have taken all the time since.
+    if (read !== undefined && read === before) setImmediate(endIfQuiet);
     before = read;
-    if (open.length === 0) clearInterval(timer);
   }, quietMs);
   signal.addEventListener("abort", () => clearInterval(timer), { once: true });
 }

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { assertFailed, Commands, main, resultOf, textsOf } from "./commands.ts";
 
 const runlog = `"${process.execPath}" "${main}"`;
@@ -125,6 +126,32 @@ describe("runlog exec", () => {
     const records = await commands.records("--run", "inner", "--until", "finished");
     assert.equal(textsOf(records, "inner").length, 20_000);
     assert.equal(resultOf(records, "inner"), "SUCCEEDED");
+  });
+
+  it("loses nothing of a command that has ended, however slowly its output is read", async () => {
+    const bytes = 210_000;
+    const command = exec(`yes abc | head -c ${bytes}; echo over >&2`);
+    command.child.stdout.pause();
+    await command.until("stderr", /over/);
+    // By now somebody has looked several times whether an output is held open.
+    await setTimeout(1_000);
+    command.child.stdout.resume();
+    const { status, stdout, stderr } = await command.ended;
+    assert.deepEqual([status, stdout.length], [0, bytes], stderr);
+    assert.match(stderr, new RegExp(`${bytes / 4 + 1} events durable`));
+  });
+
+  it("says that a command cannot be run, and ends its run, whatever the system's reason", async () => {
+    for (const [name, file] of [
+      ["ENOTDIR", `${main}/x`],
+      ["ENAMETOOLONG", "x".repeat(300)],
+      ["ERR_INVALID_ARG_VALUE", ""],
+    ] as const) {
+      const { status, stderr } = await commands.start(["exec", "--", file]).ended;
+      assert.equal(status, 126, stderr);
+      assert.match(stderr, new RegExp(`cannot run .*${name}`));
+      assert.match(stderr, /0 events durable, FAILED/);
+    }
   });
 
   it("loses nothing of an exec in the background of another one", async () => {
