@@ -40,13 +40,16 @@ export class EventQueue {
    */
   async put(event: EventInit): Promise<void> {
     this.#throwIfFailed();
-    if (this.#pump === undefined) {
-      if (this.#sender.hasRoom || (await this.#hasRoomSoon())) {
+    while (this.#pump === undefined) {
+      // Looked at here, not when it came: whoever else waited may have taken the room.
+      if (this.#sender.hasRoom) {
         this.#emit(event);
         return;
       }
+      const isOutage = !(await this.#hasRoomSoon());
+      this.#throwIfFailed();
       // Another one may have begun meanwhile.
-      this.#pump ??= this.#empty();
+      if (isOutage) this.#pump ??= this.#empty();
     }
     const bytes = toBinary(
       EventSchema,
