@@ -44,7 +44,32 @@ export function eventOfLine(
   };
 }
 
+/** By the byte that JSON begins with, what it may end with, but for spaces. */
+const jsonEnds: ReadonlyMap<string, string> = new Map([
+  ...([
+    ["{", "}"],
+    ["[", "]"],
+    ['"', '"'],
+    ["t", "e"],
+    ["f", "e"],
+    ["n", "l"],
+  ] as const),
+  ...[..."-0123456789"].map((first) => [first, "0123456789"] as const),
+]);
+/** What JSON may have around it: space, tab, carriage return, newline. */
+const jsonSpaces: ReadonlySet<number> = new Set([0x20, 0x09, 0x0d, 0x0a]);
+
+/** Whether it begins and ends as JSON does: most lines are text, and to learn that by an error takes long. */
+function maybeJson(bytes: Uint8Array): boolean {
+  const first = bytes.find((byte) => !jsonSpaces.has(byte));
+  const last = bytes.findLast((byte) => !jsonSpaces.has(byte));
+  if (first === undefined || last === undefined) return false;
+  const ends = jsonEnds.get(String.fromCharCode(first));
+  return ends?.includes(String.fromCharCode(last)) ?? false;
+}
+
 function parseJson(bytes: Uint8Array): { readonly value: unknown } | undefined {
+  if (!maybeJson(bytes)) return undefined;
   try {
     return { value: JSON.parse(strictUtf8.decode(bytes)) as unknown };
   } catch {
