@@ -33,7 +33,7 @@ export interface FeedStep {
   readonly next: "more" | "wait" | "ended";
 }
 
-/** What is left of a page. */
+/** The rest of a page. */
 interface Rest {
   readonly page: Page;
   readonly frames: readonly ItemsFrame[];

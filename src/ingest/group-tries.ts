@@ -2,7 +2,7 @@
  * Commits a group of operations: again and again while the database is away, for
  * as long as those who asked are there.
  *
- * Who has gone may have asked for the same run elsewhere by now. What takes or
+ * A caller that left may have asked another node for the same run by now. What takes or
  * makes a run is therefore dropped before each try once its asker has left; an
  * earlier try may have been written without an answer, and if so nobody holds
  * the run that it took: its lease begins.

@@ -66,7 +66,7 @@ export class HolderWatch {
     this.#lower(this.#toldOf(namespace), counts);
   }
 
-  /** The database has gone back: whatever producers of a namespace were told is told again. */
+  /** The database has gone back: checks the producers of a namespace again, whatever was found before. */
   onBack(namespace: string): void {
     const told = this.#told.get(namespace);
     if (told === undefined) return;

@@ -39,7 +39,7 @@ export interface FamilyStretch {
   readonly reachKey: number | undefined;
 }
 
-/** States in which a run can be asked: a LOST one is told when it is opened again. */
+/** States in which a run can be asked: a LOST one hears of it when a producer opens it again. */
 const openStates = [RunState.RUNNING, RunState.LOST] as const;
 
 /** Looks at the next runs of a family, in the order of their keys. */

@@ -1,7 +1,7 @@
 /**
- * Whether a journal can be written, as its own process has last seen it. What
- * is told here was found out by trying, by somebody who does nothing else; so a
- * journal that nobody uses is not taken for one that works.
+ * Whether a journal can be written, as its own process has last seen it. Its reports come
+ * from a watch that tries, so that a journal that nobody uses does not pass for one that
+ * works.
  */
 
 /** Why nothing is acknowledged. */
@@ -26,7 +26,7 @@ export class JournalHealth {
     return this.#problem;
   }
 
-  /** Told what is wrong. What needs somebody is not replaced by what may pass. */
+  /** Reports a problem. One that needs an operator is not replaced by one that may pass. */
   failed(problem: JournalProblem): void {
     const before = this.#problem;
     if (before !== undefined && severityOf(before) > severityOf(problem)) return;

@@ -76,7 +76,7 @@ export class RetentionSettings {
     return view!;
   }
 
-  /** Never rejects: who waits is told. */
+  /** Never rejects: each caller gets the error. */
   async #writeAll(): Promise<void> {
     this.#isWriting = true;
     while (this.#waiting.length > 0) {
