@@ -99,6 +99,23 @@ describe("recording from the command line", () => {
       ]);
     });
 
+    it("refuses a directory as its input, and makes no run", async () => {
+      const script = `"${process.execPath}" "${main}" ingest < /`;
+      const { status, stderr } = await commands.run([
+        "exec",
+        "--run",
+        "r",
+        "--",
+        "sh",
+        "-c",
+        script,
+      ]);
+      assert.equal(status, 1, stderr);
+      assert.match(stderr, /standard input is a directory/);
+      const records = await commands.records("--all", "--until", "caught-up");
+      assert.deepEqual([...new Set(records.map(({ runId }) => runId))], ["r"]);
+    });
+
     it("goes on with the run of one that was killed", async () => {
       const first = commands.start(["ingest", "--run", "r"]);
       first.child.stdin.write("1\n");

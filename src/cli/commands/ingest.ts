@@ -1,5 +1,6 @@
 /** `runlog ingest`: NDJSON on standard input becomes a run. */
 import { addAbortListener } from "node:events";
+import { fstatSync } from "node:fs";
 import { constants } from "node:os";
 import { Command } from "commander";
 import { RunState } from "../../../gen/runlog/v1/run_pb.js";
@@ -66,6 +67,10 @@ type Interruption =
   | { readonly t: "cancelled" };
 
 async function ingest(flags: IngestFlags): Promise<number> {
+  // Node reads nothing from it, and says nothing.
+  if (fstatSync(process.stdin.fd).isDirectory()) {
+    throw new CommandError("standard input is a directory: give a file, or pipe lines in");
+  }
   const run = await recordRun(flags, "");
   try {
     const interruption = await readInput(run, flags.resumeInput === true);
