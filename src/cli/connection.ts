@@ -155,7 +155,8 @@ export async function openRunOnServer(
   const sender = openRun(transport, {
     ...options,
     namespace: flags.namespace,
-    limits: { backoff },
+    // --connect-timeout bounds the first contact.
+    limits: { backoff, firstContactTimeoutMs: Number.POSITIVE_INFINITY },
     signal: first.signal,
     onState,
   });

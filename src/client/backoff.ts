@@ -38,17 +38,21 @@ export function backoffMs(attempt: number, options: BackoffOptions, random: () =
 /**
  * Milliseconds to wait after a failed attempt: as backoffMs says, and as long as the server
  * asks at least. Jitter goes on top of that, so that those whom it asked at once come back
- * one after the other.
+ * one after the other. Where the next attempt goes to another node, which this failure says
+ * nothing about, it is a first one; attempts are counted in rounds over all nodes.
  *
  * @param retryAfterMs 0 where the server asked for nothing
+ * @param nodes that attempts go to in turn
  */
 export function delayMs(
   attempt: number,
   retryAfterMs: number,
   options: BackoffOptions,
   random: () => number,
+  nodes = 1,
 ): number {
-  const ownMs = backoffMs(attempt, options, random);
+  if (attempt % nodes !== 0) return backoffMs(1, options, random);
+  const ownMs = backoffMs(attempt / nodes, options, random);
   if (retryAfterMs === 0) return ownMs;
   const asked = Math.min(retryAfterMs, maxRetryAfterMs);
   return Math.max(ownMs, Math.floor(asked * (1 + random() / 2)));

@@ -28,6 +28,7 @@ import {
 const tagEvents = 0x12; // SubscribeResponse.events
 const tagBatchItem = 0x0a; // EventBatch.events
 const tagAck = 0x12; // IngestResponse.ack
+const tagTime = 0x22; // Event.time
 
 /**
  * Decodes a SubscribeResponse, as `fromBinary` does, several times as fast. For
@@ -237,6 +238,7 @@ class Decoder {
     let type = "";
     let data: Uint8Array | undefined;
     let contentType = "";
+    let time: Timestamp | undefined;
     while (this.#at < end) {
       const tag = bytes[this.#at++]!;
       const fieldEnd = this.#endOfField(end);
@@ -244,11 +246,16 @@ class Decoder {
       if (tag === 0x0a) type = this.#types.read(bytes, this.#at, fieldEnd);
       else if (tag === 0x12) data = bytes.subarray(this.#at, fieldEnd);
       else if (tag === 0x1a) contentType = this.#contentTypes.read(bytes, this.#at, fieldEnd);
-      else return undefined;
+      else if (tag === tagTime && time === undefined) {
+        time = this.#timestamp(fieldEnd);
+        if (time === undefined) return undefined;
+      } else return undefined;
       this.#at = fieldEnd;
     }
     data ??= new Uint8Array(0);
-    return { $typeName: "runlog.v1.Event", type, data, contentType, attributes: {} };
+    const event: Event = { $typeName: "runlog.v1.Event", type, data, contentType, attributes: {} };
+    if (time !== undefined) event.time = time;
+    return event;
   }
 
   #timestamp(end: number): Timestamp | undefined {

@@ -93,6 +93,26 @@ export class NoAnswerError extends Error {
   }
 }
 
+/** A message is larger than this client takes: it would be the next time too. */
+export class ReceiveLimitError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "ReceiveLimitError";
+  }
+}
+
+/** No server was heard within `waitedMs` milliseconds of the first try; `cause` is the last failure. */
+export class FirstContactError extends Error {
+  readonly waitedMs: number;
+
+  constructor(waitedMs: number, cause: Error | undefined) {
+    const why = cause === undefined ? "" : `: ${cause.message}`;
+    super(`no server within ${waitedMs} ms${why}`, { cause });
+    this.name = "FirstContactError";
+    this.waitedMs = waitedMs;
+  }
+}
+
 /** Reads the ErrorDetail of a status, if it carries one. */
 export function errorDetailOf(error: unknown): ErrorDetail | undefined {
   return error instanceof ConnectError ? error.findDetails(ErrorDetailSchema)[0] : undefined;
@@ -110,6 +130,31 @@ export function isRetryableReason(reason: Reason): boolean {
   );
 }
 
+/** Whether the server itself has explained the end of a call. */
+export function isAnswered(error: unknown): boolean {
+  return error instanceof RefusalError || errorDetailOf(error) !== undefined;
+}
+
+/** Whether a reason is about the node's state, so that another node may do what it cannot. */
+export function isNodeReason(reason: Reason | undefined): boolean {
+  return (
+    reason === Reason.DRAINING ||
+    reason === Reason.JOURNAL_UNAVAILABLE ||
+    reason === Reason.OVERLOADED
+  );
+}
+
+/** Whether a node has said by a status that it cannot take the call now. */
+export function isRefusedByNode(error: unknown): boolean {
+  return isNodeReason(errorDetailOf(error)?.reason);
+}
+
+/** Whether this end of a call is due to the node or the way to it, and not to the call. */
+export function isNodeFault(error: unknown): boolean {
+  const detail = errorDetailOf(error);
+  return detail === undefined ? isRetryable(error) : isNodeReason(detail.reason);
+}
+
 /** Milliseconds that the server asks to be left alone for; 0 where it does not. */
 export function retryAfterMsOf(error: unknown): number {
   const detail = error instanceof RefusalError ? error.detail : errorDetailOf(error);
@@ -118,15 +163,15 @@ export function retryAfterMsOf(error: unknown): number {
 }
 
 /**
- * Whether to call again after this end of a call.
+ * Whether to call again after this end of a call, on its own.
  *
  * With an ErrorDetail its reason decides. Without one the server itself did
  * not speak, and almost any code may be a proxy's or a broken connection's:
  * INTERNAL "missing status", INVALID_ARGUMENT "incomplete envelope", UNKNOWN
- * from an HTTP 502, RESOURCE_EXHAUSTED from a 429. Three codes stay final,
- * since they mean a wrong address or wrong credentials wherever they come
- * from, and asking again for ever would hide that: UNIMPLEMENTED (also an
- * HTTP 404), UNAUTHENTICATED (401), PERMISSION_DENIED (403).
+ * from an HTTP 502, RESOURCE_EXHAUSTED from a 429. Final are the three that
+ * mean a wrong address or wrong credentials (see isMisdirected), and a message
+ * over this client's own limit. Who has been served before knows better: see
+ * Retries.
  */
 export function isRetryable(error: unknown): boolean {
   if (error instanceof RefusalError) {
@@ -139,18 +184,34 @@ export function isRetryable(error: unknown): boolean {
   if (!(error instanceof ConnectError)) {
     return error instanceof NoAnswerError;
   }
-  switch (error.code) {
-    case Code.Unimplemented:
-    case Code.Unauthenticated:
-    case Code.PermissionDenied:
-      return false;
-    default:
-      return true;
+  return !isMisdirected(error) && receiveLimitOf(error) === undefined;
+}
+
+/**
+ * Whether something else than the server refused the call: a status without ErrorDetail of
+ * UNIMPLEMENTED (also an HTTP 404), UNAUTHENTICATED (401) or PERMISSION_DENIED (403).
+ */
+export function isMisdirected(error: unknown): boolean {
+  if (!(error instanceof ConnectError) || errorDetailOf(error) !== undefined) return false;
+  return (
+    error.code === Code.Unimplemented ||
+    error.code === Code.Unauthenticated ||
+    error.code === Code.PermissionDenied
+  );
+}
+
+/** The ReceiveLimitError that an error is or comes from. */
+function receiveLimitOf(error: unknown): ReceiveLimitError | undefined {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    if (at instanceof ReceiveLimitError) return at;
   }
+  return undefined;
 }
 
 /** Turns the final end of a call into an error that carries its data; others pass unchanged. */
 export function toFinalError(error: unknown): Error {
+  const receiveLimit = receiveLimitOf(error);
+  if (receiveLimit !== undefined) return receiveLimit;
   if (error instanceof ConnectError) {
     return new RefusalError(error.rawMessage, error.code, errorDetailOf(error), { cause: error });
   }

@@ -16,10 +16,16 @@ import {
   type SubscribeResponse,
   SubscribeService,
 } from "../../gen/runlog/v1/subscribe_pb.js";
-import { startTimer } from "../timers.ts";
 import { type BackoffOptions, defaultBackoff, delayMs, sleep } from "./backoff.ts";
-import { isRetryable, NoAnswerError, retryAfterMsOf, toFinalError } from "./errors.ts";
-import { followProgressIntervalMs, followSilentIntervals } from "./limits.ts";
+import { retryAfterMsOf, toFinalError } from "./errors.ts";
+import { nodeCountOf } from "./ingest-transport.ts";
+import {
+  followAnswerTimeoutMs,
+  followProgressIntervalMs,
+  followSilentIntervals,
+} from "./limits.ts";
+import { orAbort } from "./or-abort.ts";
+import { Retries } from "./retries.ts";
 
 /** What to follow, from where, and until when. */
 export interface FollowRequest {
@@ -90,6 +96,7 @@ export async function* follow(
   const silentMs = followSilentIntervals * (request.progressIntervalMs ?? followProgressIntervalMs);
   const client = createClient(SubscribeService, transport);
   const position = new Position(request);
+  const retries = new Retries();
   // What cannot be encoded fails here, once: on a call it would look like a
   // passing fault of the transport and be tried for ever.
   toBinary(SubscribeRequestSchema, create(SubscribeRequestSchema, position.toRequest()));
@@ -108,14 +115,22 @@ export async function* follow(
         timeoutMs: 0,
       });
       const iterator = responses[Symbol.asyncIterator]();
+      let answerMs = Math.min(silentMs, followAnswerTimeoutMs);
       while (!goAway) {
-        const next = await orAbort(iterator.next(), call, silentMs);
+        const next = await orAbort(
+          iterator.next(),
+          call.signal,
+          answerMs,
+          "frame of the subscription",
+        );
         if (next.done === true) {
           break;
         }
+        answerMs = silentMs;
         const { frame } = next.value;
         goAway = frame.case === "goAway";
         if (frame.case === "subscribed") {
+          retries.answered();
           onState?.({
             t: "following",
             journalId: frame.value.journalId,
@@ -133,17 +148,19 @@ export async function* follow(
       error = call.signal.aborted ? call.signal.reason : thrown;
     } finally {
       signal.removeEventListener("abort", onAbort);
-      call.abort();
+      // The transport leaves a node that did not answer.
+      call.abort(error);
     }
     signal.throwIfAborted();
     if (position.isDone(error === undefined && !goAway)) {
       return;
     }
-    if (error !== undefined && !isRetryable(error)) {
+    if (error !== undefined && retries.isFinal(error)) {
       throw toFinalError(error);
     }
     failures = progressed ? 1 : failures + 1;
-    const waitMs = delayMs(failures, retryAfterMsOf(error), backoff, random);
+    const retryAfterMs = retryAfterMsOf(error);
+    const waitMs = delayMs(failures, retryAfterMs, backoff, random, nodeCountOf(transport));
     const reason = error instanceof Error ? error : new Error("the server ended the call");
     onState?.({ t: "waiting", attempt: failures, delayMs: waitMs, error: reason });
     await sleep(waitMs, signal);
@@ -238,18 +255,5 @@ class Position {
       default:
         return false;
     }
-  }
-}
-
-/** Waits for a frame; aborts the call where none comes in time, so that it rejects. */
-async function orAbort<T>(next: Promise<T>, call: AbortController, timeoutMs: number): Promise<T> {
-  const timer = startTimer(
-    () => call.abort(new NoAnswerError("frame of the subscription", timeoutMs)),
-    timeoutMs,
-  );
-  try {
-    return await next;
-  } finally {
-    clearTimeout(timer);
   }
 }

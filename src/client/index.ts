@@ -3,11 +3,13 @@ export { type BackoffOptions, defaultBackoff } from "./backoff.ts";
 export { decodeSubscribeResponse } from "./decode.ts";
 export {
   errorDetailOf,
+  FirstContactError,
   ForeignEventsError,
   isRetryable,
   isRetryableReason,
   JournalWentBackError,
   NoAnswerError,
+  ReceiveLimitError,
   RefusalError,
   SenderClosedError,
   toFinalError,

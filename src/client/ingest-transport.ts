@@ -3,7 +3,7 @@
  * after the other where it is any Connect transport.
  */
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import { createClient, type Transport } from "@connectrpc/connect";
+import { ConnectError, createClient, type Transport } from "@connectrpc/connect";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import {
   type IngestRequest,
@@ -33,6 +33,8 @@ export type IngestMethod = (
 
 /** A transport that carries the frames of an Ingest call many at a time. */
 export interface IngestTransport extends Transport {
+  /** Nodes that its calls can go to: after a failure it takes the next. Unset: one. */
+  readonly nodeCount?: number;
   readonly ingest: IngestMethod;
 }
 
@@ -42,6 +44,11 @@ export function messageFrame(
 ): MessageFrame {
   const message = create(IngestRequestSchema, { frame });
   return { t: "message", message, encoded: toBinary(IngestRequestSchema, message) };
+}
+
+/** How many nodes the calls of a transport can go to. */
+export function nodeCountOf(transport: Transport): number {
+  return (transport as Partial<IngestTransport>).nodeCount ?? 1;
 }
 
 /** Calls Ingest as the transport does it best. */
@@ -56,8 +63,18 @@ async function* ingestByConnect(
   signal: AbortSignal,
 ): AsyncGenerator<readonly IngestResponse[]> {
   const { ingest } = createClient(IngestService, transport);
-  for await (const response of ingest(messages(requests), { signal, timeoutMs: 0 })) {
-    yield [response];
+  try {
+    for await (const response of ingest(messages(requests), { signal, timeoutMs: 0 })) {
+      yield [response];
+    }
+  } catch (error) {
+    // Transports over fetch throw a text before anything is sent; what fails on the way is an Error.
+    const thrown = error instanceof ConnectError ? error.cause : error;
+    if (typeof thrown === "string") {
+      const problem = `this transport cannot carry Ingest (${thrown})`;
+      throw new TypeError(`${problem}: use AppendEvents, or a transport over HTTP/2`);
+    }
+    throw error;
   }
 }
 

@@ -19,6 +19,11 @@ export interface SenderLimits {
   readonly maxFrameEvents: number;
   /** Encoded bytes of events in one Append, unless a single event is larger. */
   readonly maxFrameBytes: number;
+  /**
+   * Milliseconds for which a sender that has heard no server yet goes on trying; then it fails
+   * with FirstContactError. Long enough for a server that starts with the agent.
+   */
+  readonly firstContactTimeoutMs: number;
   /** Milliseconds that an opening may take before it is abandoned and tried again. */
   readonly openTimeoutMs: number;
   /** Milliseconds without any acknowledgement while one is due, before the call is abandoned. */
@@ -37,6 +42,7 @@ export const defaultSenderLimits: SenderLimits = {
   maxBufferedBytes: 16 * 1024 * 1024,
   maxFrameEvents: 256,
   maxFrameBytes: 256 * 1024,
+  firstContactTimeoutMs: 120_000,
   openTimeoutMs: 10_000,
   ackTimeoutMs: 30_000,
   halfCloseTimeoutMs: 5_000,
@@ -71,3 +77,18 @@ export const followSilentIntervals = 3;
  * is away. Beyond them the call is abandoned: what is heard is not about this run.
  */
 export const maxAnswerWaits = 10;
+
+/**
+ * Milliseconds for which a client that was served before goes on where calls are refused
+ * without the server's word (401, 403, 404): longer than a proxy takes to be replaced.
+ */
+export const misdirectedTimeoutMs = 5 * 60_000;
+
+/** Milliseconds to the first frame of a subscription, which comes at once. */
+export const followAnswerTimeoutMs = 10_000;
+
+/** Intervals of a server's heartbeats without any frame after which an Ingest call is held to be dead. */
+export const silentHeartbeats = 3;
+
+/** Milliseconds of silence that are never too long: a pause of the machine is no death. */
+export const minSilenceMs = 3_000;

@@ -55,7 +55,7 @@ export interface OpenRunOptions {
   /** Creates the run where it does not exist. Unset: an unknown run is refused with RUN_NOT_FOUND. */
   readonly spec?: MessageInitShape<typeof RunSpecSchema>;
   readonly limits?: Partial<SenderLimits>;
-  /** Told of every event that was not taken. Must not throw. */
+  /** Told of every event that was not taken. Must not throw. Unset: the first one is a process warning. */
   readonly onDrop?: (drop: Drop) => void;
   /** Told of every transition. Must not throw. */
   readonly onState?: (state: SenderState) => void;
@@ -85,6 +85,8 @@ export interface SenderStats {
 export interface Finished {
   readonly run: Run;
   readonly durable: number;
+  /** Events that emit did not take, so that they are not in the run. */
+  readonly dropped: number;
 }
 
 /** What close left behind. */

@@ -12,18 +12,23 @@
  *     connecting → open → … → waiting → connecting → …
  *     any of these → ended | closed | failed, which are final
  */
-import { create, fromBinary } from "@bufbuild/protobuf";
+import { fromBinary } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
 import { v4 as uuidv4, v7 as uuidv7 } from "uuid";
-import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
-import { maxRunIdBytes } from "../limits.ts";
 import { startTimer } from "../timers.ts";
 import { delayMs, sleep } from "./backoff.ts";
 import { eventOf } from "./encode.ts";
-import { RefusalError, retryAfterMsOf, SenderClosedError, toFinalError } from "./errors.ts";
+import {
+  FirstContactError,
+  isAnswered,
+  retryAfterMsOf,
+  SenderClosedError,
+  toFinalError,
+} from "./errors.ts";
 import { encodeValid } from "./event-bytes.ts";
 import { type CallEnd, type Goal, IngestCall, type Opened } from "./ingest-call.ts";
+import { nodeCountOf } from "./ingest-transport.ts";
 import {
   appendFramingBytes,
   defaultMaxAppendBytes,
@@ -32,6 +37,8 @@ import {
   eventFramingBytes,
   type SenderLimits,
 } from "./limits.ts";
+import { refuseInvalidResult, refuseInvalidRunId } from "./refuse.ts";
+import { Retries } from "./retries.ts";
 import { SendBuffer } from "./send-buffer.ts";
 import type {
   Closed,
@@ -43,6 +50,7 @@ import type {
   SenderState,
   SenderStats,
 } from "./sender-types.ts";
+import { warnOfDrop } from "./warning.ts";
 
 /**
  * Opens a run and returns at once; events may be emitted before the server
@@ -82,6 +90,9 @@ export class RunSender {
   /** With the number of the call it tells the server which of our openings is the newest. */
   readonly #producerId = uuidv4();
   #calls = 0;
+  readonly #retries = new Retries();
+  #lastError: Error | undefined;
+  #firstContact: ReturnType<typeof setTimeout> | undefined;
   #roomWaiters: (() => void)[] = [];
   /** By the position that they wait for, which only grows. */
   readonly #flushes: { readonly position: number; readonly resume: () => void }[] = [];
@@ -107,6 +118,10 @@ export class RunSender {
       onAbort();
     } else {
       signal?.addEventListener("abort", onAbort, { once: true, signal: this.#lifetime.signal });
+    }
+    const waitMs = this.#limits.firstContactTimeoutMs;
+    if (!isFinal(this.#state)) {
+      this.#firstContact = startTimer(() => this.#missContact(waitMs), waitMs);
     }
     // #run catches everything: it ends in a state, never in a rejection.
     void this.#run();
@@ -188,16 +203,18 @@ export class RunSender {
   /**
    * Sends what is left, ends the run and resolves once that is durable. Waits
    * through outages: bound it with the sender's signal. Rejects with the
-   * refusal, or SenderClosedError.
+   * refusal, or SenderClosedError. A result that every server refuses is refused
+   * here, and the sender goes on.
    */
   async finish(result: ResultInit): Promise<Finished> {
     if (this.#goal.t === "stream") {
+      refuseInvalidResult(result, this.#maxEventBytes);
       this.#goal = { t: "finish", result };
       this.#call?.wake();
     }
     const end = await this.#over.promise;
     if (end.t === "ended") {
-      return { run: end.run, durable: this.#buffer.durable };
+      return { run: end.run, durable: this.#buffer.durable, dropped: this.#dropped };
     }
     throw finalError(end);
   }
@@ -231,7 +248,7 @@ export class RunSender {
         if (isFinal(this.#state)) {
           return;
         }
-        if (end.t === "refused") {
+        if (end.t === "refused" && this.#retries.isFinal(end.error)) {
           this.#enter({ t: "failed", error: toFinalError(end.error) });
           return;
         }
@@ -239,11 +256,15 @@ export class RunSender {
           this.#enter({ t: "closed", unacked: 0 });
           return;
         }
-        failures = end.progressed ? 1 : failures + 1;
+        failures = end.t !== "refused" && end.progressed ? 1 : failures + 1;
         const error =
-          end.t === "broken" ? toError(end.error) : new Error("the server ended the call");
+          end.t === "ended" ? new Error("the server ended the call") : toError(end.error);
+        if (isAnswered(error)) this.#contacted();
         const { random = Math.random } = this.#options;
-        const waitMs = delayMs(failures, retryAfterMsOf(error), this.#limits.backoff, random);
+        const { backoff } = this.#limits;
+        const nodes = nodeCountOf(this.#transport);
+        const waitMs = delayMs(failures, retryAfterMsOf(error), backoff, random, nodes);
+        this.#lastError = error;
         this.#enter({ t: "waiting", attempt: failures, delayMs: waitMs, error });
         await sleep(waitMs, this.#lifetime.signal);
       }
@@ -252,6 +273,16 @@ export class RunSender {
     } finally {
       this.#lifetime.abort();
     }
+  }
+
+  /** A server is there, whatever it says. */
+  #contacted(): void {
+    this.#retries.answered();
+    clearTimeout(this.#firstContact);
+  }
+
+  #missContact(waitedMs: number): void {
+    this.#enter({ t: "failed", error: new FirstContactError(waitedMs, this.#lastError) });
   }
 
   async #callOnce(): Promise<CallEnd> {
@@ -282,6 +313,7 @@ export class RunSender {
   }
 
   #onOpened(opened: Opened): void {
+    this.#contacted();
     // Epochs grow by one with every opening: the next one after ours means
     // that nobody else had the run in between.
     const ours = this.#epoch !== undefined && opened.epoch === this.#epoch + 1n;
@@ -322,8 +354,10 @@ export class RunSender {
   }
 
   #drop(drop: Drop): false {
+    const { onDrop } = this.#options;
+    if (onDrop !== undefined) onDrop(drop);
+    else if (this.#dropped === 0) warnOfDrop(this.runId, drop);
     this.#dropped++;
-    this.#options.onDrop?.(drop);
     return false;
   }
 
@@ -362,6 +396,7 @@ export class RunSender {
     }
     this.#state = next;
     if (isFinal(next)) {
+      clearTimeout(this.#firstContact);
       this.#firstOpened.reject(finalError(next));
       this.#over.resolve(next);
       this.#wakeRoomWaiters();
@@ -379,26 +414,6 @@ export class RunSender {
       throw finalError(this.#state);
     }
   }
-}
-
-/** A refusal names the run, so that what cannot be a run's name is refused here. */
-function refuseInvalidRunId(runId: string): void {
-  const isValid =
-    runId !== "" &&
-    runId.isWellFormed() &&
-    !runId.includes("\0") &&
-    new TextEncoder().encode(runId).length <= maxRunIdBytes;
-  if (isValid) return;
-  const problem = `has to be 1 to ${maxRunIdBytes} bytes of UTF-8, without U+0000`;
-  throw new RefusalError(
-    `run_id: ${problem}`,
-    undefined,
-    create(ErrorDetailSchema, {
-      reason: Reason.INVALID_FIELD,
-      field: "run_id",
-      limit: BigInt(maxRunIdBytes),
-    }),
-  );
 }
 
 function isFinal(state: SenderState): boolean {

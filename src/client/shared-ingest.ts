@@ -12,14 +12,15 @@ import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { IngestResponse, RunRejected } from "../../gen/runlog/v1/ingest_pb.js";
 import { startTimer } from "../timers.ts";
-import { isRetryable, NoAnswerError } from "./errors.ts";
+import { isNodeReason, isRetryable, NoAnswerError } from "./errors.ts";
 import {
   type IngestMethod,
   ingestMethodOf,
   messageFrame,
+  nodeCountOf,
   type RequestFrame,
 } from "./ingest-transport.ts";
-import { defaultSenderLimits, maxAnswerWaits } from "./limits.ts";
+import { defaultSenderLimits, maxAnswerWaits, minSilenceMs, silentHeartbeats } from "./limits.ts";
 import { Wakeup } from "./wakeup.ts";
 
 /** Runs on one call; the server's own limit may be another, and is then found. */
@@ -72,6 +73,7 @@ export type Leaving =
 /** See the head of this file. */
 export class SharedIngest {
   readonly #ingest: IngestMethod;
+  readonly #hasOtherNodes: boolean;
   readonly #endTimeoutMs: number;
   readonly #listeners: CallListeners;
   readonly #lanes = new Map<string, Lane>();
@@ -95,10 +97,14 @@ export class SharedIngest {
   #isHalfClosed = false;
   #endDeadline: ReturnType<typeof setTimeout> | undefined;
   #releaseDeadline: ReturnType<typeof setTimeout> | undefined;
+  /** When frames came last. */
+  #heardAtMs = 0;
+  #silence: ReturnType<typeof setTimeout> | undefined;
 
   /** @param endTimeoutMs that the server has to end the call once this side has half-closed it */
   constructor(transport: Transport, endTimeoutMs: number, listeners: CallListeners) {
     this.#ingest = ingestMethodOf(transport);
+    this.#hasOtherNodes = nodeCountOf(transport) > 1;
     this.#endTimeoutMs = endTimeoutMs;
     this.#listeners = listeners;
   }
@@ -175,10 +181,14 @@ export class SharedIngest {
   /** Makes the call. Never rejects. */
   async run(): Promise<void> {
     const { signal } = this.#controller;
+    this.#heardAtMs = performance.now();
     let end: StreamEnd = { t: "ended" };
     try {
       for await (const responses of this.#ingest(this.#requests(), signal)) {
+        const beforeMs = this.#heardAtMs;
+        this.#heardAtMs = performance.now();
         for (const { frame } of responses) this.#onFrame(frame);
+        if (responses.at(-1)?.frame.case === "heartbeat") this.#watch(this.#heardAtMs - beforeMs);
       }
     } catch (error) {
       // Connect wraps the reason of an abort; our own says more.
@@ -187,6 +197,7 @@ export class SharedIngest {
     this.#halfClose();
     clearTimeout(this.#endDeadline);
     clearTimeout(this.#releaseDeadline);
+    clearTimeout(this.#silence);
     this.#controller.abort();
     const lanes = [...this.#lanes.values()];
     this.#lanes.clear();
@@ -255,6 +266,14 @@ export class SharedIngest {
       lane.onEnd({ t: "broken", error });
       return;
     }
+    if (
+      frame.case === "rejected" &&
+      this.#hasOtherNodes &&
+      isNodeReason(frame.value.detail?.reason)
+    ) {
+      // The run's next call goes to another node; this one stays where it is.
+      this.#close();
+    }
     lane.onFrame(frame);
   }
 
@@ -278,6 +297,22 @@ export class SharedIngest {
     this.#wakeup.wake();
     const error = new NoAnswerError("end of the call", this.#endTimeoutMs);
     this.#endDeadline = startTimer(() => this.abort(error), this.#endTimeoutMs);
+  }
+
+  /**
+   * The server sends heartbeats: without a frame for several of their intervals the call is
+   * dead, whatever the connection says.
+   *
+   * @param intervalMs since the frame before
+   */
+  #watch(intervalMs: number): void {
+    clearTimeout(this.#silence);
+    const before = this.#answers;
+    const timeoutMs = Math.max(minSilenceMs, silentHeartbeats * intervalMs);
+    this.#silence = startTimer(() => {
+      if (this.#answers !== before) this.#watch(intervalMs);
+      else this.abort(new NoAnswerError("frame of the call", timeoutMs));
+    }, timeoutMs);
   }
 
   /** @param waits the time-outs that this one is the last of */

@@ -95,7 +95,10 @@ describe("decodeSubscribeResponse", () => {
   it("decodes a message of which any one byte is another as protobuf-es does", () => {
     const record = {
       case: "event" as const,
-      value: { type: "a", data: Uint8Array.of(1, 2), contentType: "b" },
+      value: {
+        ...{ type: "a", data: Uint8Array.of(1, 2), contentType: "b" },
+        time: { seconds: 299n, nanos: 299 },
+      },
     };
     const recordTime = { seconds: 300n, nanos: 300 };
     const item = { seq: 300n, runId: "run", runSeq: 7n, recordTime, record };
@@ -122,6 +125,7 @@ describe("decodeSubscribeResponse", () => {
     assertSame(inItem(unknown));
     assertSame(inItem(field(5, (event) => event.raw(unknown))));
     assertSame(inItem(field(4, (time) => time.raw(unknown))));
+    assertSame(inItem(field(5, (event) => event.raw(field(4, (time) => time.raw(unknown))))));
     assertSame(Uint8Array.from([...inItem(new Uint8Array(0)), ...unknown]));
   });
 
@@ -131,6 +135,8 @@ describe("decodeSubscribeResponse", () => {
       field(4, (time) => time.tag(2, WireType.Varint).int32(6)),
       field(5, (event) => event.tag(1, WireType.LengthDelimited).string("a")),
       field(5, (event) => event.tag(2, WireType.LengthDelimited).bytes(Uint8Array.of(1))),
+      field(5, (event) => event.raw(field(4, (time) => time.tag(1, WireType.Varint).int64(7n)))),
+      field(5, (event) => event.raw(field(4, (time) => time.tag(2, WireType.Varint).int32(8)))),
       field(8, (resumed) => resumed.tag(1, WireType.Varint).uint64(1n)),
     ];
     fc.assert(

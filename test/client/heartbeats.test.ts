@@ -13,7 +13,7 @@ import {
   type SenderState,
 } from "../../src/client/index.ts";
 import type { IngestTransport, RequestFrame } from "../../src/client/ingest-transport.ts";
-import { maxAnswerWaits } from "../../src/client/limits.ts";
+import { maxAnswerWaits, minSilenceMs } from "../../src/client/limits.ts";
 
 const opened = create(IngestResponseSchema, {
   frame: { case: "opened", value: { runId: "r", epoch: 1n } },
@@ -80,6 +80,27 @@ describe("a client that hears a frame which is not about its run", () => {
     const error = await failed.promise;
     assert.ok(error instanceof NoAnswerError, String(error));
     assert.equal(error.waitedMs, maxAnswerWaits * ackTimeoutMs);
+    await sender.close(0);
+  });
+
+  it("leaves a call on which heartbeats came, and then nothing for several of their intervals", async () => {
+    const failed = Promise.withResolvers<Error>();
+    const ingest: IngestTransport["ingest"] = async function* (requests, signal) {
+      await requests[Symbol.asyncIterator]().next();
+      yield [opened];
+      yield [decodeIngestResponse(heartbeat)];
+      await new Promise((_, reject) =>
+        signal.addEventListener("abort", () => reject(signal.reason as Error)),
+      );
+    };
+    const none = () => Promise.reject(new Error("only Ingest is served here"));
+    const sender = openRun({ ingest, unary: none, stream: none } as IngestTransport, {
+      runId: "r",
+      onState: (state) => state.t === "waiting" && failed.resolve(state.error),
+    });
+    const error = await failed.promise;
+    assert.ok(error instanceof NoAnswerError, String(error));
+    assert.equal(error.waitedMs, minSilenceMs);
     await sender.close(0);
   });
 });

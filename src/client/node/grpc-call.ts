@@ -9,6 +9,8 @@ import { createMethodUrl } from "@connectrpc/connect/protocol";
 import { validateResponse, validateTrailer } from "@connectrpc/connect/protocol-grpc";
 import { createNodeHttpClient, type NodeHttpClientOptions } from "@connectrpc/connect-node";
 import { EnvelopeReader } from "../../envelopes.ts";
+import { ReceiveLimitError } from "../errors.ts";
+import { orAbort } from "../or-abort.ts";
 
 /** How a server is reached: HTTP/2 on connections that others use too. */
 type Sessions = ReturnType<
@@ -50,7 +52,14 @@ export function grpcCallTo(baseUrl: string, sessions: Sessions, readMaxBytes: nu
     const sessionProvider = () => ({
       ...{ authority, notifyResponseByteRead },
       async request(...asked: Parameters<typeof sessions.request>) {
-        stream = await sessions.request(...asked);
+        const asking = sessions.request(...asked);
+        try {
+          stream = await orAbort(asking, request.signal);
+        } catch (error) {
+          // It may still come, and nobody would read it.
+          asking.then((late) => late.close(constants.NGHTTP2_CANCEL)).catch(() => undefined);
+          throw error;
+        }
         return stream;
       },
     });
@@ -95,6 +104,8 @@ function messagesOf(
     } catch (error) {
       // Those before it come first.
       failure = ConnectError.from(error);
+      if (failure.code === Code.ResourceExhausted)
+        failure.cause = new ReceiveLimitError(failure.rawMessage);
       stream.off("data", onData);
     }
     waitingBytes += chunk.length;

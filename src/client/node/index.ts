@@ -1,2 +1,2 @@
 /** What the client needs on Node: a connection to a server by URL. */
-export { connectTo, type NodeConnection } from "./transport.ts";
+export { type ConnectOptions, connectTo, type NodeConnection } from "./transport.ts";

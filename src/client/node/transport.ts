@@ -1,8 +1,9 @@
 /**
  * gRPC over HTTP/2 for Node, set up for streams that stay open for days.
  *
- * Invariant: a dead peer is noticed within ping interval + ping timeout, even
- * where no packet says so; nothing keeps the process alive once `close` ran.
+ * Invariant: a peer that is silent from the start is noticed within the connect
+ * timeout, one that dies later within ping interval + ping timeout, even where no
+ * packet says so; nothing keeps the process alive once `close` ran.
  */
 import type {
   ClientHttp2Session,
@@ -13,14 +14,21 @@ import type {
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { limitSpecs, responseRoomBytes } from "../../limits.ts";
 import type { IngestTransport } from "../ingest-transport.ts";
+import { withBounds } from "./bounds.ts";
 import { fastIngest } from "./fast-ingest.ts";
 import { withFastSubscribe } from "./fast-subscribe.ts";
 import { grpcCallTo } from "./grpc-call.ts";
+import { type Node, overNodes } from "./nodes.ts";
+import { Sockets } from "./sockets.ts";
 
+/** Milliseconds to a connection on which the server has been heard: a few lost packets at most. */
+const defaultConnectTimeoutMs = 5_000;
+/** Milliseconds to the headers of a stream's answer, which leave at once. */
+const answerTimeoutMs = 10_000;
 /** Milliseconds between PINGs while nothing arrives. gRPC servers take 10 s and more. */
-const pingIntervalMs = 20_000;
+const defaultPingIntervalMs = 20_000;
 /** Milliseconds for a PING's answer. */
-const pingTimeoutMs = 10_000;
+const defaultPingTimeoutMs = 10_000;
 /** Bytes a server may send on one stream ahead of reading; Node's default of 64 KiB halves the rate. */
 const streamWindowBytes = 4 * 1024 * 1024;
 /** The same for all streams of the connection. */
@@ -35,6 +43,12 @@ const maxSessionMemoryMB = 512;
 export interface ConnectOptions {
   /** Sent with every call, under lower-case names: `{ authorization: "Bearer …" }`. Default: none. */
   readonly headers?: Readonly<Record<string, string>>;
+  /** Milliseconds until a new connection is given up on which the server was not heard. Default 5,000. */
+  readonly connectTimeoutMs?: number;
+  /** Milliseconds without anything from the server before it gets a PING, while calls run. Default 20,000. */
+  readonly pingIntervalMs?: number;
+  /** Milliseconds until a connection is given up whose PING has no answer. Default 10,000. */
+  readonly pingTimeoutMs?: number;
 }
 
 /** A transport with the connection that it owns. */
@@ -50,55 +64,38 @@ export interface NodeConnection {
  * `https://`; the connection is opened by the first call and again whenever a
  * call finds it gone. Several nodes of one journal are given as a list with
  * commas: calls go to one of them, and to the next one when it cannot be
- * reached. Throws TypeError for an invalid URL.
+ * reached, does not answer in time, or says that it cannot work now (DRAINING,
+ * OVERLOADED, JOURNAL_UNAVAILABLE). A unary call without `timeoutMs` has 60 s; 0 is no
+ * deadline. Throws TypeError for an invalid URL.
  */
 export function connectTo(urls: string, options: ConnectOptions = {}): NodeConnection {
-  const { headers = {} } = options;
-  const nodes = urls.split(",").map((url) => connectToNode(url.trim(), headers));
+  const nodes = urls.split(",").map((url) => connectToNode(url.trim(), options));
   const [only] = nodes;
-  if (only !== undefined && nodes.length === 1) return only;
-  let current = 0;
-  const reachable = async (): Promise<IngestTransport> => {
-    for (let tries = 1; tries < nodes.length; tries++) {
-      if (await nodes[current]!.canConnect()) break;
-      current = (current + 1) % nodes.length;
-    }
-    return nodes[current]!.transport;
-  };
   return {
-    transport: {
-      unary: async (...call) => (await reachable()).unary(...call),
-      stream: async (...call) => (await reachable()).stream(...call),
-      async *ingest(requests, signal) {
-        const transport = await Promise.race([reachable(), abortOf(signal)]);
-        yield* transport.ingest(requests, signal);
-      },
-    },
+    transport: only !== undefined && nodes.length === 1 ? only.transport : overNodes(nodes),
     close() {
       for (const node of nodes) node.close();
     },
   };
 }
 
-/** Rejects with the signal's reason. */
-function abortOf(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    if (signal.aborted) reject(signal.reason);
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-  });
-}
-
-interface Node extends NodeConnection {
-  /** Opens the connection where it is not open; whether it is now. */
-  canConnect(): Promise<boolean>;
-}
-
-function connectToNode(url: string, ownHeaders: Readonly<Record<string, string>>): Node {
+function connectToNode(url: string, options: ConnectOptions): Node & NodeConnection {
   const { origin } = new URL(url);
+  const {
+    headers: ownHeaders = {},
+    connectTimeoutMs = defaultConnectTimeoutMs,
+    pingIntervalMs = defaultPingIntervalMs,
+    pingTimeoutMs = defaultPingTimeoutMs,
+  } = options;
+  const sockets = new Sockets(new URL(origin), connectTimeoutMs);
   const sessions = new Http2SessionManager(
     origin,
     { pingIntervalMs, pingTimeoutMs },
-    { settings: { initialWindowSize: streamWindowBytes }, maxSessionMemory: maxSessionMemoryMB },
+    {
+      settings: { initialWindowSize: streamWindowBytes },
+      maxSessionMemory: maxSessionMemoryMB,
+      createConnection: () => sockets.open(),
+    },
   );
   const widened = new WeakSet<ClientHttp2Session>();
   const sessionManager = {
@@ -107,9 +104,14 @@ function connectToNode(url: string, ownHeaders: Readonly<Record<string, string>>
       method: string,
       path: string,
       headers: OutgoingHttpHeaders,
-      options: Omit<ClientSessionRequestOptions, "signal">,
+      requestOptions: Omit<ClientSessionRequestOptions, "signal">,
     ): Promise<ClientHttp2Stream> {
-      const stream = await sessions.request(method, path, { ...headers, ...ownHeaders }, options);
+      const stream = await sessions.request(
+        method,
+        path,
+        { ...headers, ...ownHeaders },
+        requestOptions,
+      );
       const session = stream.session;
       // The connection's own window has no setting; it is widened once per session.
       if (session !== undefined && !widened.has(session as ClientHttp2Session)) {
@@ -129,8 +131,14 @@ function connectToNode(url: string, ownHeaders: Readonly<Record<string, string>>
   });
   const call = grpcCallTo(url, sessionManager, readMaxBytes);
   return {
-    transport: { ...withFastSubscribe(transport, call), ingest: fastIngest(call) },
+    transport: {
+      ...withBounds(withFastSubscribe(transport, call), answerTimeoutMs),
+      ingest: fastIngest(call),
+    },
     canConnect: async () => (await sessions.connect()) !== "error",
+    get isHeard() {
+      return sockets.isHeard;
+    },
     close: () => sessions.abort(),
   };
 }

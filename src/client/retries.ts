@@ -1,0 +1,35 @@
+/**
+ * Which ends of calls are final, for one who calls again and again.
+ *
+ * Invariant: once the server has been reached, what a proxy answers in its place (401, 403,
+ * 404 while it is being set up anew) ends nothing before it has gone on for a bounded time.
+ */
+import { isMisdirected, isRetryable } from "./errors.ts";
+import { misdirectedTimeoutMs } from "./limits.ts";
+
+/** See the head of this file. */
+export class Retries {
+  readonly #now: () => number;
+  #isKnown = false;
+  #misdirectedSinceMs: number | undefined;
+
+  /** @param now milliseconds of a clock that does not go back */
+  constructor(now: () => number = () => performance.now()) {
+    this.#now = now;
+  }
+
+  /** The server itself has answered. */
+  answered(): void {
+    this.#isKnown = true;
+    this.#misdirectedSinceMs = undefined;
+  }
+
+  /** Whether this end of a call is the last. */
+  isFinal(error: unknown): boolean {
+    if (isRetryable(error)) return false;
+    if (!this.#isKnown || !isMisdirected(error)) return true;
+    const nowMs = this.#now();
+    this.#misdirectedSinceMs ??= nowMs;
+    return nowMs - this.#misdirectedSinceMs >= misdirectedTimeoutMs;
+  }
+}

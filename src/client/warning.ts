@@ -1,0 +1,23 @@
+/** What a process has to know although nobody listens for it. */
+import type { Drop } from "./sender-types.ts";
+
+/** Node's way to warn, which a process can trace and switch off. */
+interface WarningProcess {
+  emitWarning?: (message: string, options: { readonly type: string }) => void;
+}
+
+/** Says that a sender without onDrop loses events; called for the first one. */
+export function warnOfDrop(runId: string, { reason, event }: Drop): void {
+  const why = {
+    overflow: "its buffer is full: await ready() before emit",
+    too_large: "it is larger than the server takes",
+    invalid: "it is no valid event",
+  }[reason];
+  const message =
+    `run ${runId}: an event of type ${JSON.stringify(event.type)} was dropped, ${why}. ` +
+    "Later drops are counted only (stats.dropped); pass onDrop to hear of each.";
+  const { process } = globalThis as { readonly process?: WarningProcess };
+  // biome-ignore lint/suspicious/noConsole: where there is no process, nobody else would be told.
+  if (process?.emitWarning === undefined) console.warn(message);
+  else process.emitWarning(message, { type: "RunlogWarning" });
+}
