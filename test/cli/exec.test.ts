@@ -103,6 +103,14 @@ describe("runlog exec", () => {
     });
   }
 
+  it("ends its run where the command cannot be given its pipes", async () => {
+    const env = { TMPDIR: join(directory, "missing") };
+    const ended = await commands.run(["exec", "--run", "r", "--", "echo", "hi"], "", env);
+    assert.equal(ended.status, 1);
+    assert.match(ended.stderr, /ENOENT.*missing/);
+    assert.equal(resultOf(await recorded(), "r"), "FAILED not-started");
+  });
+
   it("gives real pipes: /dev/stdout and /dev/stderr can be opened", async () => {
     const ended = await exec("echo one > /dev/stdout; echo two > /dev/stderr").ended;
     assert.deepEqual([ended.status, `${ended.stdout}`], [0, "one\n"]);

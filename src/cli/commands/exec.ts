@@ -5,7 +5,7 @@ import { basename } from "node:path";
 import { Command } from "commander";
 import { RunState } from "../../../gen/runlog/v1/run_pb.js";
 import type { ResultInit } from "../../client/index.ts";
-import { type Ended, lookAfter, startChild } from "../child.ts";
+import { type Ended, lookAfter, type Started, startChild } from "../child.ts";
 import { childEnvironment, environmentHelp } from "../env.ts";
 import { exitStatus, explain } from "../failure.ts";
 import { addRecordFlags, parseDuration, type RecordFlags } from "../flags.ts";
@@ -124,7 +124,11 @@ async function runChild(
 ): Promise<Outcome> {
   const { server, namespace, grace, tty } = flags;
   const env = childEnvironment({ server, namespace, runId: run.runId });
-  const started = await (tty ? startOnTerminal(file, args, env) : startChild(file, args, env));
+  const started = await start(file, args, env, tty ?? false).catch(async (error: unknown) => {
+    // Not the command's doing, such as a TMPDIR that is not there: the run must not stay RUNNING.
+    await run.finish(failed("not-started", explain(error)));
+    throw error;
+  });
   const child = lookAfter(started, grace);
   const onCancelled = () => {
     notice(`asked to stop: ${printable(String(run.cancelled.reason)) || "no reason given"}`);
@@ -158,6 +162,15 @@ async function runChild(
     cancellation[Symbol.dispose]();
     child.dispose();
   }
+}
+
+async function start(
+  file: string,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv,
+  onTerminal: boolean,
+): Promise<Started> {
+  return onTerminal ? startOnTerminal(file, args, env) : startChild(file, args, env);
 }
 
 /** Shows chunks, as long as somebody looks: that they do not must not stop what is recorded. */
