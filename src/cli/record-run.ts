@@ -1,11 +1,13 @@
 /**
  * What ingest and exec have in common: a run on a server that takes lines.
  */
+import { createClient } from "@connectrpc/connect";
 import type { Run } from "../../gen/runlog/v1/run_pb.js";
-import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import { RunService, RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { ResultInit, RunSender } from "../client/index.ts";
 import type { NodeConnection } from "../client/node/index.ts";
-import { connectBy, openRunOnServer } from "./connection.ts";
+import { callServer, connectBy, openRunOnServer } from "./connection.ts";
+import { CommandError } from "./failure.ts";
 import { LineFeed } from "./feed.ts";
 import { type RecordFlags, specOf } from "./flags.ts";
 import { notice } from "./output.ts";
@@ -26,11 +28,19 @@ export interface RecordedRun {
   close(): void;
 }
 
-/** Opens the run that the flags name, and says its id. Throws CommandError, RefusalError. */
-export async function recordRun(flags: RecordFlags, displayName: string): Promise<RecordedRun> {
+/**
+ * Opens the run that the flags name, and says its id. Throws CommandError, RefusalError.
+ *
+ * @param mayHaveEnded whether a run is fine that has ended already: what it has is not sent again
+ */
+export async function recordRun(
+  flags: RecordFlags,
+  displayName: string,
+  mayHaveEnded = false,
+): Promise<RecordedRun> {
   const connection = connectBy(flags);
   try {
-    return await openOver(connection, flags, displayName);
+    return await openOver(connection, flags, displayName, mayHaveEnded);
   } catch (error) {
     connection.close();
     throw error;
@@ -41,6 +51,7 @@ async function openOver(
   connection: NodeConnection,
   flags: RecordFlags,
   displayName: string,
+  mayHaveEnded: boolean,
 ): Promise<RecordedRun> {
   const feed = new LineFeed();
   const failed = new AbortController();
@@ -52,6 +63,12 @@ async function openOver(
     onFailed: (error) => failed.abort(error),
   });
   const opened = await sender.opened;
+  if (flags.run !== undefined && !mayHaveEnded) {
+    await refuseEnded(connection, flags, flags.run).catch(async (error: unknown) => {
+      await sender.close(0);
+      throw error;
+    });
+  }
   feed.attach(sender, opened.maxEventBytes, flags.spool);
   if (opened.lastRunSeq > 0) {
     notice(`the run has ${countText(opened.lastRunSeq, "event")} already and goes on`);
@@ -75,6 +92,21 @@ async function openOver(
       connection.close();
     },
   };
+}
+
+/** What has ended takes nothing: said before a command is run for it. */
+async function refuseEnded(
+  { transport }: NodeConnection,
+  flags: RecordFlags,
+  runId: string,
+): Promise<void> {
+  const client = createClient(RunService, transport);
+  const request = { namespace: flags.namespace, runId };
+  const { run } = await callServer(flags, (options) => client.getRun(request, options));
+  if (run === undefined || run.endTime === undefined) return;
+  throw new CommandError(
+    `run ${JSON.stringify(runId)} has ended as ${RunState[run.state]} and takes no more events [RUN_FINISHED]; start another run with another --run`,
+  );
 }
 
 function summaryOf(run: Run, durable: number, dropped: number): string {

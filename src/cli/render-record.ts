@@ -11,9 +11,13 @@ import { countText, cut, cutFront, fill, printable, widthOf } from "./text.ts";
 type Paint = (text: string) => string;
 
 /** Columns of the path in the tree. */
-const whoColumns = 28;
+const maxWhoColumns = 28;
 /** Columns of the type, unless it is longer. */
-const typeColumns = 18;
+const maxTypeColumns = 18;
+/** Share of a narrow terminal that each takes: most of a line is for what happened. */
+const whoShare = 0.22;
+const typeShare = 0.15;
+const minColumns = 9;
 /** Bytes of a payload that are looked at, where the width does not say less. */
 const maxPayloadBytes = 16 * 1024;
 
@@ -37,6 +41,8 @@ export function renderRecord(record: SequencedEvent, options: RenderOptions): st
   const { colors, names, columns } = options;
   const seq = String(record.seq).padStart(6);
   const time = record.recordTime === undefined ? "" : clock(timestampDate(record.recordTime));
+  const whoColumns = shareOf(columns, whoShare, maxWhoColumns);
+  const typeColumns = shareOf(columns, typeShare, maxTypeColumns);
   const who = fill(cutFront(printable(names.path(record.runId)), whoColumns), whoColumns);
   const what = whatOf(record, colors, columns);
   const type = fill(what.type, typeColumns);
@@ -47,6 +53,13 @@ export function renderRecord(record: SequencedEvent, options: RenderOptions): st
     `${colors.dim(seq)} ${colors.dim(time)}  ${runColor(record.runId, colors)(who)}  ` +
     `${what.paint(type)}  ${text}`;
   return line.trimEnd();
+}
+
+/** Columns of a share of the terminal, within bounds; all that it may have where there is none. */
+function shareOf(columns: number | undefined, share: number, max: number): number {
+  return columns === undefined
+    ? max
+    : Math.max(minColumns, Math.min(max, Math.floor(columns * share)));
 }
 
 function whatOf(record: SequencedEvent, colors: Colors, columns: number | undefined): What {

@@ -111,6 +111,15 @@ describe("runlog exec", () => {
     assert.equal(resultOf(await recorded(), "r"), "FAILED not-started");
   });
 
+  it("does not run a command for a run that has ended", async () => {
+    await exec("echo once", "--name", "n").ended;
+    const file = join(directory, "made-by-the-second");
+    const again = await exec(`touch ${file}`, "--name", "n").ended;
+    assertFailed(again, /has ended as SUCCEEDED .*RUN_FINISHED.*another --run/);
+    assert.doesNotMatch(again.stderr, /goes on|retrying/);
+    await assert.rejects(readFile(file), { code: "ENOENT" });
+  });
+
   it("gives real pipes: /dev/stdout and /dev/stderr can be opened", async () => {
     const ended = await exec("echo one > /dev/stdout; echo two > /dev/stderr").ended;
     assert.deepEqual([ended.status, `${ended.stdout}`], [0, "one\n"]);

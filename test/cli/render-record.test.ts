@@ -17,4 +17,18 @@ describe("a record as a line", () => {
     assert.match(ended(1n), / 1 event$/);
     assert.match(ended(2n), / 2 events$/);
   });
+
+  it("leaves a third of a narrow terminal to what happened, at least", () => {
+    const value = { type: "a.long.type.of.event", data: Buffer.from("x".repeat(200)) };
+    const record = { case: "event", value: { ...value, contentType: "text/plain" } } as const;
+    for (const columns of [60, 80, 200]) {
+      const options = { colors: pc.createColors(false), names: new RunNames(), columns };
+      const line = renderRecord(
+        create(SequencedEventSchema, { seq: 3n, runId: "r", record }),
+        options,
+      );
+      assert.ok(line.length <= columns);
+      if (columns >= 80) assert.ok((/x+/.exec(line)?.[0].length ?? 0) >= columns / 3 - 8, line);
+    }
+  });
 });

@@ -36,7 +36,8 @@ const help = `
 One event a line. The line is the payload, whatever it holds. Its type is the
 line's own string field "type" (1 to 128 bytes), else "line"; a line that is
 not JSON is text/plain. The end of input finishes the run as SUCCEEDED, SIGINT,
-SIGTERM, SIGHUP or SIGQUIT as CANCELLED.
+SIGTERM, SIGHUP or SIGQUIT as CANCELLED; a pipe is read for two seconds more, since who
+writes to it got the signal too.
 
 A line ends with a newline. One that does not begin as JSON is also ended by a carriage
 return alone, as progress bars write it, and by a second without more of it. The
@@ -71,7 +72,7 @@ async function ingest(flags: IngestFlags): Promise<number> {
   if (fstatSync(process.stdin.fd).isDirectory()) {
     throw new CommandError("standard input is a directory: give a file, or pipe lines in");
   }
-  const run = await recordRun(flags, "");
+  const run = await recordRun(flags, "", flags.resumeInput === true);
   try {
     const interruption = await readInput(run, flags.resumeInput === true);
     const state = interruption.t === "none" ? RunState.SUCCEEDED : RunState.CANCELLED;
@@ -102,7 +103,8 @@ async function readInput(run: RecordedRun, resumes: boolean): Promise<Interrupti
       process.exit(exitStatus.signalBase + constants.signals[signal]);
     }
     state.interruption = { t: "signal", signal };
-    state.timer = startTimer(() => input.destroy(), afterSignalMs);
+    // Nobody in front of a keyboard has last words that are still on their way.
+    state.timer = startTimer(() => input.destroy(), input.isTTY ? 0 : afterSignalMs);
   };
   const onCancelled = () => {
     notice(`asked to stop: ${printable(String(run.cancelled.reason)) || "no reason given"}`);

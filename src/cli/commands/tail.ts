@@ -47,7 +47,7 @@ export function tailCommand(exit: (status: number) => void): Command {
         )
         .choices(["finished", "caught-up"]),
     )
-    .option("--wait", "wait for runs, and for a namespace, that do not exist yet")
+    .option("--wait", "wait for runs, and with --until for a namespace, that do not exist yet")
     .option(
       "--exit-status",
       `with --until finished: ${exitStatus.unsuccessful} unless every run that ended has SUCCEEDED`,
