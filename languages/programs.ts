@@ -4,8 +4,9 @@
  * fetch stays under node_modules/.cache/languages.
  */
 import { execFile } from "node:child_process";
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, existsSync } from "node:fs";
 import { cp, mkdir } from "node:fs/promises";
+import { userInfo } from "node:os";
 import { delimiter, join } from "node:path";
 import { promisify } from "node:util";
 
@@ -73,7 +74,10 @@ export async function buildProgram(language: Language): Promise<Command> {
 /** Runs a program to its end, with what npm and this folder have installed on the PATH. */
 async function run(directory: string, file: string, ...args: string[]): Promise<void> {
   const path = [join(directory, "bin"), npmPrograms, process.env["PATH"]].join(delimiter);
-  const env = { ...process.env, PATH: path, GOBIN: join(directory, "bin") };
+  // rustup's toolchains are its user's, wherever HOME points to.
+  const rustup = process.env["RUSTUP_HOME"] ?? join(userInfo().homedir, ".rustup");
+  const rust = existsSync(rustup) ? { RUSTUP_HOME: rustup } : {};
+  const env = { ...process.env, ...rust, PATH: path, GOBIN: join(directory, "bin") };
   await execute(file, args, { cwd: directory, env, maxBuffer: 64 * 1024 * 1024 });
 }
 
