@@ -31,7 +31,7 @@ describe("runlog serve", () => {
     closeSync(full);
     const ended = once(child, "exit");
     const [line] = (await once(child.stdout!, "data")) as [Buffer];
-    const [, url] = /^listening on (\S+)\n$/.exec(line.toString())!;
+    const [, url] = /^listening on (\S+)\n/.exec(line.toString())!;
     assert.equal((await fetch(`${url}/healthz`)).status, 200);
     child.kill("SIGTERM");
     assert.deepEqual(await ended, [0, null]);
