@@ -260,7 +260,12 @@ describe("a producer that is alone on its run and goes from node to node", () =>
         const count = await check(running.nodes, runId, fate, plan, ahead);
         await assertDurable(running.nodes[0]!.journal, runId, count);
       });
-      assert.deepEqual(running.failures, []);
+      // What a node does by itself meets fates as well, and is tried again.
+      const others = running.failures.filter(
+        (error) =>
+          !(error instanceof RefusedError && error.refusal.reason === "journal_unavailable"),
+      );
+      assert.deepEqual(others, []);
     } finally {
       await running.remove();
     }
