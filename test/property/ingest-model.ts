@@ -126,12 +126,12 @@ export class IngestModel {
   attemptOf({ stream, run, producer, attempt }: OpenStep): ModelAttempt | undefined {
     if (producer === undefined) return undefined;
     const newest = this.#attempts.get(`${run} ${producer}`) ?? 0;
-    if (attempt === "older") return { producer, number: Math.max(0, newest - 1) };
+    const number = { next: newest + 1, same: newest, older: Math.max(0, newest - 1) }[attempt];
     const isHeld = this.streams.some(({ holds }, index) => {
       const { by, rejected } = holds.get(run) ?? { by: undefined, rejected: true };
-      return index !== stream && !rejected && by?.producer === producer && by.number === newest;
+      return index !== stream && !rejected && by?.producer === producer && by.number === number;
     });
-    return { producer, number: attempt === "same" && !isHeld ? newest : newest + 1 };
+    return { producer, number: isHeld ? newest + 1 : number };
   }
 
   /** A stream's connection is lost; a new one takes its place. */
