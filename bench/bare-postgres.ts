@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto";
 import pg from "pg";
 import type { Append } from "../src/journal/journal.ts";
 import type { NamespaceRow } from "../src/journal/namespaces.ts";
-import { appendStatement } from "../src/journal/postgres-append.ts";
+import { appendStatement } from "../src/journal/postgres/append.ts";
 import { recordColumns } from "../src/journal/records.ts";
 import { changingRunColumns, runColumns } from "../src/journal/runs.ts";
 

@@ -2,7 +2,7 @@
  * What is missing between records that follow each other without a gap: seqs are
  * dense, so a namespace of which nothing was ever deleted has no holes.
  */
-import type { Direction, SeqRange } from "../journal/page-keys.ts";
+import type { Direction, SeqRange } from "../journal/pages/keys.ts";
 
 /** Seqs, both inclusive. */
 interface Hole {

@@ -6,9 +6,9 @@
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Journal } from "../journal/journal.ts";
 import { findNamespace, type NamespaceRow } from "../journal/namespaces.ts";
-import type { Direction, RecordRow, RecordScope, SeqRange } from "../journal/page-keys.ts";
+import type { Direction, RecordRow, RecordScope, SeqRange } from "../journal/pages/keys.ts";
+import { findRecordEnd, readPage } from "../journal/pages/read-page.ts";
 import { takeItems } from "../journal/record-codec.ts";
-import { findRecordEnd, readPage } from "../journal/record-pages.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import { familyIsRunning, findRuns, type RunRow } from "../journal/runs.ts";
 import { findMarkedRoots } from "../journal/trees.ts";

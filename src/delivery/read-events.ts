@@ -7,9 +7,9 @@
  * looked through for it, so that an empty one may not be the last.
  */
 
-import type { Direction, SeqRange } from "../journal/page-keys.ts";
+import type { Direction, SeqRange } from "../journal/pages/keys.ts";
+import { rangeAfter } from "../journal/pages/read-page.ts";
 import { itemsOf, stretchesOf } from "../journal/record-codec.ts";
-import { rangeAfter } from "../journal/record-pages.ts";
 import { isDataLoss, RefusedError } from "../journal/refusal.ts";
 import { type Limits, maxRecordBytes } from "../limits.ts";
 import { nextTurn } from "../turn.ts";

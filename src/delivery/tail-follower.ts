@@ -10,7 +10,7 @@ import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
 import type { NamespaceRow } from "../journal/namespaces.ts";
-import { readPage } from "../journal/record-pages.ts";
+import { readPage } from "../journal/pages/read-page.ts";
 import { isDataLoss } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
 import type { Tails } from "./tails.ts";

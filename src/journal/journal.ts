@@ -6,10 +6,10 @@
 import type { History } from "./history.ts";
 import type { JournalHealth } from "./journal-health.ts";
 import type { NamespaceRow, NamespaceTotals } from "./namespaces.ts";
+import type { WakeUps } from "./postgres/notifications.ts";
 import type { NewRecord } from "./records.ts";
 import type { RunRow } from "./runs.ts";
 import type { Db } from "./schema.ts";
-import type { WakeUps } from "./wake-ups.ts";
 
 /** Runs, and records, that are written in one go at most: more take their time anyway. */
 export const maxAppendRows = 64;

@@ -4,7 +4,7 @@
  */
 import type { Journal } from "./journal.ts";
 import { findNamespaces, type NamespaceRow } from "./namespaces.ts";
-import type { WakeUps } from "./wake-ups.ts";
+import type { WakeUps } from "./postgres/notifications.ts";
 
 /** Looks of a node that is told by others, to those of one that is not. */
 const heardFactor = 10;

@@ -1,11 +1,11 @@
 /** Opens a journal by its URL; the one place that knows which databases there are. */
 import { resolve } from "node:path";
 import type { Journal } from "./journal.ts";
-import { openPostgresJournal, type PostgresOptions } from "./postgres.ts";
-import { PostgresHosts } from "./postgres-hosts.ts";
+import { PostgresHosts } from "./postgres/hosts.ts";
+import { openPostgresJournal, type PostgresOptions } from "./postgres/journal.ts";
 import { JournalOpenError } from "./refusal.ts";
-import { openSqliteJournal } from "./sqlite.ts";
-import type { SqliteOptions } from "./sqlite-options.ts";
+import { openSqliteJournal } from "./sqlite/journal.ts";
+import type { SqliteOptions } from "./sqlite/options.ts";
 
 /** What every kind of journal is opened with. */
 export type OpenOptions = Omit<SqliteOptions, "path"> & Omit<PostgresOptions, "url">;

@@ -1,7 +1,7 @@
 /** What the thread that writes is sent arrives as it was. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { pack, type Statement, ValueReader } from "../../src/journal/sqlite-messages.ts";
+import { pack, type Statement, ValueReader } from "../../src/journal/sqlite/messages.ts";
 
 const values = fc.oneof(
   fc.constant(null),

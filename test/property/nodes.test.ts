@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Producer } from "../../src/ingest/operation.ts";
-import type { WakeUps } from "../../src/journal/wake-ups.ts";
+import type { WakeUps } from "../../src/journal/postgres/notifications.ts";
 import type { Limits } from "../../src/limits.ts";
 import { Consumer } from "../support/consumer.ts";
 import { append, eventOf, openRun, readAll } from "../support/domain.ts";

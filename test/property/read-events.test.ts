@@ -6,7 +6,7 @@ import { EventBatchSchema } from "../../gen/runlog/v1/subscribe_pb.js";
 import { type EventsPage, readEvents } from "../../src/delivery/read-events.ts";
 import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
-import type { Direction } from "../../src/journal/page-keys.ts";
+import type { Direction } from "../../src/journal/pages/keys.ts";
 import type { Limits } from "../../src/limits.ts";
 import { append, type Domain, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
 import { assertHistories } from "../support/histories.ts";

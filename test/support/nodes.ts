@@ -1,7 +1,7 @@
 /** Several nodes on one PostgreSQL, in this process: each has connections and a domain of its own. */
 import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
-import type { WakeUps } from "../../src/journal/wake-ups.ts";
+import type { WakeUps } from "../../src/journal/postgres/notifications.ts";
 import { defaultLimits, type Limits } from "../../src/limits.ts";
 import { type Domain, openDomain } from "../../src/server/domain.ts";
 import { giveBackDatabase, takeDatabase } from "./postgres.ts";

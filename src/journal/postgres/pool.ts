@@ -2,11 +2,11 @@
 import { createHash } from "node:crypto";
 import type { CompiledQuery, QueryResult } from "kysely";
 import pg from "pg";
-import { startTimer } from "../timers.ts";
-import type { Deadline } from "./deadline.ts";
-import { PostgresClient, type PostgresClientOptions } from "./postgres-client.ts";
-import { isUnpreparable, UnreachableError } from "./postgres-errors.ts";
-import { beginReadText, beginText, type PostgresTimeouts } from "./postgres-settings.ts";
+import { startTimer } from "../../timers.ts";
+import type { Deadline } from "../deadline.ts";
+import { PostgresClient, type PostgresClientOptions } from "./client.ts";
+import { isUnpreparable, UnreachableError } from "./errors.ts";
+import { beginReadText, beginText, type PostgresTimeouts } from "./settings.ts";
 
 /** Texts of statements that are prepared; the hot paths use about a hundred and twenty. */
 const maxPreparedStatements = 256;

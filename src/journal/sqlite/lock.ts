@@ -5,7 +5,7 @@
  * Three things keep others out. The lock of a file beside the database, which
  * every system has; on Linux a name in the kernel that is made of the file's
  * device and number, which nobody can remove and which holds whatever the file
- * is called; and, where neither does, the owner that sqlite-guard.ts looks for
+ * is called; and, where neither does, the owner that sqlite/guard.ts looks for
  * at each commit. The kernel releases all of them, whatever ends the process.
  *
  * The database itself is neither opened nor closed here once SQLite has it: that
@@ -17,8 +17,8 @@ import { createServer, type Server } from "node:net";
 import { basename, dirname, join, resolve } from "node:path";
 import Database from "better-sqlite3";
 import pRetry from "p-retry";
-import { JournalOpenError } from "./refusal.ts";
-import { isLocked } from "./sqlite-errors.ts";
+import { JournalOpenError } from "../refusal.ts";
+import { isLocked } from "./errors.ts";
 
 /** Tries to get a lock that keeps other processes out, after the first one. */
 const lockRetries = 2;

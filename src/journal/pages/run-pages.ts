@@ -1,6 +1,7 @@
 /** Pages of runs that are named, and of the beginnings of others. */
 import { sql } from "kysely";
-import { padded } from "./lists.ts";
+import { padded } from "../lists.ts";
+import type { Db } from "../schema.ts";
 import {
   bytesOf,
   courses,
@@ -10,8 +11,7 @@ import {
   type RecordPage,
   type RecordScope,
   type SeqRange,
-} from "./page-keys.ts";
-import type { Db } from "./schema.ts";
+} from "./keys.ts";
 
 /**
  * Reads runs together with the beginnings of others. A beginning has an end, so

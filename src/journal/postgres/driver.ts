@@ -15,12 +15,12 @@ import {
   PostgresQueryCompiler,
   type QueryResult,
 } from "kysely";
-import { answersNothing } from "./answers.ts";
-import { isBulk } from "./bulk.ts";
-import type { Deadline } from "./deadline.ts";
-import { isReadOnly, sqlStateOf } from "./postgres-errors.ts";
-import type { PooledClient, PostgresPool } from "./postgres-pool.ts";
-import { beginText, type PostgresTimeouts } from "./postgres-settings.ts";
+import { answersNothing } from "../answers.ts";
+import { isBulk } from "../bulk.ts";
+import type { Deadline } from "../deadline.ts";
+import { isReadOnly, sqlStateOf } from "./errors.ts";
+import type { PooledClient, PostgresPool } from "./pool.ts";
+import { beginText, type PostgresTimeouts } from "./settings.ts";
 
 /** Runs a statement that changes nothing, again where it fails for a passing reason. */
 export type Retrying = <T>(read: (deadline: Deadline) => Promise<T>) => Promise<T>;

@@ -15,11 +15,11 @@
  * the append_id still tells that it is not the one.
  */
 import { CompiledQuery } from "kysely";
-import { type Append, maxAppendRows } from "./journal.ts";
-import { sendWarnings, waitForStandby } from "./postgres-settings.ts";
-import { recordColumns } from "./records.ts";
-import { changingRunColumns, runColumns } from "./runs.ts";
-import type { NamespacesTable, RecordsTable, RunsTable } from "./schema.ts";
+import { type Append, maxAppendRows } from "../journal.ts";
+import { recordColumns } from "../records.ts";
+import { changingRunColumns, runColumns } from "../runs.ts";
+import type { NamespacesTable, RecordsTable, RunsTable } from "../schema.ts";
+import { sendWarnings, waitForStandby } from "./settings.ts";
 
 const totals = [
   "last_seq",

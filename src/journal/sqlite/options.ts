@@ -1,4 +1,4 @@
-import type { DatabaseFiles } from "./sqlite-guard.ts";
+import type { DatabaseFiles } from "./guard.ts";
 
 /** How to open a SQLite journal. */
 export interface SqliteOptions {

@@ -1,4 +1,6 @@
 /** Pages of a run's descendants, at whatever distance and however many they are. */
+
+import type { Db } from "../schema.ts";
 import {
   bytesOf,
   type Course,
@@ -10,9 +12,8 @@ import {
   type RecordPage,
   type RecordScope,
   type SeqRange,
-} from "./page-keys.ts";
+} from "./keys.ts";
 import { readRuns } from "./run-pages.ts";
-import type { Db } from "./schema.ts";
 
 /**
  * Families up to this many runs are read run by run; of larger ones the tree is

@@ -4,9 +4,9 @@
  * database is not, whoever asks.
  */
 import { SqliteError } from "better-sqlite3";
-import type { JournalProblem } from "./journal-health.ts";
-import { RefusedError } from "./refusal.ts";
-import { GuardError } from "./sqlite-guard.ts";
+import type { JournalProblem } from "../journal-health.ts";
+import { RefusedError } from "../refusal.ts";
+import { GuardError } from "./guard.ts";
 
 /** Somebody else holds a lock; over in a moment, or he is no friend. */
 export function isLocked(error: unknown): boolean {

@@ -2,8 +2,8 @@
  * What the server is set to for our sessions and transactions, whatever its
  * configuration, the role and the database say by then.
  */
-import type { Deadline } from "./deadline.ts";
-import type { PostgresClient, ServerSettings } from "./postgres-client.ts";
+import type { Deadline } from "../deadline.ts";
+import type { PostgresClient, ServerSettings } from "./client.ts";
 
 /** Milliseconds that statements may take. */
 export interface PostgresTimeouts {

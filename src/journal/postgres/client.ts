@@ -3,11 +3,11 @@
  * pooler at its other end can do, and what became of it.
  *
  * Invariant: where it breaks, whatever waits for it fails with UnreachableError or
- * an error that has a SQLSTATE, and readers wait (postgres-barrier.ts).
+ * an error that has a SQLSTATE, and readers wait (postgres/barrier.ts).
  */
 import pg from "pg";
-import { Deadline } from "./deadline.ts";
-import type { ReadBarrier } from "./postgres-barrier.ts";
+import { Deadline } from "../deadline.ts";
+import type { ReadBarrier } from "./barrier.ts";
 import {
   codeOf,
   isOfSystem,
@@ -15,8 +15,8 @@ import {
   sqlStateOf,
   UncertainCommitError,
   UnreachableError,
-} from "./postgres-errors.ts";
-import type { PostgresHost, PostgresHosts } from "./postgres-hosts.ts";
+} from "./errors.ts";
+import type { PostgresHost, PostgresHosts } from "./hosts.ts";
 
 /** Milliseconds that a host may take to accept a connection before another one is tried. */
 const connectTimeoutMs = 5_000;
@@ -31,7 +31,7 @@ const types: pg.CustomTypesConfig = {
       : pg.types.getTypeParser(id, format as never),
 };
 
-/** Settings of the server, by their names; see postgres-settings.ts. */
+/** Settings of the server, by their names; see postgres/settings.ts. */
 export type ServerSettings = Readonly<Record<string, number | string>>;
 
 /** What is known of the other end. */

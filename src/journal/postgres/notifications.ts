@@ -12,7 +12,7 @@
 import { randomUUID } from "node:crypto";
 import type pg from "pg";
 import type { Logger } from "pino";
-import { startTimer } from "../timers.ts";
+import { startTimer } from "../../timers.ts";
 
 /** What is told to other nodes, and heard of them. */
 export interface WakeUps {

@@ -18,21 +18,14 @@ import {
   SqliteIntrospector,
   SqliteQueryCompiler,
 } from "kysely";
-import { answersNothing } from "./answers.ts";
-import { isBulk } from "./bulk.ts";
-import { GuardError } from "./sqlite-guard.ts";
-import {
-  type Answer,
-  beginText,
-  commitText,
-  pack,
-  type Statement,
-  type Work,
-} from "./sqlite-messages.ts";
-import type { SqliteOptions } from "./sqlite-options.ts";
+import { answersNothing } from "../answers.ts";
+import { isBulk } from "../bulk.ts";
+import { GuardError } from "./guard.ts";
+import { type Answer, beginText, commitText, pack, type Statement, type Work } from "./messages.ts";
+import type { SqliteOptions } from "./options.ts";
 
 /** The name of the thread's file where types are stripped, and where they were. */
-const workerFile = import.meta.url.endsWith(".ts") ? "./sqlite-worker.ts" : "./sqlite-worker.js";
+const workerFile = import.meta.url.endsWith(".ts") ? "./worker.ts" : "./worker.js";
 
 /** Bytes of a buffer that is kept for later: as much as a commit has at most. */
 const maxSpareBytes = 32 * 1024 * 1024;

@@ -1,26 +1,26 @@
 /**
  * The embedded journal on SQLite: what differs from other databases.
  *
- * What is written goes through a thread of its own (sqlite-writer.ts), so that
+ * What is written goes through a thread of its own (sqlite/writer.ts), so that
  * calls go on while it waits for the disk; what is read is read here.
  */
 import { randomUUID } from "node:crypto";
 import Database, { SqliteError } from "better-sqlite3";
 import { Kysely, type SqliteDatabase, SqliteDialect } from "kysely";
-import { History } from "./history.ts";
-import type { Journal } from "./journal.ts";
-import { JournalHealth } from "./journal-health.ts";
-import { migrate, refuseForeign } from "./migrations.ts";
-import { JournalOpenError, RefusedError, unstorable } from "./refusal.ts";
-import type { Db, Schema } from "./schema.ts";
-import { applicationId, connect, preparedBy } from "./sqlite-connection.ts";
-import { isForeignChange, isLocked, problemOf, refusalOf } from "./sqlite-errors.ts";
-import { filesOf } from "./sqlite-guard.ts";
-import { lockDatabase, realPathOf } from "./sqlite-lock.ts";
-import type { SqliteOptions } from "./sqlite-options.ts";
-import { lazyReader } from "./sqlite-reader.ts";
-import { watchSqlite } from "./sqlite-watch.ts";
-import { SqliteWriter, writerDialect } from "./sqlite-writer.ts";
+import { History } from "../history.ts";
+import type { Journal } from "../journal.ts";
+import { JournalHealth } from "../journal-health.ts";
+import { migrate, refuseForeign } from "../migrations.ts";
+import { JournalOpenError, RefusedError, unstorable } from "../refusal.ts";
+import type { Db, Schema } from "../schema.ts";
+import { applicationId, connect, preparedBy } from "./connection.ts";
+import { isForeignChange, isLocked, problemOf, refusalOf } from "./errors.ts";
+import { filesOf } from "./guard.ts";
+import { lockDatabase, realPathOf } from "./lock.ts";
+import type { SqliteOptions } from "./options.ts";
+import { lazyReader } from "./reader.ts";
+import { watchSqlite } from "./watch.ts";
+import { SqliteWriter, writerDialect } from "./writer.ts";
 
 /** Tries of one transaction that found the database locked, or changed. */
 const maxTries = 3;

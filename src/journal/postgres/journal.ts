@@ -2,7 +2,7 @@
  * The journal on PostgreSQL: what differs from other databases.
  *
  * Durability: each transaction sets synchronous_commit itself, and one that the
- * server commits with a warning is of unknown outcome (postgres-client.ts). Seqs are allocated under the namespace's row lock, in READ
+ * server commits with a warning is of unknown outcome (postgres/client.ts). Seqs are allocated under the namespace's row lock, in READ
  * COMMITTED: a transaction that waited for the lock sees what was committed
  * before it.
  *
@@ -13,13 +13,15 @@ import { randomUUID } from "node:crypto";
 import { Kysely, sql, type TransactionBuilder } from "kysely";
 import pRetry from "p-retry";
 import type { Logger } from "pino";
-import { Deadline } from "./deadline.ts";
-import { History } from "./history.ts";
-import type { Journal } from "./journal.ts";
-import { migrate, refuseForeign } from "./migrations.ts";
-import { appendStatement } from "./postgres-append.ts";
-import { ReadBarrier } from "./postgres-barrier.ts";
-import { readDialect, transactionDialect } from "./postgres-driver.ts";
+import { Deadline } from "../deadline.ts";
+import { History } from "../history.ts";
+import type { Journal } from "../journal.ts";
+import { migrate, refuseForeign } from "../migrations.ts";
+import { JournalOpenError, RefusedError, unstorable } from "../refusal.ts";
+import type { Db, Schema } from "../schema.ts";
+import { appendStatement } from "./append.ts";
+import { ReadBarrier } from "./barrier.ts";
+import { readDialect, transactionDialect } from "./driver.ts";
 import {
   codeOf,
   isPassing,
@@ -28,14 +30,12 @@ import {
   isUnstorable,
   isUnsupported,
   sqlStateOf,
-} from "./postgres-errors.ts";
-import { PostgresHosts } from "./postgres-hosts.ts";
-import { PostgresLanes } from "./postgres-lanes.ts";
-import { PostgresPool, PreparedStatements } from "./postgres-pool.ts";
-import { type PostgresTimeouts, sessionSettings } from "./postgres-settings.ts";
-import { JournalOpenError, RefusedError, unstorable } from "./refusal.ts";
-import type { Db, Schema } from "./schema.ts";
-import { PostgresWakeUps } from "./wake-ups.ts";
+} from "./errors.ts";
+import { PostgresHosts } from "./hosts.ts";
+import { PostgresWakeUps } from "./notifications.ts";
+import { PostgresLanes } from "./pipeline.ts";
+import { PostgresPool, PreparedStatements } from "./pool.ts";
+import { type PostgresTimeouts, sessionSettings } from "./settings.ts";
 
 /** How to open a journal on PostgreSQL; lockTimeoutMs is after how long a try for a lock ends. */
 export interface PostgresOptions extends PostgresTimeouts {

@@ -4,9 +4,10 @@
  * keys, so that a page costs the same wherever it lies, in whichever direction
  * it is read, and whatever else the namespace holds.
  */
-import { lost } from "./checksum.ts";
+import { lost } from "../checksum.ts";
+import { padded } from "../lists.ts";
+import type { Db } from "../schema.ts";
 import { readDescendants } from "./family-pages.ts";
-import { padded } from "./lists.ts";
 import {
   bytesOf,
   courses,
@@ -18,9 +19,8 @@ import {
   type RecordPage,
   type RecordScope,
   type SeqRange,
-} from "./page-keys.ts";
+} from "./keys.ts";
 import { readRunsOrBeginnings } from "./run-pages.ts";
-import type { Db } from "./schema.ts";
 
 /** What is left of a range once a page has reached a seq. */
 export function rangeAfter(reachSeq: number, direction: Direction, range: SeqRange): SeqRange {

@@ -1,9 +1,9 @@
-/** The thread that writes to a SQLite journal: runs what sqlite-writer.ts sends, in order. */
+/** The thread that writes to a SQLite journal: runs what sqlite/writer.ts sends, in order. */
 import { parentPort, workerData } from "node:worker_threads";
 import type Database from "better-sqlite3";
 import { SqliteError } from "better-sqlite3";
-import { connect, preparedBy } from "./sqlite-connection.ts";
-import { GuardError, refuseOtherFiles, SqliteGuard } from "./sqlite-guard.ts";
+import { connect, preparedBy } from "./connection.ts";
+import { GuardError, refuseOtherFiles, SqliteGuard } from "./guard.ts";
 import {
   type Answer,
   beginText,
@@ -11,8 +11,8 @@ import {
   type PackedStatement,
   ValueReader,
   type Work,
-} from "./sqlite-messages.ts";
-import type { SqliteOptions } from "./sqlite-options.ts";
+} from "./messages.ts";
+import type { SqliteOptions } from "./options.ts";
 
 /** Pages that one step gives back: 2 MiB. */
 const reclaimedPages = 512;

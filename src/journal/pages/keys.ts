@@ -3,10 +3,10 @@
  * Its keys and sizes come from an index, then its bytes by their keys.
  */
 import type { Selectable } from "kysely";
-import { damaged, isIntact, type StoredRecord } from "./checksum.ts";
-import { padded } from "./lists.ts";
-import { recordColumns } from "./records.ts";
-import type { Db, RecordsTable } from "./schema.ts";
+import { damaged, isIntact, type StoredRecord } from "../checksum.ts";
+import { padded } from "../lists.ts";
+import { recordColumns } from "../records.ts";
+import type { Db, RecordsTable } from "../schema.ts";
 
 /** A record as a subscriber's page holds it. */
 export type RecordRow = Pick<

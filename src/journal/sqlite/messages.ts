@@ -5,7 +5,7 @@
  * which costs more than SQLite does.
  */
 
-import type { Finding } from "./sqlite-guard.ts";
+import type { Finding } from "./guard.ts";
 
 /** A statement to be run, once for each row. */
 export type Statement =

@@ -4,8 +4,8 @@
  * else waits for a connection, a lane gives its own back before it goes on.
  */
 import type { CompiledQuery, QueryResult } from "kysely";
-import type { Deadline } from "./deadline.ts";
-import type { PooledClient, PostgresPool } from "./postgres-pool.ts";
+import type { Deadline } from "../deadline.ts";
+import type { PooledClient, PostgresPool } from "./pool.ts";
 
 interface Lane {
   readonly client: Promise<PooledClient>;

@@ -3,9 +3,9 @@
  * health: a file that is gone, a disk that is full, or a stranger is noticed
  * within a second, and so is that it is over.
  */
-import type { JournalHealth } from "./journal-health.ts";
-import { isForeignChange, problemOf } from "./sqlite-errors.ts";
-import type { SqliteWriter } from "./sqlite-writer.ts";
+import type { JournalHealth } from "../journal-health.ts";
+import { isForeignChange, problemOf } from "./errors.ts";
+import type { SqliteWriter } from "./writer.ts";
 
 /** Milliseconds between two looks; one takes microseconds. */
 const lookIntervalMs = 500;

@@ -1,7 +1,7 @@
 /** A thread that reads, for what is looked through in steps. */
 import { SqliteError } from "better-sqlite3";
-import type { SqliteOptions } from "./sqlite-options.ts";
-import { SqliteWriter } from "./sqlite-writer.ts";
+import type { SqliteOptions } from "./options.ts";
+import { SqliteWriter } from "./writer.ts";
 
 /**
  * Starts the thread when it is first asked something, and again where it has died.
