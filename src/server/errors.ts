@@ -5,7 +5,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { type ErrorDetail, ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import { describeRefusal, type Refusal, RefusedError } from "../journal/refusal.ts";
 import { retryAfterMs } from "../memory-budget.ts";
-import { isConnectionLoss } from "./connection-loss.ts";
+import { isConnectionLoss } from "./http/connection-loss.ts";
 
 /** Told about errors that are nobody's refusal; their cause never leaves the server. */
 export type OnUnexpected = (error: unknown) => void;

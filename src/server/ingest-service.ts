@@ -11,7 +11,7 @@ import {
 } from "../ingest/ingest-stream.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import { toConnectError } from "./errors.ts";
-import type { GrpcStream, StreamCall } from "./grpc-handler.ts";
+import type { GrpcStream, StreamCall } from "./http/grpc-handler.ts";
 import { asIngestBytes, asWindowBytes, parseIngestBytes } from "./ingest-bytes.ts";
 import { encodeFrames } from "./ingest-frames.ts";
 import { goAwayReason, toIngestLimits, toIngestResponse } from "./messages.ts";

@@ -10,7 +10,7 @@
  * for, leaves no state behind; the server goes on.
  */
 import type { Logger } from "pino";
-import { isLossCode } from "./connection-loss.ts";
+import { isLossCode } from "./http/connection-loss.ts";
 
 /** How the process is to be defended. */
 export interface DefenceOptions {

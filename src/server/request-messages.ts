@@ -1,7 +1,7 @@
 /**
  * A call's request messages, parsed. Connect's handlers decode what they are
  * given without looking at it first, so they are given empty messages, one for
- * each that came (`request-body.ts`), and the services take the real ones from
+ * each that came (`http/request-body.ts`), and the services take the real ones from
  * here, in order. What is wrong with a message is thrown where it is taken: it
  * ends its call as any other refusal does, after what came before it.
  */

@@ -1,7 +1,7 @@
 /** What ends a subscriber's stream before it ends by itself: its client, or the server's way out. */
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Draining } from "./draining.ts";
-import type { StreamCall } from "./grpc-handler.ts";
+import type { StreamCall } from "./http/grpc-handler.ts";
 import { drainingOf, type ServiceContext } from "./service-context.ts";
 
 /** One stream's end; close it with the stream. */

@@ -10,7 +10,7 @@ import { subscribe } from "../delivery/subscribe.ts";
 import type { Subscription } from "../delivery/subscription.ts";
 import { RefusedError } from "../journal/refusal.ts";
 import { toConnectError } from "./errors.ts";
-import type { GrpcStream, StreamCall } from "./grpc-handler.ts";
+import type { GrpcStream, StreamCall } from "./http/grpc-handler.ts";
 import { type GoAwayFrame, goAwayReason, toSubscribeResponse } from "./messages.ts";
 import { formatOf, parseSubscription } from "./parse-subscription.ts";
 import { readEventsPage } from "./read-events.ts";

@@ -7,9 +7,9 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import fc from "fast-check";
 import { envelop } from "../../src/envelopes.ts";
 import { MemoryBudget } from "../../src/memory-budget.ts";
-import { Arrivals, type BodySource } from "../../src/server/arrivals.ts";
-import { bodyPieces } from "../../src/server/body-pieces.ts";
-import { TurnBudget } from "../../src/server/turn-budget.ts";
+import { Arrivals, type BodySource } from "../../src/server/http/arrivals.ts";
+import { bodyPieces } from "../../src/server/http/body-pieces.ts";
+import { TurnBudget } from "../../src/server/http/turn-budget.ts";
 import { endHeaders, fields, frame, frameType, RawConnection } from "../support/raw-http2.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 

@@ -7,7 +7,7 @@
  * clients stop by themselves when they have the trailers.
  */
 import { constants, type ServerHttp2Stream } from "node:http2";
-import { startTimer } from "../timers.ts";
+import { startTimer } from "../../timers.ts";
 
 /** Milliseconds for a client to stop by itself; what it sends meanwhile is read and thrown away. */
 const graceMs = 500;

@@ -12,7 +12,7 @@ import { once } from "node:events";
 import * as http from "node:http";
 import * as http2 from "node:http2";
 import type * as net from "node:net";
-import { startTimer } from "../timers.ts";
+import { startTimer } from "../../timers.ts";
 import { serveByFirstBytes } from "./first-bytes.ts";
 import { setTurnBudget } from "./turn-budget.ts";
 

@@ -1,11 +1,11 @@
 /** The messages of a gRPC request, all that have arrived at once: a stream of many small ones costs no promise for each. */
 import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { EnvelopeReader } from "../envelopes.ts";
-import type { MemoryShare } from "../memory-budget.ts";
-import { nextTurn } from "../turn.ts";
+import { EnvelopeReader } from "../../envelopes.ts";
+import type { MemoryShare } from "../../memory-budget.ts";
+import { nextTurn } from "../../turn.ts";
+import { tooLargeError } from "../errors.ts";
 import { Arrivals } from "./arrivals.ts";
-import { tooLargeError } from "./errors.ts";
 import { turnBudgetOf } from "./turn-budget.ts";
 
 /** Messages that are handed on in one turn of the event loop; a MiB can hold 200,000. */

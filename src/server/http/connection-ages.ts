@@ -4,8 +4,8 @@
  * added later stay idle.
  */
 import type { Http2Session, ServerHttp2Session } from "node:http2";
-import { startTimer } from "../timers.ts";
-import type { Draining } from "./draining.ts";
+import { startTimer } from "../../timers.ts";
+import type { Draining } from "../draining.ts";
 
 /** By which part of it an age may differ, so that connections do not all go at once. */
 const jitter = 0.1;

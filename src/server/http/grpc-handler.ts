@@ -9,13 +9,13 @@ import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import type { DescMethodStreaming } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
-import type { MemoryShare } from "../memory-budget.ts";
-import { longestTimerMs, startTimer } from "../timers.ts";
+import type { MemoryShare } from "../../memory-budget.ts";
+import { longestTimerMs, startTimer } from "../../timers.ts";
+import type { Handling } from "../service-context.ts";
 import { percentEncode } from "./grpc-message.ts";
 import { messageBatches, type RequestBounds } from "./grpc-requests.ts";
 import { endRequest } from "./half-close.ts";
 import type { StreamHandler } from "./port.ts";
-import type { Handling } from "./service-context.ts";
 import { untilRead } from "./until-read.ts";
 
 /** What a stream knows of its call. */

@@ -1,7 +1,7 @@
 /** What probes ask over HTTP: `/healthz` whether the process lives, `/readyz` whether to send it calls. */
-import type { Draining } from "./draining.ts";
+import type { Draining } from "../draining.ts";
+import type { Readiness } from "../readiness.ts";
 import type { RequestHandler } from "./port.ts";
-import type { Readiness } from "./readiness.ts";
 import { answerUnknownMethod } from "./unknown-method.ts";
 
 /** Answers the probes, and 404 to everything else. */

@@ -1,7 +1,7 @@
 /** Waiting for a client that does not read, at the cost of memory that others may need. */
 import type { ServerResponse } from "node:http";
 import { constants, type ServerHttp2Stream } from "node:http2";
-import type { MemoryShare } from "../memory-budget.ts";
+import type { MemoryShare } from "../../memory-budget.ts";
 
 /**
  * Waits until the client has read what was written, or has gone. Where others need the

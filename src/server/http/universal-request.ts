@@ -8,7 +8,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import type { UniversalServerRequest } from "@connectrpc/connect/protocol";
 import { parseTimeout as parseConnectTimeout } from "@connectrpc/connect/protocol-connect";
 import { parseTimeout as parseGrpcTimeout } from "@connectrpc/connect/protocol-grpc";
-import { longestTimerMs } from "../timers.ts";
+import { longestTimerMs } from "../../timers.ts";
 import type { PortRequest, PortResponse } from "./port.ts";
 
 const acceptEncodings = ["accept-encoding", "grpc-accept-encoding", "connect-accept-encoding"];

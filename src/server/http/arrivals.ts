@@ -11,10 +11,10 @@
 import type { IncomingMessage } from "node:http";
 import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { MemoryHold, MemoryShare } from "../memory-budget.ts";
-import { startTimer } from "../timers.ts";
-import { nextTurn } from "../turn.ts";
-import { overloadedError } from "./errors.ts";
+import type { MemoryHold, MemoryShare } from "../../memory-budget.ts";
+import { startTimer } from "../../timers.ts";
+import { nextTurn } from "../../turn.ts";
+import { overloadedError } from "../errors.ts";
 import type { TurnBudget } from "./turn-budget.ts";
 
 /** Bytes that wait to be taken before the client is made to wait. */

@@ -9,17 +9,17 @@ import {
   createConnectRouter,
 } from "@connectrpc/connect";
 import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
-import type { MemoryBudget } from "../memory-budget.ts";
+import type { MemoryBudget } from "../../memory-budget.ts";
+import type { OnUnexpected } from "../errors.ts";
+import { RequestMessages, requestMessages } from "../request-messages.ts";
+import type { Handling } from "../service-context.ts";
 import { Arrivals } from "./arrivals.ts";
 import { bodyPieces } from "./body-pieces.ts";
 import { isConnectionLoss } from "./connection-loss.ts";
 import { sendHeadersFirst } from "./early-headers.ts";
-import type { OnUnexpected } from "./errors.ts";
 import { writePlainMessage } from "./grpc-message.ts";
 import type { RequestHandler } from "./port.ts";
 import { isEnveloped, type RequestReading, withoutMessages } from "./request-body.ts";
-import { RequestMessages, requestMessages } from "./request-messages.ts";
-import type { Handling } from "./service-context.ts";
 import { turnBudgetOf } from "./turn-budget.ts";
 import { universalRequest } from "./universal-request.ts";
 import { writeResponse } from "./universal-response.ts";

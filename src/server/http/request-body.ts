@@ -7,10 +7,10 @@ import type { DescMethod } from "@bufbuild/protobuf";
 import { base64Decode } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Compression, UniversalServerRequest } from "@connectrpc/connect/protocol";
-import { EnvelopeReader } from "../envelopes.ts";
-import { invalidField } from "../journal/refusal.ts";
-import { type OnUnexpected, toConnectError, tooLargeError } from "./errors.ts";
-import { parserOf, type RequestFormat, type RequestMessages } from "./request-messages.ts";
+import { EnvelopeReader } from "../../envelopes.ts";
+import { invalidField } from "../../journal/refusal.ts";
+import { type OnUnexpected, toConnectError, tooLargeError } from "../errors.ts";
+import { parserOf, type RequestFormat, type RequestMessages } from "../request-messages.ts";
 
 /** How to read requests. */
 export interface RequestReading {

@@ -6,7 +6,7 @@
 import type { ServerResponse } from "node:http";
 import type { ServerHttp2Stream } from "node:http2";
 import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
-import type { MemoryShare } from "../memory-budget.ts";
+import type { MemoryShare } from "../../memory-budget.ts";
 import { endRequest } from "./half-close.ts";
 import type { PortResponse } from "./port.ts";
 import { untilRead } from "./until-read.ts";

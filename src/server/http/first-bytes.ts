@@ -7,7 +7,7 @@
  * for more would never stop.
  */
 import type { Socket } from "node:net";
-import { startTimer } from "../timers.ts";
+import { startTimer } from "../../timers.ts";
 
 /** First bytes of HTTP/2's preface that no HTTP/1.1 method begins with. */
 const prefaceStart = Buffer.from("PRI ");
