@@ -4,7 +4,8 @@
  */
 import { builtinModules } from "node:module";
 
-const own = "^src/[^/]+\\.ts$";
+/** Files directly in src/, and the wire's bytes: every layer may import them. */
+const own = "^src/([^/]+|wire/.+)\\.ts$";
 const gen = "^gen/";
 
 /** Node modules that speak to the network: not for the domain. */
@@ -29,6 +30,13 @@ const only = (name, from, may, fromNot) => ({
 
 export default {
   forbidden: [
+    only("wire-imports", "^src/wire/", [
+      "^src/wire/",
+      "^src/limits\\.ts$",
+      gen,
+      "^(node:)?buffer$",
+      ...packages("@bufbuild/protobuf"),
+    ]),
     only("journal-imports", "^src/journal/", [
       "^src/journal/",
       own,
@@ -148,9 +156,9 @@ export default {
     {
       name: "top-level-imports",
       severity: "error",
-      comment: "Files that every layer may import cannot import a layer.",
-      from: { path: own },
-      to: { path: "^src/[^/]+/" },
+      comment: "Files that every layer may import cannot import a layer above the wire.",
+      from: { path: "^src/[^/]+\\.ts$" },
+      to: { path: "^src/(?!wire/)[^/]+/" },
     },
     {
       name: "nothing-imports-the-cli",
@@ -165,7 +173,7 @@ export default {
       from: {},
       to: {
         path: "^src/[^/]+/",
-        pathNot: "^src/(cli|client|delivery|ingest|journal|server|upkeep)/",
+        pathNot: "^src/(cli|client|delivery|ingest|journal|server|upkeep|wire)/",
       },
     },
     { name: "no-cycles", severity: "error", from: {}, to: { circular: true } },

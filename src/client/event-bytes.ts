@@ -13,8 +13,7 @@ import {
   maxTypeBytes,
 } from "../limits.ts";
 import { isTimestamp } from "../times.ts";
-import { encodeEvent } from "./encode.ts";
-import type { EventInit } from "./sender-types.ts";
+import { type EventInit, encodeEvent } from "../wire/encode.ts";
 
 /** The event, encoded (see encodeEvent); undefined where it is not valid or cannot be encoded. */
 export function encodeValid(init: EventInit, nowMs: number): Uint8Array | undefined {

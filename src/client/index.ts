@@ -1,6 +1,8 @@
 /** The client: a reliable producer, a resuming consumer, typed errors. Browser-safe. */
+
+export { decodeSubscribeResponse } from "../wire/decode.ts";
+export type { EventInit } from "../wire/encode.ts";
 export { type BackoffOptions, defaultBackoff } from "./backoff.ts";
-export { decodeSubscribeResponse } from "./decode.ts";
 export {
   errorDetailOf,
   FirstContactError,
@@ -27,7 +29,6 @@ export { openRun, RunSender } from "./sender.ts";
 export type {
   Closed,
   Drop,
-  EventInit,
   Finished,
   OpenRunOptions,
   ResultInit,

@@ -1,11 +1,8 @@
 /** What a sender is given and what it tells: the types around RunSender. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import type { Event } from "../../gen/runlog/v1/event_pb.js";
 import type { Run, RunResultSchema, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import type { SenderLimits } from "./limits.ts";
-
-/** An event as emit takes it. `time` is filled in where it is missing. */
-export type EventInit = MessageInitShape<typeof EventSchema>;
 
 /** How a run ended, as finish takes it. */
 export type ResultInit = MessageInitShape<typeof RunResultSchema>;

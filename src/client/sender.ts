@@ -17,8 +17,9 @@ import type { Transport } from "@connectrpc/connect";
 import { v4 as uuidv4, v7 as uuidv7 } from "uuid";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { startTimer } from "../timers.ts";
+import type { EventInit } from "../wire/encode.ts";
+import { eventOf } from "../wire/encode.ts";
 import { delayMs, sleep } from "./backoff.ts";
-import { eventOf } from "./encode.ts";
 import {
   FirstContactError,
   isAnswered,
@@ -43,7 +44,6 @@ import { SendBuffer } from "./send-buffer.ts";
 import type {
   Closed,
   Drop,
-  EventInit,
   Finished,
   OpenRunOptions,
   ResultInit,

@@ -10,9 +10,10 @@
  *   starved   more is durable than may be delivered: a grant goes on, or a new filter
  *   ended     by its stop policy
  */
-import { invalidField, RefusedError } from "../journal/refusal.ts";
+
 import { findEarliestSeq } from "../journal/trees.ts";
 import { type MemoryHold, retryAfterMs } from "../memory-budget.ts";
+import { invalidField, RefusedError } from "../refusal.ts";
 
 import type { Filter } from "./filter.ts";
 import { FilterReader } from "./filter-reader.ts";

@@ -6,7 +6,7 @@
  * and before the end. The count of deletions is read with the end of the journal,
  * before each page; where it is the same before the next one, there are none.
  */
-import { RefusedError } from "../journal/refusal.ts";
+import { RefusedError } from "../refusal.ts";
 import type { Filter } from "./filter.ts";
 import type { Page, PageSource, ScopeStanding } from "./page-source.ts";
 

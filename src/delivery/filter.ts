@@ -1,9 +1,9 @@
 /** Which records a subscriber wants: parsed once, matched by a record's lineage and types. */
 import type { EventFilter } from "../../gen/runlog/v1/event_pb.js";
 import type { CommittedRecord } from "../journal/committed-record.ts";
-import { checkRunId } from "../journal/field-checks.ts";
-import { invalidField, RefusedError } from "../journal/refusal.ts";
 import { maxFilterRunIds } from "../limits.ts";
+import { invalidField, RefusedError } from "../refusal.ts";
+import { checkRunId } from "../validate.ts";
 import { TypeFilter } from "./type-filter.ts";
 
 /**

@@ -4,10 +4,10 @@
  * it is looked up once.
  */
 import { readRunFrom } from "../journal/records.ts";
-import { RefusedError } from "../journal/refusal.ts";
 import { findRunsByKey, type RunRow } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
 import { maxInheritedRuns } from "../limits.ts";
+import { RefusedError } from "../refusal.ts";
 import type { InheritedEvents } from "./filter.ts";
 
 /**

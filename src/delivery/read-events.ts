@@ -9,10 +9,10 @@
 
 import type { Direction, SeqRange } from "../journal/pages/keys.ts";
 import { rangeAfter } from "../journal/pages/read-page.ts";
-import { itemsOf, stretchesOf } from "../journal/record-codec.ts";
-import { isDataLoss, RefusedError } from "../journal/refusal.ts";
 import { type Limits, maxRecordBytes } from "../limits.ts";
+import { isDataLoss, RefusedError } from "../refusal.ts";
 import { nextTurn } from "../turn.ts";
+import { itemsOf, stretchesOf } from "../wire/record-codec.ts";
 import { refuseTrimmed } from "./feed.ts";
 import type { Filter } from "./filter.ts";
 import { type PageRecord, PageSource } from "./page-source.ts";

@@ -2,7 +2,6 @@
 import type { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Journal } from "../journal/journal.ts";
 import { findNamespace } from "../journal/namespaces.ts";
-import { RefusedError } from "../journal/refusal.ts";
 import { type RunQuery, stepThroughRuns } from "../journal/run-lists.ts";
 import {
   findRunBytes,
@@ -11,6 +10,7 @@ import {
   findRunViews,
   type RunView,
 } from "../journal/runs.ts";
+import { RefusedError } from "../refusal.ts";
 
 /** Bytes that a run takes in an answer besides its spec and its result: ids, places, framing. */
 const runRoomBytes = 1024;

@@ -11,8 +11,8 @@ import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
 import type { NamespaceRow } from "../journal/namespaces.ts";
 import { readPage } from "../journal/pages/read-page.ts";
-import { isDataLoss } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
+import { isDataLoss } from "../refusal.ts";
 import type { Tails } from "./tails.ts";
 
 /** Bytes of this node's records that wait for what comes before them; more are read again instead. */

@@ -3,8 +3,9 @@
  * one that holds none of them is passed over without being decoded; facts about
  * runs name none, and always pass.
  */
-import { invalidField } from "../journal/refusal.ts";
+
 import { maxFilterTypes, maxTypeBytes } from "../limits.ts";
+import { invalidField } from "../refusal.ts";
 
 /** How much of a record is wanted. */
 export type Share = "all" | "some" | "none";

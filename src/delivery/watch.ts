@@ -7,8 +7,9 @@
  * is held at a time however many subscriptions there are, and a busy one is
  * asked no more often than a quiet one that has news.
  */
-import { type Refusal, RefusedError } from "../journal/refusal.ts";
+
 import { QuietTimer } from "../quiet-timer.ts";
+import { type Refusal, RefusedError } from "../refusal.ts";
 import { nextTurn } from "../turn.ts";
 import { Deque } from "./deque.ts";
 import { Feed, type FeedFrame } from "./feed.ts";

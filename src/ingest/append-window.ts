@@ -4,10 +4,10 @@
  * a time; the epoch travels with the caller instead of living on the stream.
  */
 import type { AppendEventsRequest } from "../../gen/runlog/v1/ingest_pb.js";
-import { checkNamespace, checkPlace, checkRunId } from "../journal/field-checks.ts";
-import { invalidField, RefusedError } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
 import { type MemoryBudget, retryAfterMs } from "../memory-budget.ts";
+import { invalidField, RefusedError } from "../refusal.ts";
+import { checkNamespace, checkPlace, checkRunId } from "../validate.ts";
 import type { Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
 import { bytesOf, type Operation, Producer } from "./operation.ts";

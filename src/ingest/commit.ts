@@ -20,7 +20,6 @@ import {
   updateNamespace,
 } from "../journal/namespaces.ts";
 import { insertRecords } from "../journal/records.ts";
-import type { Refusal } from "../journal/refusal.ts";
 import {
   insertAncestors,
   insertLabels,
@@ -29,6 +28,7 @@ import {
   updateRuns,
 } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
+import type { Refusal } from "../refusal.ts";
 import type { Draft } from "./draft.ts";
 import { Group, type GroupSettings } from "./group.ts";
 import { type Operation, type Outcome, specOf } from "./operation.ts";

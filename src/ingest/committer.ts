@@ -8,9 +8,9 @@ import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
 import type { WakeUps } from "../journal/postgres/notifications.ts";
-import { isUnavailable, RefusedError } from "../journal/refusal.ts";
 import type { Db } from "../journal/schema.ts";
 import type { Limits } from "../limits.ts";
+import { isUnavailable, RefusedError } from "../refusal.ts";
 import { nextTurn } from "../turn.ts";
 import { applyOutcome, type OutcomeListeners } from "./apply-outcome.ts";
 import {

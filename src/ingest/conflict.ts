@@ -4,9 +4,9 @@
  */
 import { equals, fromBinary } from "@bufbuild/protobuf";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
-import { eventsIn } from "../journal/record-codec.ts";
 import { readRunFrom } from "../journal/records.ts";
 import type { Db } from "../journal/schema.ts";
+import { eventsIn } from "../wire/record-codec.ts";
 import type { Draft } from "./draft.ts";
 import type { CheckedEvent } from "./operation.ts";
 

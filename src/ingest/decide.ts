@@ -4,7 +4,7 @@
  * model. One transaction (commit.ts) applies what they decide.
  */
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
-import type { Refusal } from "../journal/refusal.ts";
+import type { Refusal } from "../refusal.ts";
 import type { Attempt } from "./operation.ts";
 
 /** Where a run stands, as far as decisions need it. */

@@ -8,8 +8,6 @@
  */
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
-import { checkLength, checkMessage } from "../journal/field-checks.ts";
-import { invalidField, RefusedError } from "../journal/refusal.ts";
 import {
   type Limits,
   maxAppendEvents,
@@ -19,8 +17,10 @@ import {
   maxKeyBytes,
   maxTypeBytes,
 } from "../limits.ts";
-import { MalformedMessage, scanMessage } from "../message-scan.ts";
+import { invalidField, RefusedError } from "../refusal.ts";
 import { maxNanos, maxTimestampSeconds } from "../times.ts";
+import { checkLength, checkMessage } from "../validate.ts";
+import { MalformedMessage, scanMessage } from "../wire/message-scan.ts";
 import type { CheckedEvent } from "./operation.ts";
 import { checkPairs } from "./validate.ts";
 

@@ -9,8 +9,8 @@
  */
 import pRetry from "p-retry";
 import { Deadline } from "../journal/deadline.ts";
-import { isUnavailable, RefusedError } from "../journal/refusal.ts";
 import type { Limits } from "../limits.ts";
+import { isUnavailable, RefusedError } from "../refusal.ts";
 import type { Committed, Sent } from "./commit.ts";
 import type { GroupWriter } from "./group-writer.ts";
 import type { Holders } from "./holders.ts";

@@ -13,8 +13,8 @@ import {
 } from "../../gen/runlog/v1/run_pb.js";
 import type { CancelNotice } from "../journal/cancellations.ts";
 import type { NamespaceRow } from "../journal/namespaces.ts";
-import { isDataLoss, type Refusal } from "../journal/refusal.ts";
 import type { Db } from "../journal/schema.ts";
+import { isDataLoss, type Refusal } from "../refusal.ts";
 import { firstConflict } from "./conflict.ts";
 import {
   type Claim,

@@ -11,30 +11,25 @@
  * its acknowledgements costs bounded memory.
  */
 import {
-  type Append,
   type FinishRun,
   type OpenRun,
   OpenRunSchema,
   type ReleaseRun,
 } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunResultSchema } from "../../gen/runlog/v1/run_pb.js";
-import { checkMessage, checkNamespace, checkPlace, checkRunId } from "../journal/field-checks.ts";
-import { invalidField, type Refusal, RefusedError } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
 import type { Limits } from "../limits.ts";
 import type { MemoryBudget, MemoryShare } from "../memory-budget.ts";
 import { QuietTimer } from "../quiet-timer.ts";
+import { invalidField, type Refusal, RefusedError } from "../refusal.ts";
+import { checkMessage, checkNamespace, checkPlace, checkRunId } from "../validate.ts";
+import type { AppendBytes } from "../wire/append.ts";
 import type { Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
 import type { Asker } from "./group-tries.ts";
 import { bytesOf, type Outcome, Producer, type ProducerOperation } from "./operation.ts";
 import { Outbox } from "./outbox.ts";
 import { checkAttempt, checkResult, checkSpec } from "./validate.ts";
-
-/** An Append whose events are still encoded. */
-export type AppendBytes = Omit<Append, "$typeName" | "events"> & {
-  readonly events: readonly Uint8Array[];
-};
 
 /** A frame of a producer. */
 export interface IngestRequestBytes {

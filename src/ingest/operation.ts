@@ -1,7 +1,7 @@
 /** What the ingest side asks of the journal, and what it is answered. */
 import type { RunResult, RunSpec } from "../../gen/runlog/v1/run_pb.js";
-import type { Refusal } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
+import type { Refusal } from "../refusal.ts";
 
 /** How a producer names itself where it opens a run. */
 export interface Attempt {

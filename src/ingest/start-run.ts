@@ -3,8 +3,8 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { RunStartedSchema } from "../../gen/runlog/v1/event_pb.js";
 import { type RunSpec, RunSpecSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { CancelNotice } from "../journal/cancellations.ts";
-import type { Refusal } from "../journal/refusal.ts";
 import { maxDepth } from "../limits.ts";
+import type { Refusal } from "../refusal.ts";
 import { type Draft, draftOf } from "./draft.ts";
 import type { Fork } from "./operation.ts";
 

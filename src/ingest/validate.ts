@@ -1,6 +1,6 @@
 /**
  * Checks what producers send before it gets near the journal; what is checked of
- * every message, whoever sends it, is in `src/journal/field-checks.ts`. `field` names
+ * every message, whoever sends it, is in `src/validate.ts`. `field` names
  * the place of the value in the request, as a path, and goes into the refusal.
  *
  * Each function throws RefusedError with the field, what is wrong, and the limit.
@@ -12,8 +12,6 @@ import {
   type RunSpec,
   RunState,
 } from "../../gen/runlog/v1/run_pb.js";
-import { checkLength, checkPlace, checkRunId, checkVisible } from "../journal/field-checks.ts";
-import { invalidField, RefusedError } from "../journal/refusal.ts";
 import {
   type Limits,
   maxContentTypeBytes,
@@ -25,6 +23,8 @@ import {
   maxSuppressed,
   minLeaseMs,
 } from "../limits.ts";
+import { invalidField, RefusedError } from "../refusal.ts";
+import { checkLength, checkPlace, checkRunId, checkVisible } from "../validate.ts";
 import type { Attempt } from "./operation.ts";
 
 /**

@@ -6,7 +6,7 @@
  */
 import { crc32 } from "node:zlib";
 import type { Selectable } from "kysely";
-import { RefusedError } from "./refusal.ts";
+import { RefusedError } from "../refusal.ts";
 import type { RecordsTable } from "./schema.ts";
 
 /** A record as it is stored. */

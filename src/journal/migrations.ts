@@ -6,8 +6,8 @@
 import { type Kysely, PostgresAdapter, sql } from "kysely";
 import { type Migration, Migrator } from "kysely/migration";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import { JournalOpenError } from "../refusal.ts";
 import { queries } from "./query-migration.ts";
-import { JournalOpenError } from "./refusal.ts";
 
 /** What the databases call the types that differ. */
 export interface ColumnTypes {

@@ -1,9 +1,9 @@
 /** Opens a journal by its URL; the one place that knows which databases there are. */
 import { resolve } from "node:path";
+import { JournalOpenError } from "../refusal.ts";
 import type { Journal } from "./journal.ts";
 import { PostgresHosts } from "./postgres/hosts.ts";
 import { openPostgresJournal, type PostgresOptions } from "./postgres/journal.ts";
-import { JournalOpenError } from "./refusal.ts";
 import { openSqliteJournal } from "./sqlite/journal.ts";
 import type { SqliteOptions } from "./sqlite/options.ts";
 

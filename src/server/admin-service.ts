@@ -2,10 +2,10 @@
 import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import type { AdminService, SetRetentionRequest } from "../../gen/runlog/v1/admin_pb.js";
-import { checkNamespace, checkRunId } from "../journal/field-checks.ts";
-import { invalidField } from "../journal/refusal.ts";
 import { maxRetentionMs, minRetentionMs } from "../limits.ts";
+import { invalidField } from "../refusal.ts";
 import { readNamespaces } from "../upkeep/namespace-directory.ts";
+import { checkNamespace, checkRunId } from "../validate.ts";
 import { toNamespace } from "./messages.ts";
 import { parsePageSize } from "./page-size.ts";
 import { type ServiceContext, unary } from "./service-context.ts";

@@ -3,8 +3,9 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type ErrorDetail, ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
-import { describeRefusal, type Refusal, RefusedError } from "../journal/refusal.ts";
 import { retryAfterMs } from "../memory-budget.ts";
+import { describeRefusal, type Refusal, RefusedError } from "../refusal.ts";
+import { EnvelopeError } from "../wire/envelope.ts";
 import { isConnectionLoss } from "./http/connection-loss.ts";
 
 /** Told about errors that are nobody's refusal; their cause never leaves the server. */
@@ -108,6 +109,14 @@ export function toErrorDetail(refusal: Refusal): ErrorDetail {
 /** The status of a call whose message is over the limit, which is known before any of it is read. */
 export function tooLargeError(field: string, limit: number): ConnectError {
   return toRefusalError({ reason: "too_large", field, limit });
+}
+
+/** The status of a call with a message that cannot be read. */
+export function toEnvelopeFailure(error: unknown, maxBytes: number): ConnectError {
+  if (!(error instanceof EnvelopeError)) return ConnectError.from(error);
+  return error.problem === "too_large"
+    ? tooLargeError("request", maxBytes)
+    : new ConnectError(error.message, Code.Internal);
 }
 
 /** The status of a call for which the process has no memory. */

@@ -5,7 +5,7 @@
  */
 import type { Logger } from "pino";
 import type { JournalHealth } from "../journal/journal-health.ts";
-import { isDataLoss, isUnavailable } from "../journal/refusal.ts";
+import { isDataLoss, isUnavailable } from "../refusal.ts";
 
 /** Milliseconds between two lines about one outage. */
 const outageLogMs = 10_000;

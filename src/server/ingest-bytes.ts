@@ -21,8 +21,8 @@ import {
 } from "../../gen/runlog/v1/ingest_pb.js";
 import type { AppendEventsBytes } from "../ingest/append-window.ts";
 import type { IngestRequestBytes } from "../ingest/ingest-stream.ts";
+import { scanAppend } from "../wire/append.ts";
 import { parseJson, parseMessage } from "./parse-message.ts";
-import { scanAppend } from "./scan-append.ts";
 
 /**
  * The service whose events are bytes. Its descriptor is made at run time, so its

@@ -7,16 +7,16 @@
  */
 import { toBinary } from "@bufbuild/protobuf";
 import { IngestResponseSchema } from "../../gen/runlog/v1/ingest_pb.js";
-import { envelopTogether } from "../envelopes.ts";
+import type { IngestFrame } from "../ingest/ingest-stream.ts";
+import type { Limits } from "../limits.ts";
+import { envelopTogether } from "../wire/envelope.ts";
 import {
   messageField,
   numberField,
   textField,
   utf8LengthOf,
   type WritableMessage,
-} from "../field-writer.ts";
-import type { IngestFrame } from "../ingest/ingest-stream.ts";
-import type { Limits } from "../limits.ts";
+} from "../wire/field-writer.ts";
 import { toIngestResponse } from "./messages.ts";
 
 const tagAck = 0x12; // IngestResponse.ack

@@ -9,7 +9,7 @@ import {
   type IngestRequestBytes,
   IngestStream,
 } from "../ingest/ingest-stream.ts";
-import { RefusedError } from "../journal/refusal.ts";
+import { RefusedError } from "../refusal.ts";
 import { toConnectError } from "./errors.ts";
 import type { GrpcStream, StreamCall } from "./http/grpc-handler.ts";
 import { asIngestBytes, asWindowBytes, parseIngestBytes } from "./ingest-bytes.ts";

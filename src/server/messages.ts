@@ -11,12 +11,12 @@ import {
   SubscribeResponseSchema,
 } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { SubscriptionFrame } from "../delivery/frames.ts";
-import { varintBytes, writeVarint } from "../field-writer.ts";
 import type { IngestFrame } from "../ingest/ingest-stream.ts";
-import { describeRefusal } from "../journal/refusal.ts";
 import type { RunView } from "../journal/runs.ts";
 import type { Limits } from "../limits.ts";
+import { describeRefusal } from "../refusal.ts";
 import type { NamespaceView } from "../upkeep/namespace-directory.ts";
+import { varintBytes, writeVarint } from "../wire/field-writer.ts";
 import { toErrorDetail } from "./errors.ts";
 
 /** A run as the API shows it. */

@@ -1,6 +1,7 @@
 /** The page sizes of lists. */
-import { invalidField } from "../journal/refusal.ts";
+
 import { defaultPageSize, maxPageSize } from "../limits.ts";
+import { invalidField } from "../refusal.ts";
 
 /**
  * Items of one page; 0 asks for the default.

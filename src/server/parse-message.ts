@@ -14,10 +14,10 @@ import {
   type JsonValue,
   type MessageShape,
 } from "@bufbuild/protobuf";
-import { invalidField, RefusedError } from "../journal/refusal.ts";
-import { scanJson } from "../json-scan.ts";
 import { maxFilterRunIds } from "../limits.ts";
-import { MalformedMessage, scanMessage } from "../message-scan.ts";
+import { invalidField, RefusedError } from "../refusal.ts";
+import { scanJson } from "../wire/json-scan.ts";
+import { MalformedMessage, scanMessage } from "../wire/message-scan.ts";
 
 /** EventFilter.run_ids.run_ids, in whatever it stands. */
 const runIdsPath = "run_ids.run_ids";

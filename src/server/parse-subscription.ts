@@ -4,10 +4,10 @@ import type { HandlerContext } from "@connectrpc/connect";
 import { StopPolicy, type SubscribeRequest } from "../../gen/runlog/v1/subscribe_pb.js";
 import { parseFilter } from "../delivery/filter.ts";
 import type { Stop, Subscription } from "../delivery/subscription.ts";
-import { checkNamespace, checkPlace } from "../journal/field-checks.ts";
-import { invalidField } from "../journal/refusal.ts";
 import { type Limits, minProgressIntervalMs } from "../limits.ts";
+import { invalidField } from "../refusal.ts";
 import { longestTimerMs } from "../timers.ts";
+import { checkNamespace, checkPlace } from "../validate.ts";
 import type { MessageFormat } from "./messages.ts";
 
 /** All of Connect's and gRPC's JSON content types end this way. */

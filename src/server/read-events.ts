@@ -8,7 +8,7 @@ import {
 } from "../../gen/runlog/v1/subscribe_pb.js";
 import { parseFilter } from "../delivery/filter.ts";
 import { type EventsRequest, readEvents } from "../delivery/read-events.ts";
-import { checkNamespace, checkPlace } from "../journal/field-checks.ts";
+import { checkNamespace, checkPlace } from "../validate.ts";
 import { parsePageSize } from "./page-size.ts";
 import type { ServiceContext } from "./service-context.ts";
 

@@ -7,7 +7,7 @@
  */
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { createContextKey, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
-import { checkMessage } from "../journal/field-checks.ts";
+import { checkMessage } from "../validate.ts";
 import {
   IngestBytesService,
   parseIngestBytes,

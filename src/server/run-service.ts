@@ -14,8 +14,6 @@ import {
 import { getRun, listRuns, type RunListing } from "../delivery/run-directory.ts";
 import type { Fork } from "../ingest/operation.ts";
 import { checkPairs, checkSpec } from "../ingest/validate.ts";
-import { checkLength, checkNamespace, checkPlace, checkRunId } from "../journal/field-checks.ts";
-import { invalidField, RefusedError } from "../journal/refusal.ts";
 import {
   type Limits,
   limitSpecs,
@@ -24,6 +22,8 @@ import {
   maxReasonBytes,
   maxSpecStringBytes,
 } from "../limits.ts";
+import { invalidField, RefusedError } from "../refusal.ts";
+import { checkLength, checkNamespace, checkPlace, checkRunId } from "../validate.ts";
 import { toRun } from "./messages.ts";
 import { parsePageSize } from "./page-size.ts";
 import { type ServiceContext, unary } from "./service-context.ts";

@@ -4,7 +4,7 @@
  * and get the same records one after the other.
  */
 import type { SubscriptionFrame } from "../delivery/frames.ts";
-import { envelop } from "../envelopes.ts";
+import { envelop } from "../wire/envelope.ts";
 import { type GoAwayFrame, toSubscribeBytes } from "./messages.ts";
 
 /** Frames that are kept: subscribers at different places take turns. */

@@ -8,7 +8,7 @@ import {
 import type { SubscriptionFrame } from "../delivery/frames.ts";
 import { subscribe } from "../delivery/subscribe.ts";
 import type { Subscription } from "../delivery/subscription.ts";
-import { RefusedError } from "../journal/refusal.ts";
+import { RefusedError } from "../refusal.ts";
 import { toConnectError } from "./errors.ts";
 import type { GrpcStream, StreamCall } from "./http/grpc-handler.ts";
 import { type GoAwayFrame, goAwayReason, toSubscribeResponse } from "./messages.ts";

@@ -11,8 +11,8 @@ import {
 } from "../../gen/runlog/v1/subscribe_pb.js";
 import { parseFilter } from "../delivery/filter.ts";
 import { Watch, type WatchFrame } from "../delivery/watch.ts";
-import { checkMessage } from "../journal/field-checks.ts";
-import { describeRefusal, invalidField, RefusedError } from "../journal/refusal.ts";
+import { describeRefusal, invalidField, RefusedError } from "../refusal.ts";
+import { checkMessage } from "../validate.ts";
 import { toConnectError, toErrorDetail } from "./errors.ts";
 import { goAwayReason, type MessageFormat, toSubscribeResponse } from "./messages.ts";
 import { formatOf, parseSubscription } from "./parse-subscription.ts";

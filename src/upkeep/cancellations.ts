@@ -20,9 +20,9 @@ import {
 import type { Journal } from "../journal/journal.ts";
 import { lockNamespace, updateNamespace } from "../journal/namespaces.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
-import { RefusedError } from "../journal/refusal.ts";
 import { findRuns } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
+import { RefusedError } from "../refusal.ts";
 
 /** Runs that one transaction looks at: some milliseconds of the database. */
 const defaultStepRuns = 256;

@@ -7,7 +7,6 @@ import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
 import { findNamespace, lockNamespace } from "../journal/namespaces.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
-import { invalidField, RefusedError } from "../journal/refusal.ts";
 import { findRuns, findRunsByKey, type RunRow } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
 import {
@@ -24,6 +23,7 @@ import {
   type TreeSummary,
   unmarkTree,
 } from "../journal/trees.ts";
+import { invalidField, RefusedError } from "../refusal.ts";
 import { nextTurn } from "../turn.ts";
 
 /** Runs that one step deletes: each takes a row in the closure per ancestor, and its labels. */

@@ -6,8 +6,8 @@
 
 import type { Journal } from "../journal/journal.ts";
 import { findNamespace, listKeptNamespaces, type NamespaceRow } from "../journal/namespaces.ts";
-import { RefusedError } from "../journal/refusal.ts";
 import { type EndedRoot, findEndedRoots } from "../journal/trees.ts";
+import { RefusedError } from "../refusal.ts";
 import type { Deletions } from "./delete-tree.ts";
 import { Rounds } from "./rounds.ts";
 

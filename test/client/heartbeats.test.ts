@@ -5,7 +5,6 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type { Transport } from "@connectrpc/connect";
 import { type IngestResponse, IngestResponseSchema } from "../../gen/runlog/v1/ingest_pb.js";
-import { decodeIngestResponse } from "../../src/client/decode.ts";
 import {
   decodeSubscribeResponse,
   NoAnswerError,
@@ -14,6 +13,7 @@ import {
 } from "../../src/client/index.ts";
 import type { IngestTransport, RequestFrame } from "../../src/client/ingest-transport.ts";
 import { maxAnswerWaits, minSilenceMs } from "../../src/client/limits.ts";
+import { decodeIngestResponse } from "../../src/wire/decode.ts";
 
 const opened = create(IngestResponseSchema, {
   frame: { case: "opened", value: { runId: "r", epoch: 1n } },

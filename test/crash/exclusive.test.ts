@@ -6,8 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { openJournal } from "../../src/journal/open.ts";
-import { JournalOpenError } from "../../src/journal/refusal.ts";
 import { defaultLimits } from "../../src/limits.ts";
+import { JournalOpenError } from "../../src/refusal.ts";
 import { assertFailed } from "../cli/commands.ts";
 import { EmbeddedServers } from "./embedded-server.ts";
 

@@ -17,7 +17,7 @@ import {
   type SubscribeResponse,
 } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { Journal } from "../../src/journal/journal.ts";
-import { RefusedError } from "../../src/journal/refusal.ts";
+import { RefusedError } from "../../src/refusal.ts";
 import { type RunningServer, startServer } from "../../src/server/server.ts";
 import { HandProducer, HandRun } from "./hand-producer.ts";
 import { assertPromisesKept, type Connection, connect, replay } from "./history.ts";

@@ -3,9 +3,9 @@ import { create, equals, fromBinary, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { checkEvents } from "../../src/ingest/event-bytes.ts";
-import { RefusedError } from "../../src/journal/refusal.ts";
 import { maxAppendEvents } from "../../src/limits.ts";
-import { scanMessage } from "../../src/message-scan.ts";
+import { RefusedError } from "../../src/refusal.ts";
+import { scanMessage } from "../../src/wire/message-scan.ts";
 
 const limits = { maxEventBytes: 4_096, maxAppendBytes: 1_000_000 };
 

@@ -7,7 +7,7 @@ import { getRun } from "../../src/delivery/run-directory.ts";
 import { IngestStream } from "../../src/ingest/ingest-stream.ts";
 import { Producer } from "../../src/ingest/operation.ts";
 import type { Journal } from "../../src/journal/journal.ts";
-import { RefusedError } from "../../src/journal/refusal.ts";
+import { RefusedError } from "../../src/refusal.ts";
 import { nextTurn } from "../../src/turn.ts";
 import { Connection } from "../support/connection.ts";
 import { domainOver, openRun, readAll, toIngestBytes } from "../support/domain.ts";

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { RefusedError } from "../../src/journal/refusal.ts";
+import { RefusedError } from "../../src/refusal.ts";
 import { domainOver, openRun } from "../support/domain.ts";
 import { describeJournal, type TestJournal } from "../support/journals.ts";
 

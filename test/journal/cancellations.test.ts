@@ -6,7 +6,7 @@ import { findUnfinishedCancellations } from "../../src/journal/cancellations.ts"
 import type { Journal } from "../../src/journal/journal.ts";
 import { findNamespace } from "../../src/journal/namespaces.ts";
 import { onlyNode } from "../../src/journal/nodes.ts";
-import { RefusedError } from "../../src/journal/refusal.ts";
+import { RefusedError } from "../../src/refusal.ts";
 import { Cancellations } from "../../src/upkeep/cancellations.ts";
 import { domainOver, openRun } from "../support/domain.ts";
 import { describeJournal } from "../support/journals.ts";

@@ -9,8 +9,8 @@ import { subscribe } from "../../src/delivery/subscribe.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { findNamespace } from "../../src/journal/namespaces.ts";
 import { openJournal } from "../../src/journal/open.ts";
-import { type Refusal, RefusedError } from "../../src/journal/refusal.ts";
 import { defaultLimits } from "../../src/limits.ts";
+import { type Refusal, RefusedError } from "../../src/refusal.ts";
 import { chosenSeed, randomOf } from "../crash/random.ts";
 import {
   append,

@@ -5,8 +5,8 @@ import { sql } from "kysely";
 import { freePort, PostgresServer } from "../../dev/postgres-server.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
-import { JournalOpenError } from "../../src/journal/refusal.ts";
 import { defaultLimits } from "../../src/limits.ts";
+import { JournalOpenError } from "../../src/refusal.ts";
 import { sharedServer } from "../support/postgres.ts";
 
 function open(url: string): Promise<Journal> {

@@ -7,8 +7,8 @@ import Database from "better-sqlite3";
 import { sql } from "kysely";
 import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
-import { JournalOpenError } from "../../src/journal/refusal.ts";
 import { defaultLimits } from "../../src/limits.ts";
+import { JournalOpenError } from "../../src/refusal.ts";
 import { ServerProcesses, StartFailure } from "../crash/server-process.ts";
 
 describe("opening a SQLite journal", () => {

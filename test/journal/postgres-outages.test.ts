@@ -6,9 +6,9 @@ import { sql } from "kysely";
 import type { Journal } from "../../src/journal/journal.ts";
 import { insertNamespace, lockNamespace } from "../../src/journal/namespaces.ts";
 import { openJournal } from "../../src/journal/open.ts";
-import { RefusedError } from "../../src/journal/refusal.ts";
 import type { Db } from "../../src/journal/schema.ts";
 import { defaultLimits } from "../../src/limits.ts";
+import { RefusedError } from "../../src/refusal.ts";
 import { giveBackDatabase, sharedServer, takeDatabase } from "../support/postgres.ts";
 
 const settings = {

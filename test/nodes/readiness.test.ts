@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { Journal } from "../../src/journal/journal.ts";
-import { RefusedError } from "../../src/journal/refusal.ts";
+import { RefusedError } from "../../src/refusal.ts";
 import { journalKinds, type TestServer } from "../support/server.ts";
 
 const databaseWaitMs = 3_600_000;

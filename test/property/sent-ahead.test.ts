@@ -7,7 +7,7 @@ import fc from "fast-check";
 import { type Outcome, Producer } from "../../src/ingest/operation.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { lockNamespace } from "../../src/journal/namespaces.ts";
-import { RefusedError } from "../../src/journal/refusal.ts";
+import { RefusedError } from "../../src/refusal.ts";
 import { nextTurn } from "../../src/turn.ts";
 import { append, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
 import { assertHistories } from "../support/histories.ts";

@@ -7,7 +7,7 @@ import { create } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { type IngestRequest, IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";
 import type { Journal } from "../../src/journal/journal.ts";
-import { RefusedError } from "../../src/journal/refusal.ts";
+import { RefusedError } from "../../src/refusal.ts";
 import { nextTurn } from "../../src/turn.ts";
 import { Connection } from "../support/connection.ts";
 import { type Domain, domainOver, eventOf, readAll } from "../support/domain.ts";

@@ -5,11 +5,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { queryObjects } from "node:v8";
 import { Code, ConnectError } from "@connectrpc/connect";
 import fc from "fast-check";
-import { envelop } from "../../src/envelopes.ts";
 import { MemoryBudget } from "../../src/memory-budget.ts";
 import { Arrivals, type BodySource } from "../../src/server/http/arrivals.ts";
 import { bodyPieces } from "../../src/server/http/body-pieces.ts";
 import { TurnBudget } from "../../src/server/http/turn-budget.ts";
+import { envelop } from "../../src/wire/envelope.ts";
 import { endHeaders, fields, frame, frameType, RawConnection } from "../support/raw-http2.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 

@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
-import { Code, ConnectError } from "@connectrpc/connect";
 import fc from "fast-check";
-import { EnvelopeReader, envelop, type MessageParts } from "../../src/envelopes.ts";
+import {
+  EnvelopeError,
+  EnvelopeReader,
+  envelop,
+  type MessageParts,
+} from "../../src/wire/envelope.ts";
 
 const maxBytes = 1_000;
 
@@ -52,7 +56,7 @@ describe("envelopes", () => {
       } catch (error) {
         return {
           messages: messages.map((one) => [...one]),
-          refused: (error as ConnectError).message,
+          refused: (error as EnvelopeError).message,
         };
       }
       return { messages: messages.map((one) => [...one]), isInside: reader.isInside };
@@ -127,21 +131,17 @@ describe("envelopes", () => {
     );
   });
 
-  for (const [name, bytes, code] of [
-    [
-      "a message over the limit",
-      enveloped([[new Uint8Array(maxBytes + 1)]]),
-      Code.ResourceExhausted,
-    ],
-    ["4 GiB that are only announced", Uint8Array.of(0, 255, 255, 255, 255), Code.ResourceExhausted],
-    ["a compressed message", Uint8Array.of(1, 0, 0, 0, 0), Code.Internal],
+  for (const [name, bytes, problem] of [
+    ["a message over the limit", enveloped([[new Uint8Array(maxBytes + 1)]]), "too_large"],
+    ["4 GiB that are only announced", Uint8Array.of(0, 255, 255, 255, 255), "too_large"],
+    ["a compressed message", Uint8Array.of(1, 0, 0, 0, 0), "compressed"],
   ] as const) {
     it(`refuse ${name}, after the messages before it`, () => {
       const received: Uint8Array[] = [];
       const before = enveloped([[Uint8Array.of(7)]]);
       assert.throws(
         () => new EnvelopeReader(maxBytes).take(Buffer.concat([before, bytes]), received),
-        (error) => error instanceof ConnectError && error.code === code,
+        (error) => error instanceof EnvelopeError && error.problem === problem,
       );
       assert.deepEqual(
         received.map((one) => [...one]),

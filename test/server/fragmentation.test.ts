@@ -7,7 +7,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";
 import { SubscribeRequestSchema, WatchRequestSchema } from "../../gen/runlog/v1/subscribe_pb.js";
-import { envelop } from "../../src/envelopes.ts";
+import { envelop } from "../../src/wire/envelope.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 const maxMessageBytes = 64 * 1024;

@@ -3,13 +3,13 @@ import assert from "node:assert/strict";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { IngestRequestSchema, IngestResponseSchema } from "../../gen/runlog/v1/ingest_pb.js";
-import { EnvelopeReader } from "../../src/envelopes.ts";
 import type { IngestFrame } from "../../src/ingest/ingest-stream.ts";
 import { defaultLimits } from "../../src/limits.ts";
 import { IngestBytesService, parseIngestBytes } from "../../src/server/ingest-bytes.ts";
 import { encodeFrames } from "../../src/server/ingest-frames.ts";
 import { toIngestResponse } from "../../src/server/messages.ts";
-import { scanAppend } from "../../src/server/scan-append.ts";
+import { scanAppend } from "../../src/wire/append.ts";
+import { EnvelopeReader } from "../../src/wire/envelope.ts";
 
 const texts = fc.oneof(fc.constantFrom("", "r", "run-ä"), fc.string({ maxLength: 20 }));
 const seqs = fc.oneof(fc.integer({ min: 0, max: 300 }), fc.maxSafeNat());

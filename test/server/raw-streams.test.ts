@@ -6,7 +6,7 @@ import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufb
 import { Code } from "@connectrpc/connect";
 import { IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";
 import { SubscribeRequestSchema, WatchRequestSchema } from "../../gen/runlog/v1/subscribe_pb.js";
-import { envelop } from "../../src/envelopes.ts";
+import { envelop } from "../../src/wire/envelope.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 const filter = { scope: { case: "all" as const, value: {} } };

@@ -2,8 +2,8 @@
 import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
 import type { SubscriptionFrame } from "../../src/delivery/frames.ts";
 import { subscribe } from "../../src/delivery/subscribe.ts";
-import { RefusedError } from "../../src/journal/refusal.ts";
 import type { Limits } from "../../src/limits.ts";
+import { RefusedError } from "../../src/refusal.ts";
 import { type Domain, recordsIn, subscriptionTo } from "./domain.ts";
 import { quiet } from "./quiet.ts";
 import type { Wanted } from "./wanted.ts";

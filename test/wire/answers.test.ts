@@ -7,7 +7,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { findTrailerError } from "@connectrpc/connect/protocol-grpc";
 import * as grpc from "@grpc/grpc-js";
 import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
-import { envelop } from "../../src/envelopes.ts";
+import { envelop } from "../../src/wire/envelope.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 const maxMessageBytes = 64 * 1024;

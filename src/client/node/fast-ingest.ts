@@ -4,9 +4,9 @@
  */
 import { requestHeader } from "@connectrpc/connect/protocol-grpc";
 import { type IngestResponse, IngestService } from "../../../gen/runlog/v1/ingest_pb.js";
-import { envelopTogether } from "../../envelopes.ts";
-import { decodeIngestResponse } from "../decode.ts";
-import { appendMessage } from "../encode.ts";
+import { decodeIngestResponse } from "../../wire/decode.ts";
+import { appendMessage } from "../../wire/encode.ts";
+import { envelopTogether } from "../../wire/envelope.ts";
 import type { IngestMethod, RequestFrame } from "../ingest-transport.ts";
 import { decodeBy, type GrpcCall } from "./grpc-call.ts";
 

@@ -8,7 +8,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { createMethodUrl } from "@connectrpc/connect/protocol";
 import { validateResponse, validateTrailer } from "@connectrpc/connect/protocol-grpc";
 import { createNodeHttpClient, type NodeHttpClientOptions } from "@connectrpc/connect-node";
-import { EnvelopeReader } from "../../envelopes.ts";
+import { EnvelopeError, EnvelopeReader } from "../../wire/envelope.ts";
 import { ReceiveLimitError } from "../errors.ts";
 import { orAbort } from "../or-abort.ts";
 
@@ -103,9 +103,7 @@ function messagesOf(
       reader.take(chunk, waiting);
     } catch (error) {
       // Those before it come first.
-      failure = ConnectError.from(error);
-      if (failure.code === Code.ResourceExhausted)
-        failure.cause = new ReceiveLimitError(failure.rawMessage);
+      failure = toConnectError(error);
       stream.off("data", onData);
     }
     waitingBytes += chunk.length;
@@ -153,6 +151,13 @@ function messagesOf(
       if (!isOver) stream.close(constants.NGHTTP2_CANCEL);
     }
   })();
+}
+
+function toConnectError(error: unknown): ConnectError {
+  if (!(error instanceof EnvelopeError)) return ConnectError.from(error);
+  if (error.problem === "compressed") return new ConnectError(error.message, Code.Internal);
+  const cause = new ReceiveLimitError(error.message);
+  return new ConnectError(error.message, Code.ResourceExhausted, undefined, undefined, cause);
 }
 
 /** Decodes a message; says of one that is none what Connect does: perhaps a proxy's doing, so not the end. */

@@ -6,7 +6,7 @@
 
 import type { ClientConfig } from "pg";
 import { parseIntoClientConfig } from "pg-connection-string";
-import { JournalOpenError } from "../refusal.ts";
+import { JournalOpenError } from "../../refusal.ts";
 
 /** One host, since it was last found not to take writes. */
 export interface PostgresHost {

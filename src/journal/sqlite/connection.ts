@@ -7,7 +7,7 @@
  * connection and read back.
  */
 import Database from "better-sqlite3";
-import { JournalOpenError } from "../refusal.ts";
+import { JournalOpenError } from "../../refusal.ts";
 
 /** Statements kept prepared per connection; the hot paths use about twenty. */
 const maxPreparedStatements = 256;

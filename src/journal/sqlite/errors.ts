@@ -4,8 +4,8 @@
  * database is not, whoever asks.
  */
 import { SqliteError } from "better-sqlite3";
+import { RefusedError } from "../../refusal.ts";
 import type { JournalProblem } from "../journal-health.ts";
-import { RefusedError } from "../refusal.ts";
 import { GuardError } from "./guard.ts";
 
 /** Somebody else holds a lock; over in a moment, or he is no friend. */

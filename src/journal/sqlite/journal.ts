@@ -7,11 +7,11 @@
 import { randomUUID } from "node:crypto";
 import Database, { SqliteError } from "better-sqlite3";
 import { Kysely, type SqliteDatabase, SqliteDialect } from "kysely";
+import { JournalOpenError, RefusedError, unstorable } from "../../refusal.ts";
 import { History } from "../history.ts";
 import type { Journal } from "../journal.ts";
 import { JournalHealth } from "../journal-health.ts";
 import { migrate, refuseForeign } from "../migrations.ts";
-import { JournalOpenError, RefusedError, unstorable } from "../refusal.ts";
 import type { Db, Schema } from "../schema.ts";
 import { applicationId, connect, preparedBy } from "./connection.ts";
 import { isForeignChange, isLocked, problemOf, refusalOf } from "./errors.ts";

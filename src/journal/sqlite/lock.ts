@@ -17,7 +17,7 @@ import { createServer, type Server } from "node:net";
 import { basename, dirname, join, resolve } from "node:path";
 import Database from "better-sqlite3";
 import pRetry from "p-retry";
-import { JournalOpenError } from "../refusal.ts";
+import { JournalOpenError } from "../../refusal.ts";
 import { isLocked } from "./errors.ts";
 
 /** Tries to get a lock that keeps other processes out, after the first one. */

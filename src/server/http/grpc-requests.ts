@@ -1,10 +1,10 @@
 /** The messages of a gRPC request, all that have arrived at once: a stream of many small ones costs no promise for each. */
 import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { EnvelopeReader } from "../../envelopes.ts";
 import type { MemoryShare } from "../../memory-budget.ts";
 import { nextTurn } from "../../turn.ts";
-import { tooLargeError } from "../errors.ts";
+import { EnvelopeReader } from "../../wire/envelope.ts";
+import { toEnvelopeFailure } from "../errors.ts";
 import { Arrivals } from "./arrivals.ts";
 import { turnBudgetOf } from "./turn-budget.ts";
 
@@ -42,7 +42,7 @@ export async function* messageBatches(
         for (const piece of pieces) reader.take(piece, messages);
       } catch (error) {
         // Those before it come first.
-        failure = ConnectError.from(error);
+        failure = toEnvelopeFailure(error, maxBytes);
       }
       if (messages.length > 0 || !reader.isInside) arrivals.startMessage();
       if (messages.length <= maxBatch) {
@@ -50,7 +50,6 @@ export async function* messageBatches(
       } else {
         yield* inTurns(messages);
       }
-      if (failure?.code === Code.ResourceExhausted) throw tooLargeError("request", maxBytes);
       if (failure !== undefined) throw failure;
     }
     if (reader.isInside) {

@@ -7,9 +7,9 @@ import type { DescMethod } from "@bufbuild/protobuf";
 import { base64Decode } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Compression, UniversalServerRequest } from "@connectrpc/connect/protocol";
-import { EnvelopeReader } from "../../envelopes.ts";
-import { invalidField } from "../../journal/refusal.ts";
-import { type OnUnexpected, toConnectError, tooLargeError } from "../errors.ts";
+import { invalidField } from "../../refusal.ts";
+import { EnvelopeReader } from "../../wire/envelope.ts";
+import { type OnUnexpected, toConnectError, toEnvelopeFailure, tooLargeError } from "../errors.ts";
 import { parserOf, type RequestFormat, type RequestMessages } from "../request-messages.ts";
 
 /** How to read requests. */
@@ -144,8 +144,7 @@ async function* takeEnveloped(
       reader.take(chunk, messages, flags);
     } catch (error) {
       // Those before it come first.
-      failure = ConnectError.from(error);
-      if (failure.code === Code.ResourceExhausted) failure = tooLarge(reading);
+      failure = toEnvelopeFailure(error, reading.maxBytes);
     }
     for (const [index, message] of messages.entries()) {
       const isCompressed = flags[index] === compressedFlag;

@@ -3,13 +3,17 @@ import assert from "node:assert/strict";
 import { create, type DescMessage, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import fc from "fast-check";
-import { EventSchema } from "../gen/runlog/v1/event_pb.js";
-import { ListRunsRequestSchema, RunResultSchema, RunSpecSchema } from "../gen/runlog/v1/run_pb.js";
-import { scanJson } from "../src/json-scan.ts";
-import { maxJsonDepth, maxJsonValues, maxListItems, maxPlainFields } from "../src/limits.ts";
-import { MalformedMessage, scanMessage } from "../src/message-scan.ts";
-import { IngestBytesService } from "../src/server/ingest-bytes.ts";
-import { messageOf, methods } from "./support/any-message.ts";
+import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import {
+  ListRunsRequestSchema,
+  RunResultSchema,
+  RunSpecSchema,
+} from "../../gen/runlog/v1/run_pb.js";
+import { maxJsonDepth, maxJsonValues, maxListItems, maxPlainFields } from "../../src/limits.ts";
+import { IngestBytesService } from "../../src/server/ingest-bytes.ts";
+import { scanJson } from "../../src/wire/json-scan.ts";
+import { MalformedMessage, scanMessage } from "../../src/wire/message-scan.ts";
+import { messageOf, methods } from "../support/any-message.ts";
 
 /** What the scan says of a message; undefined where it passes. */
 function faultOf(

@@ -12,7 +12,7 @@
  */
 import { isUtf8 } from "node:buffer";
 import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
-import { maxListItems, maxPlainFields, maxScannedEvents } from "./limits.ts";
+import { maxListItems, maxPlainFields, maxScannedEvents } from "../limits.ts";
 
 /** What is wrong with a message, and where. */
 export class MalformedMessage extends Error {

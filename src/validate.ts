@@ -17,9 +17,9 @@ import {
   type Timestamp,
   TimestampSchema,
 } from "@bufbuild/protobuf/wkt";
-import { maxKeyBytes, maxNamespaceBytes, maxRunIdBytes } from "../limits.ts";
-import { isDuration, isTimestamp } from "../times.ts";
+import { maxKeyBytes, maxNamespaceBytes, maxRunIdBytes } from "./limits.ts";
 import { invalidField } from "./refusal.ts";
+import { isDuration, isTimestamp } from "./times.ts";
 
 /** Bytes of a string in UTF-8, without encoding the usual short one. */
 function exceeds(text: string, limit: number): boolean {

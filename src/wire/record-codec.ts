@@ -6,7 +6,7 @@
  * Layout: https://protobuf.dev/programming-guides/encoding/, with the field
  * numbers of EventBatch and SequencedEvent in `proto/runlog/v1`.
  */
-import { varintBytes, writeVarint } from "../field-writer.ts";
+import { varintBytes, writeVarint } from "./field-writer.ts";
 
 const tagBatchItem = 0x0a; // EventBatch.events
 const tagSeq = 0x08;

@@ -4,7 +4,7 @@
  * hold. Whether it is JSON at all, its parser says.
  */
 import { isUtf8 } from "node:buffer";
-import { maxJsonDepth, maxJsonValues } from "./limits.ts";
+import { maxJsonDepth, maxJsonValues } from "../limits.ts";
 import { MalformedMessage } from "./message-scan.ts";
 
 const quote = 0x22;

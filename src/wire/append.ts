@@ -5,13 +5,18 @@
  * Layout: https://protobuf.dev/programming-guides/encoding/, with the field
  * numbers of IngestRequest and Append in `proto/runlog/v1/ingest.proto`.
  */
-import type { AppendBytes } from "../ingest/ingest-stream.ts";
+import type { Append } from "../../gen/runlog/v1/ingest_pb.js";
 import { maxAppendEvents } from "../limits.ts";
 
 const tagAppend = 0x12; // IngestRequest.append
 const tagRunId = 0x0a; // Append.run_id
 const tagFirstRunSeq = 0x10; // Append.first_run_seq
 const tagEvents = 0x1a; // Append.events
+
+/** An Append whose events are still encoded. */
+export type AppendBytes = Omit<Append, "$typeName" | "events"> & {
+  readonly events: readonly Uint8Array[];
+};
 
 /** The Append; undefined for what is none, or not as the head of this file says. */
 export function scanAppend(bytes: Uint8Array): AppendBytes | undefined {

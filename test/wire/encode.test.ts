@@ -8,10 +8,10 @@ import {
   IngestRequestSchema,
   IngestResponseSchema,
 } from "../../gen/runlog/v1/ingest_pb.js";
-import { decodeIngestResponse } from "../../src/client/decode.ts";
-import { appendMessage, encodeEvent, eventOf } from "../../src/client/encode.ts";
 import type { EventInit } from "../../src/client/index.ts";
-import { EnvelopeReader, envelopTogether } from "../../src/envelopes.ts";
+import { decodeIngestResponse } from "../../src/wire/decode.ts";
+import { appendMessage, encodeEvent, eventOf } from "../../src/wire/encode.ts";
+import { EnvelopeReader, envelopTogether } from "../../src/wire/envelope.ts";
 
 const texts = fc.oneof(
   fc.constantFrom("", "token", "token ä", "😀"),

@@ -6,7 +6,7 @@
  * Layout: https://protobuf.dev/programming-guides/encoding/, with the field
  * numbers of Event and Append in `proto/runlog/v1`.
  */
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import {
@@ -16,8 +16,7 @@ import {
   textField,
   utf8LengthOf,
   type WritableMessage,
-} from "../field-writer.ts";
-import type { EventInit } from "./sender-types.ts";
+} from "./field-writer.ts";
 
 const tagType = 0x0a; // Event.type
 const tagData = 0x12; // Event.data
@@ -27,6 +26,9 @@ const tagAppendRunId = 0x0a; // Append.run_id
 const tagAppendFirstRunSeq = 0x10; // Append.first_run_seq
 const tagAppendEvents = 0x1a; // Append.events
 const tagAppend = 0x12; // IngestRequest.append
+
+/** An event as producers give it; `time` is filled in where it is missing. */
+export type EventInit = MessageInitShape<typeof EventSchema>;
 
 /** Consecutive events of a run, encoded. */
 export interface EncodedAppend {

@@ -2,11 +2,21 @@
  * gRPC's envelopes: five bytes before a message, flags and its length as a
  * big-endian number (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
  */
-import { Code, ConnectError } from "@connectrpc/connect";
 import { FieldWriter, type WritableMessage } from "./field-writer.ts";
 
 const headerBytes = 5;
 const compressedFlag = 1;
+
+/** A message that cannot be read; servers and clients map it to their own errors. */
+export class EnvelopeError extends Error {
+  readonly problem: "too_large" | "compressed";
+
+  constructor(problem: EnvelopeError["problem"], message: string) {
+    super(message);
+    this.name = "EnvelopeError";
+    this.problem = problem;
+  }
+}
 
 /** Bytes of memory that the first bytes of a message get; with more than that it grows by what has come. */
 const firstBytes = 64 * 1024;
@@ -49,7 +59,7 @@ export class EnvelopeReader {
    * views of the bytes.
    *
    * @param flags takes the flags of each message; without it, compressed ones are refused
-   * @throws ConnectError for a message that is too large, or compressed; those before it were added
+   * @throws EnvelopeError for a message that is too large, or compressed; those before it were added
    */
   take(chunk: Uint8Array, messages: Uint8Array[], flags?: number[]): void {
     const begin = this.#filled === 0 ? 0 : this.#complete(chunk, messages, flags);
@@ -112,7 +122,7 @@ export class EnvelopeReader {
 
   #lengthAt(bytes: Uint8Array, at: number, takesCompressed: boolean): number {
     if (!takesCompressed && (bytes[at]! & compressedFlag) !== 0) {
-      throw new ConnectError("a message is compressed, and no encoding was named", Code.Internal);
+      throw new EnvelopeError("compressed", "a message is compressed, and no encoding was named");
     }
     // Without the sign that a shift of 24 would give.
     const length =
@@ -120,7 +130,7 @@ export class EnvelopeReader {
       ((bytes[at + 2]! << 16) | (bytes[at + 3]! << 8) | bytes[at + 4]!);
     if (length <= this.#maxBytes) return length;
     const problem = `message size ${length} is larger than configured readMaxBytes ${this.#maxBytes}`;
-    throw new ConnectError(problem, Code.ResourceExhausted);
+    throw new EnvelopeError("too_large", problem);
   }
 }
 
