@@ -5,7 +5,7 @@
  *     npm run robustness -- --minutes 1 --seed 4711 power-loss kill
  *     npm run robustness -- --check history.ndjson
  */
-import { mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
@@ -98,6 +98,8 @@ async function run(): Promise<void> {
   const seed = givenSeed ?? Math.floor(Math.random() * maxSeed) + 1;
   const random = randomOf(seed);
   const directory = await mkdtemp(join(tmpdir(), "runlog-robustness-"));
+  // PostgreSQL has a user of its own, which has to reach its small disk in it.
+  await chmod(directory, 0o755);
   console.log(`seed ${seed}, histories and logs in ${directory}`);
   const report = new Report();
   const totalMs = minutes * 60_000;

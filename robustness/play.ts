@@ -236,6 +236,8 @@ export async function campaign(options: CampaignOptions, report: Report): Promis
       `${name}: ${played.ackedEvents} acknowledged events, ${played.violations.length} violations`,
     );
     report.addHistory(played.path, played);
+    // What did not even start would not the next time either.
+    if (played.ackedEvents === 0) return;
   }
 }
 
