@@ -8,7 +8,6 @@ import fc from "fast-check";
 import { MemoryBudget } from "../../src/memory-budget.ts";
 import { Arrivals, type BodySource } from "../../src/server/http/arrivals.ts";
 import { bodyPieces } from "../../src/server/http/body-pieces.ts";
-import { TurnBudget } from "../../src/server/http/turn-budget.ts";
 import { envelop } from "../../src/wire/envelope.ts";
 import { endHeaders, fields, frame, frameType, RawConnection } from "../support/raw-http2.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
@@ -96,21 +95,6 @@ describe("what arrives of a body", () => {
     setImmediate(() => source.write("b"));
     assert.equal(Buffer.concat((await arrivals.take(1))!).toString(), "b");
     arrivals.close();
-  });
-});
-
-describe("a connection's turn", () => {
-  it("ends with its share of pieces, and the next one comes", async () => {
-    const calls: string[] = [];
-    const handle = { readStop: () => calls.push("stop"), readStart: () => calls.push("start") };
-    const budget = new TurnBudget({ _handle: handle } as never);
-    for (let i = 0; i < 2_000; i++) budget.spend();
-    assert.deepEqual(calls, ["stop"]);
-    await new Promise((resolve) => setImmediate(resolve));
-    assert.deepEqual(calls, ["stop", "start"]);
-    for (let i = 0; i < 100; i++) budget.spend();
-    await new Promise((resolve) => setImmediate(resolve));
-    assert.deepEqual(calls, ["stop", "start"]);
   });
 });
 

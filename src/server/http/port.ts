@@ -14,7 +14,7 @@ import * as http2 from "node:http2";
 import type * as net from "node:net";
 import { startTimer } from "../../timers.ts";
 import { serveByFirstBytes } from "./first-bytes.ts";
-import { setTurnBudget } from "./turn-budget.ts";
+import { type Call, setTurnBudget, turnBudgetOf } from "./turn-budget.ts";
 
 /** A request of either protocol. */
 export type PortRequest = http.IncomingMessage | http2.Http2ServerRequest;
@@ -104,7 +104,10 @@ export async function listen(options: PortOptions): Promise<Port> {
       },
     );
   };
-  const http1Server = http.createServer({ noDelay: true }, handler);
+  const http1Server = http.createServer({ noDelay: true }, (request, response) => {
+    const serve = () => handler(request, response);
+    inTurn(request, { serve, isGone: () => response.destroyed });
+  });
   // A subscription's request is short, its response is not; slow requests are cut by Node's default.
   http1Server.keepAliveTimeout = 65_000;
   const http2Server = http2.createServer(
@@ -123,16 +126,18 @@ export async function listen(options: PortOptions): Promise<Port> {
   }
   http2Server.removeAllListeners("stream");
   http2Server.on("stream", (stream, headers, ...more: unknown[]) => {
-    caught(
-      () => {
-        if (options.streamHandler(stream, headers)) return;
-        makeRequest.call(http2Server, stream, headers, ...more);
-      },
-      (error) => {
-        onFault(error);
-        stream.on("error", ignore).close(http2.constants.NGHTTP2_INTERNAL_ERROR);
-      },
-    );
+    const serve = () =>
+      caught(
+        () => {
+          if (options.streamHandler(stream, headers)) return;
+          makeRequest.call(http2Server, stream, headers, ...more);
+        },
+        (error) => {
+          onFault(error);
+          stream.on("error", ignore).close(http2.constants.NGHTTP2_INTERNAL_ERROR);
+        },
+      );
+    inTurn(stream, { serve, isGone: () => stream.destroyed });
   });
   const sessions = new Set<http2.ServerHttp2Session>();
   const addSession = (session: http2.ServerHttp2Session) => {
@@ -211,6 +216,21 @@ export async function listen(options: PortOptions): Promise<Port> {
       for (const socket of sockets) socket.destroy();
     },
   };
+}
+
+/** Serves a call once it is its connection's turn, unless its client has given it up by then. */
+function inTurn(source: http2.ServerHttp2Stream | http.IncomingMessage, call: Call): void {
+  // Node announces a stream behind what came with it, and be it its reset.
+  if (!call.isGone()) {
+    const budget = turnBudgetOf(source);
+    if (budget === undefined) {
+      call.serve();
+      return;
+    }
+    if (budget.begin(call)) return;
+  }
+  // Nobody else listens to a call that waits, or is never served.
+  source.on("error", ignore);
 }
 
 /** What has no other owner: a listener's exception would end the process. */
