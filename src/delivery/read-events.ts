@@ -7,11 +7,11 @@
  * looked through for it, so that an empty one may not be the last.
  */
 
+import { yieldToEventLoop } from "../event-loop.ts";
 import type { Direction, SeqRange } from "../journal/pages/keys.ts";
 import { rangeAfter } from "../journal/pages/read-page.ts";
 import { type Limits, maxRecordBytes } from "../limits.ts";
 import { isDataLoss, RefusedError } from "../refusal.ts";
-import { nextTurn } from "../turn.ts";
 import { itemsOf, stretchesOf } from "../wire/record-codec.ts";
 import { refuseTrimmed } from "./feed.ts";
 import type { Filter } from "./filter.ts";
@@ -105,7 +105,7 @@ async function readPageOf(
   for (let pages = 0; range.afterSeq < range.upToSeq; pages++) {
     if (pages === limits.readPages) return draft.page(false);
     // A statement runs without a pause: others have their turn between two.
-    if (pages > 0) await nextTurn();
+    if (pages > 0) await yieldToEventLoop();
     const read = snapshot.read(direction, range, {
       // One more than there is room for tells whether that was all.
       maxRecords: Math.min(limits.pageRecords, draft.eventsLeft + 1),

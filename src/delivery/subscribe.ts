@@ -7,8 +7,9 @@
  * needed, so a subscriber that does not read costs the frame that it was sent and
  * delays nobody.
  */
+
+import { yieldToEventLoop } from "../event-loop.ts";
 import { QuietTimer } from "../quiet-timer.ts";
-import { nextTurn } from "../turn.ts";
 import { Feed } from "./feed.ts";
 import type { SubscriptionFrame } from "./frames.ts";
 import type { DeliveryOptions, Subscription } from "./subscription.ts";
@@ -39,7 +40,7 @@ export async function* subscribe(
       if (frames.length > 0) quiet.note();
       if (next === "ended") return;
       if (next === "more") {
-        if (frames.length === 0) await nextTurn();
+        if (frames.length === 0) await yieldToEventLoop();
       } else {
         await wakeup.wait(signal);
       }

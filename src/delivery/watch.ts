@@ -8,9 +8,9 @@
  * asked no more often than a quiet one that has news.
  */
 
+import { yieldToEventLoop } from "../event-loop.ts";
 import { QuietTimer } from "../quiet-timer.ts";
 import { type Refusal, RefusedError } from "../refusal.ts";
-import { nextTurn } from "../turn.ts";
 import { Deque } from "./deque.ts";
 import { Feed, type FeedFrame } from "./feed.ts";
 import type { Filter } from "./filter.ts";
@@ -207,7 +207,7 @@ export class Watch {
       if (next === "ended") {
         yield this.#endOf(entry, undefined);
       } else if (next === "more") {
-        if (frames.length === 0) await nextTurn();
+        if (frames.length === 0) await yieldToEventLoop();
         this.#queue(entry);
       }
     } catch (error) {

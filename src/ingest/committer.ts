@@ -4,6 +4,8 @@
  * which they were submitted; an outcome is given only after the commit that
  * holds it.
  */
+
+import { yieldToEventLoop } from "../event-loop.ts";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
@@ -11,7 +13,6 @@ import type { WakeUps } from "../journal/postgres/notifications.ts";
 import type { Db } from "../journal/schema.ts";
 import type { Limits } from "../limits.ts";
 import { isUnavailable, RefusedError } from "../refusal.ts";
-import { nextTurn } from "../turn.ts";
 import { applyOutcome, type OutcomeListeners } from "./apply-outcome.ts";
 import {
   type Asker,
@@ -223,7 +224,7 @@ export class Committer {
       if (lane.waiting.length === 0) await arrivalOr(sent!.isWritten, lane);
       // One turn of the event loop, so that frames which have arrived by now
       // join this commit instead of the next one.
-      if (lane.waiting.length > 0) await nextTurn();
+      if (lane.waiting.length > 0) await yieldToEventLoop();
       const [first] = lane.waiting;
       const group = first === undefined || "run" in first ? [] : this.#take(lane);
       const next = await this.#send(namespace, group, sent);

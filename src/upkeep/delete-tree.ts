@@ -3,6 +3,7 @@
  * go on in between.
  */
 
+import { yieldToEventLoop } from "../event-loop.ts";
 import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
 import { findNamespace, lockNamespace } from "../journal/namespaces.ts";
@@ -24,7 +25,6 @@ import {
   unmarkTree,
 } from "../journal/trees.ts";
 import { invalidField, RefusedError } from "../refusal.ts";
-import { nextTurn } from "../turn.ts";
 
 /** Runs that one step deletes: each takes a row in the closure per ancestor, and its labels. */
 const runsPerStep = 100;
@@ -123,7 +123,7 @@ export class Deletions {
   async #deleteRows(tree: MarkedTree): Promise<number> {
     const { journal } = this.#options;
     const step = async <T>(work: (tx: Db) => Promise<T>): Promise<T> => {
-      await nextTurn();
+      await yieldToEventLoop();
       if (this.#stopping.signal.aborted) throw new RefusedError({ reason: "draining" });
       return journal.write(work);
     };
@@ -137,7 +137,8 @@ export class Deletions {
       recordCount += deleted.items;
     }
     await step((tx) => unmarkTree(tx, tree));
-    while (!this.#stopping.signal.aborted && (await journal.reclaimSpace())) await nextTurn();
+    while (!this.#stopping.signal.aborted && (await journal.reclaimSpace()))
+      await yieldToEventLoop();
     return recordCount;
   }
 }

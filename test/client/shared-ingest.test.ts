@@ -14,7 +14,7 @@ import {
   SenderClosedError,
 } from "../../src/client/index.ts";
 import { connectTo, type NodeConnection } from "../../src/client/node/index.ts";
-import { nextTurn } from "../../src/turn.ts";
+import { yieldToEventLoop } from "../../src/event-loop.ts";
 import { chosenSeed, randomOf } from "../crash/random.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 import { BreakingProxy, noFault, randomCuts } from "./breaking-proxy.ts";
@@ -178,7 +178,7 @@ describe("senders that share a call", () => {
       assert.equal((await aborted.opened).lastRunSeq, last);
       for (let i = last + 1; i <= last + 50; i++) aborted.emit({ type: `e${i}` });
       // They are on their way, and perhaps durable.
-      await nextTurn();
+      await yieldToEventLoop();
       controller.abort();
       const next = open("r");
       last = (await next.opened).lastRunSeq + 1;
@@ -276,7 +276,7 @@ describe("senders that share a call", () => {
     isSilent = true;
     const closed = closing.map((sender) => sender.close(60_000));
     // Their releases are on their way.
-    await nextTurn();
+    await yieldToEventLoop();
     controller.abort();
     for (const one of closed) assert.deepEqual(await one, { durable: 1, unacked: 0 });
     for (const sender of closing) assert.deepEqual(sender.state, { t: "closed", unacked: 0 });

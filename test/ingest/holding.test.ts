@@ -4,11 +4,11 @@ import { create } from "@bufbuild/protobuf";
 import { type IngestRequest, IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunSpecSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
 import { getRun } from "../../src/delivery/run-directory.ts";
+import { yieldToEventLoop } from "../../src/event-loop.ts";
 import { IngestStream } from "../../src/ingest/ingest-stream.ts";
 import { Producer } from "../../src/ingest/operation.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { RefusedError } from "../../src/refusal.ts";
-import { nextTurn } from "../../src/turn.ts";
 import { Connection } from "../support/connection.ts";
 import { domainOver, openRun, readAll, toIngestBytes } from "../support/domain.ts";
 import { describeJournal } from "../support/journals.ts";
@@ -135,7 +135,7 @@ describeJournal("holding runs", (open, { name: backend }) => {
     // Both go into one commit, and then the lapse into the one behind.
     for (const turns of [0, 2]) {
       const again = openOnce();
-      for (let i = 0; i < turns; i++) await nextTurn();
+      for (let i = 0; i < turns; i++) await yieldToEventLoop();
       await Promise.all([again.opened, domain.committer.lose(lapsed!)]);
       assert.equal(again.producer.epoch, first.producer.epoch);
       domain.committer.release("default", again.producer);

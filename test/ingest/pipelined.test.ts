@@ -1,11 +1,11 @@
 /** Groups that are sent before those before them are answered: who sees what of them, and when. */
 import assert from "node:assert/strict";
+import { yieldToEventLoop } from "../../src/event-loop.ts";
 import { Committer } from "../../src/ingest/committer.ts";
 import { Leases } from "../../src/ingest/leases.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { onlyNode } from "../../src/journal/nodes.ts";
 import { defaultLimits } from "../../src/limits.ts";
-import { nextTurn } from "../../src/turn.ts";
 import { append, domainOver, eventOf, openRun } from "../support/domain.ts";
 import { describeJournal } from "../support/journals.ts";
 
@@ -58,15 +58,15 @@ describeJournal("a group that is sent ahead", (open) => {
     seen.length = 0;
     const sent = [1, 2].map(async (at) => {
       // The second one when the first is on its way.
-      while (at > 1 && real !== undefined && answers.length === 0) await nextTurn();
+      while (at > 1 && real !== undefined && answers.length === 0) await yieldToEventLoop();
       await append(domain, producer, at, [eventOf(`${at}`)]);
     });
     if (real !== undefined) {
-      while (answers.length < 2) await nextTurn();
+      while (answers.length < 2) await yieldToEventLoop();
       // Both are durable by now, and neither is known to be.
       assert.deepEqual(seen, []);
       answers[0]!();
-      while (seen.length < 2) await nextTurn();
+      while (seen.length < 2) await yieldToEventLoop();
       assert.deepEqual(seen, ["published 2", "answered 2"]);
       answers[1]!();
     }

@@ -4,8 +4,8 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { sql } from "kysely";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { RunResultSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
+import { yieldToEventLoop } from "../../src/event-loop.ts";
 import type { CheckedEvent, Operation, Outcome, Producer } from "../../src/ingest/operation.ts";
-import { nextTurn } from "../../src/turn.ts";
 import { type Domain, domainOver, openRun, readAll } from "../support/domain.ts";
 import { describeJournal, type TestJournal } from "../support/journals.ts";
 
@@ -74,7 +74,7 @@ describeJournal("what cannot be committed", (open, { name: backend }) => {
         appendOf(c, 1, "c1"),
       );
       // The next groups are on their way before this one is answered, where that can be.
-      for (let i = 0; i < 3; i++) await nextTurn();
+      for (let i = 0; i < 3; i++) await yieldToEventLoop();
       const next = submit(appendOf(a, 21, "a21"), appendOf(c, 2, "c2"));
       assert.deepEqual(await together, [
         ...Array.from({ length: 20 }, () => "durable"),

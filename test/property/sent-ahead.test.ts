@@ -4,11 +4,11 @@
  */
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { yieldToEventLoop } from "../../src/event-loop.ts";
 import { type Outcome, Producer } from "../../src/ingest/operation.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { lockNamespace } from "../../src/journal/namespaces.ts";
 import { RefusedError } from "../../src/refusal.ts";
-import { nextTurn } from "../../src/turn.ts";
 import { append, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
@@ -112,7 +112,7 @@ describeJournal("groups that are sent ahead", (open, { histories }) => {
               const producer = producers.get(runId)!;
               outcomes.push(expect(producer, append(domain, producer, first, added)));
             }
-            for (let turn = 0; turn < turns; turn++) await nextTurn();
+            for (let turn = 0; turn < turns; turn++) await yieldToEventLoop();
           }
           const last = new Set(producers.values());
           for (const { producer, outcome } of await Promise.all(outcomes)) {

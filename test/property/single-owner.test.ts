@@ -6,9 +6,9 @@ import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { type IngestRequest, IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";
+import { yieldToEventLoop } from "../../src/event-loop.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { RefusedError } from "../../src/refusal.ts";
-import { nextTurn } from "../../src/turn.ts";
 import { Connection } from "../support/connection.ts";
 import { type Domain, domainOver, eventOf, readAll } from "../support/domain.ts";
 import { assertHistories } from "../support/histories.ts";
@@ -200,7 +200,7 @@ async function check(
       owner.emitted += one.count;
       await owner.flush();
     } else if (one.kind === "arrive") fate.arrive();
-    else if (one.kind === "turns") for (let i = 0; i < one.count; i++) await nextTurn();
+    else if (one.kind === "turns") for (let i = 0; i < one.count; i++) await yieldToEventLoop();
     else {
       // Its node may be the one that waits.
       fate.ahead = [];

@@ -11,9 +11,9 @@
 import type { IncomingMessage } from "node:http";
 import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { yieldToEventLoop } from "../../event-loop.ts";
 import type { MemoryHold, MemoryShare } from "../../memory-budget.ts";
 import { startTimer } from "../../timers.ts";
-import { nextTurn } from "../../turn.ts";
 import { overloadedError } from "../errors.ts";
 import type { TurnBudget } from "./turn-budget.ts";
 
@@ -102,7 +102,7 @@ export class Arrivals {
       if (this.#isEvicted) throw overloadedError("messages that arrive slowly");
       // Node hands over one frame at a time, each in a turn of its promises:
       // after one of the event loop all are there that have arrived.
-      await nextTurn();
+      await yieldToEventLoop();
     }
     this.#seal();
     const taken = this.#pieces;

@@ -1,8 +1,8 @@
 /** The messages of a gRPC request, all that have arrived at once: a stream of many small ones costs no promise for each. */
 import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { yieldToEventLoop } from "../../event-loop.ts";
 import type { MemoryShare } from "../../memory-budget.ts";
-import { nextTurn } from "../../turn.ts";
 import { EnvelopeReader } from "../../wire/envelope.ts";
 import { toEnvelopeFailure } from "../errors.ts";
 import { Arrivals } from "./arrivals.ts";
@@ -62,7 +62,7 @@ export async function* messageBatches(
 
 async function* inTurns(messages: readonly Uint8Array[]): AsyncGenerator<readonly Uint8Array[]> {
   for (let at = 0; at < messages.length; at += maxBatch) {
-    if (at > 0) await nextTurn();
+    if (at > 0) await yieldToEventLoop();
     yield messages.slice(at, at + maxBatch);
   }
 }

@@ -3,6 +3,6 @@
  * at once, so a loop over it never waits for anything by itself, and would keep
  * the whole process from running until it ends.
  */
-export function nextTurn(): Promise<void> {
+export function yieldToEventLoop(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
