@@ -268,8 +268,8 @@ export class IngestCall implements Lane {
     const before = this.#shared?.answers;
     this.#deadline = startTimer(() => {
       // All runs of a call wait in one queue: while others are answered, this one is not forgotten.
-      const isHeard = this.#shared?.answers !== before;
-      if (isHeard && waits < maxAnswerWaits) this.#expect(what, timeoutMs, waits + 1);
+      const isConnected = this.#shared?.answers !== before;
+      if (isConnected && waits < maxAnswerWaits) this.#expect(what, timeoutMs, waits + 1);
       else this.#shared?.abort(new NoAnswerError(what, waits * timeoutMs));
     }, timeoutMs);
   }

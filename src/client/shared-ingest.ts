@@ -319,8 +319,8 @@ export class SharedIngest {
   #expectRelease(waits = 1): void {
     const before = this.#answers;
     this.#releaseDeadline = startTimer(() => {
-      const isHeard = this.#answers !== before;
-      if (isHeard && waits < maxAnswerWaits) this.#expectRelease(waits + 1);
+      const isConnected = this.#answers !== before;
+      if (isConnected && waits < maxAnswerWaits) this.#expectRelease(waits + 1);
       else this.abort(new NoAnswerError("RunReleased", waits * releaseTimeoutMs));
     }, releaseTimeoutMs);
   }

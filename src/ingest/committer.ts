@@ -9,7 +9,7 @@ import { yieldToEventLoop } from "../event-loop.ts";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
-import type { WakeUps } from "../journal/postgres/notifications.ts";
+import type { Notifications } from "../journal/postgres/notifications.ts";
 import type { Db } from "../journal/schema.ts";
 import type { Limits } from "../limits.ts";
 import { isUnavailable, RefusedError } from "../refusal.ts";
@@ -59,7 +59,7 @@ export interface CommitterOptions extends Omit<OutcomeListeners, "holders"> {
   /** See GroupWriterOptions. */
   readonly onTimeAhead?: ((namespace: string, aheadMs: number) => void) | undefined;
   /** Where other nodes have to be told something. */
-  readonly wakeUps?: Pick<WakeUps, "tell"> | undefined;
+  readonly notifications?: Pick<Notifications, "tell"> | undefined;
 }
 
 /** Something that has a transaction for itself; never rejects. */
@@ -148,7 +148,7 @@ export class Committer {
         try {
           const result = await this.#options.journal.write(work);
           onCommitted(result);
-          this.#options.wakeUps?.tell(namespace);
+          this.#options.notifications?.tell(namespace);
           resolve(result);
         } catch (error) {
           // A refusal of `work` itself has rolled the transaction back.
@@ -310,12 +310,12 @@ export class Committer {
   }
 
   #settle(namespace: string, { group, committed }: Done): void {
-    const { onCommitted, wakeUps } = this.#options;
+    const { onCommitted, notifications } = this.#options;
     const { outcomes, left } = committed;
     if (left !== undefined) {
       const { records, hasTaken } = left;
       if (records.length > 0) onCommitted(namespace, records, left.namespace.deletion_count);
-      if (records.length > 0 || hasTaken) wakeUps?.tell(namespace);
+      if (records.length > 0 || hasTaken) notifications?.tell(namespace);
     }
     for (let index = 0; index < group.length; index++) {
       const { operation, asker } = group[index]!;

@@ -79,7 +79,8 @@ export class GroupWriter {
     const { journal } = this.#options;
     const committed = await journal.write((tx) => {
       // Looked up by each try: what another one found out may not hold any more.
-      const known = journal.wakeUps === undefined ? this.#cache.namespace(namespace) : undefined;
+      const known =
+        journal.notifications === undefined ? this.#cache.namespace(namespace) : undefined;
       const settings = { ...this.#settings(), known, history: journal.history };
       return commitGroup(tx, namespace, operations, settings);
     }, withinMs);

@@ -6,7 +6,7 @@
 import type { History } from "./history.ts";
 import type { JournalHealth } from "./journal-health.ts";
 import type { NamespaceRow, NamespaceTotals } from "./namespaces.ts";
-import type { WakeUps } from "./postgres/notifications.ts";
+import type { Notifications } from "./postgres/notifications.ts";
 import type { NewRecord } from "./records.ts";
 import type { RunRow } from "./runs.ts";
 import type { Db } from "./schema.ts";
@@ -44,7 +44,7 @@ export interface Journal {
    */
   readonly readTime?: () => Promise<number>;
   /** Where other processes may serve the journal as well; undefined where none can. */
-  readonly wakeUps?: WakeUps;
+  readonly notifications?: Notifications;
   /** Whether it can be written; undefined where other processes serve it as well. */
   readonly health?: JournalHealth;
   /**

@@ -4,7 +4,7 @@
  */
 import type { Journal } from "./journal.ts";
 import { findNamespaces, type NamespaceRow } from "./namespaces.ts";
-import type { WakeUps } from "./postgres/notifications.ts";
+import type { Notifications } from "./postgres/notifications.ts";
 
 /** Looks of a node that is told by others, to those of one that is not. */
 const heardFactor = 10;
@@ -20,7 +20,7 @@ export interface NamespaceFollower {
 /** What the watch works with. */
 export interface NamespaceWatchOptions {
   readonly journal: Journal;
-  readonly wakeUps: WakeUps;
+  readonly notifications: Notifications;
   /** Milliseconds between looks where wake-ups do not arrive. */
   readonly pollIntervalMs: number;
   readonly followers: readonly NamespaceFollower[];
@@ -45,13 +45,13 @@ export class NamespaceWatch {
 
   /** Begins to listen and to look. */
   start(): void {
-    const { wakeUps, pollIntervalMs } = this.#options;
-    wakeUps.listen((news) => {
+    const { notifications, pollIntervalMs } = this.#options;
+    notifications.listen((news) => {
       this.#hear(news);
     });
     this.#timer = setInterval(() => {
       this.#ticks++;
-      if (wakeUps.isHeard && this.#ticks % heardFactor !== 0) return;
+      if (notifications.isConnected && this.#ticks % heardFactor !== 0) return;
       this.#due = "all";
       this.#look();
     }, pollIntervalMs);

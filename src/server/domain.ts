@@ -8,7 +8,7 @@ import { Leases } from "../ingest/leases.ts";
 import type { Journal } from "../journal/journal.ts";
 import { NamespaceWatch } from "../journal/namespace-watch.ts";
 import { type NodeIdentity, onlyNode } from "../journal/nodes.ts";
-import type { WakeUps } from "../journal/postgres/notifications.ts";
+import type { Notifications } from "../journal/postgres/notifications.ts";
 import type { Limits } from "../limits.ts";
 import { MemoryBudget } from "../memory-budget.ts";
 import { isUnavailable } from "../refusal.ts";
@@ -60,9 +60,11 @@ export interface Domain {
  * @throws RefusedError journal_unavailable where it cannot join them
  */
 export async function openDomain(options: DomainOptions): Promise<Domain> {
-  const { wakeUps } = options.journal;
+  const { notifications } = options.journal;
   const time = await timeOf(options);
-  return wakeUps === undefined ? alone(options, time) : amongOthers(options, wakeUps, time);
+  return notifications === undefined
+    ? alone(options, time)
+    : amongOthers(options, notifications, time);
 }
 
 function alone(options: DomainOptions, time: JournalTime): Domain {
@@ -86,7 +88,7 @@ function alone(options: DomainOptions, time: JournalTime): Domain {
 
 async function amongOthers(
   options: DomainOptions,
-  wakeUps: WakeUps,
+  notifications: Notifications,
   time: JournalTime,
 ): Promise<Domain> {
   const { journal, limits, onFailure } = options;
@@ -122,7 +124,7 @@ async function amongOthers(
   const holderWatch = new HolderWatch({ journal, committer, node: membership, onFailure });
   journal.history.onBack(({ namespace }) => holderWatch.onBack(namespace));
   const watch = new NamespaceWatch({
-    ...{ journal, wakeUps, onFailure },
+    ...{ journal, notifications, onFailure },
     pollIntervalMs: limits.pollIntervalMs,
     followers: [
       { followed: () => tails.watched(), onRow: (row) => follower.onRow(row) },
@@ -180,7 +182,7 @@ function partsOf(options: DomainOptions, setting: Setting) {
       // Whatever else it is, the callers are told and it is logged with their calls.
       if (isUnavailable(error)) onFailure(error);
     },
-    wakeUps: journal.wakeUps,
+    notifications: journal.notifications,
     onTimeAhead: standstillLog(options.onClock),
   });
   const cancellations = new Cancellations({ journal, committer, node });

@@ -70,12 +70,12 @@ describe("several nodes", () => {
     await running.remove();
   });
 
-  for (const [name, wakeUps] of [
+  for (const [name, notifications] of [
     ["", (same: Parameters<typeof deaf>[0]) => same],
     [", where every wake-up is lost", deaf],
   ] as const) {
     it(`tell a producer that another one has its run at another node${name}`, async () => {
-      await start({ wakeUps });
+      await start({ notifications });
       const told = Promise.withResolvers<Refusal>();
       await openBriefly(a, "run", { onRejected: told.resolve });
       const second = await openBriefly(b, "run");
@@ -85,7 +85,7 @@ describe("several nodes", () => {
 
   it("hear each other whatever else is notified on their channel", async () => {
     await start({ limits: { pollIntervalMs: 60_000 } });
-    await until(() => a.journal.wakeUps!.isHeard && b.journal.wakeUps!.isHeard);
+    await until(() => a.journal.notifications!.isConnected && b.journal.notifications!.isConnected);
     for (const text of ["", "x", "{", "null", "1", "[]", "{}", '{"self":1,"namespaces":[]}']) {
       await sql`select pg_notify('runlog', ${text})`.execute(a.journal.db);
     }
@@ -100,7 +100,7 @@ describe("several nodes", () => {
   });
 
   it("refuse a producer whose run was opened at another node, also where nobody told it", async () => {
-    await start({ wakeUps: deaf, limits: { pollIntervalMs: 60_000 } });
+    await start({ notifications: deaf, limits: { pollIntervalMs: 60_000 } });
     const first = await openRun(a, "run");
     await append(a, first, 1, [eventOf("a")]);
     const second = await openRun(b, "run");
@@ -116,12 +116,12 @@ describe("several nodes", () => {
     assert.deepEqual(texts, ["a", "b"]);
   });
 
-  for (const [name, wakeUps] of [
+  for (const [name, notifications] of [
     ["", (same: Parameters<typeof deaf>[0]) => same],
     [", where every wake-up is lost", deaf],
   ] as const) {
     it(`pass a request to stop on to the node that has the producer${name}`, async () => {
-      await start({ wakeUps });
+      await start({ notifications });
       const reasons: string[] = [];
       const onCancelRequested = (reason: string) => reasons.push(reason);
       await openBriefly(a, "run", { onCancelRequested });

@@ -138,7 +138,7 @@ describe("nodes whose database goes back", () => {
   it("know nothing of runs that have not happened, whatever others have written meanwhile", async () => {
     await running.remove();
     // Nobody looks in between.
-    running = await startNodes(2, { wakeUps: deaf, limits: { pollIntervalMs: 60_000 } });
+    running = await startNodes(2, { notifications: deaf, limits: { pollIntervalMs: 60_000 } });
     [one, other] = running.nodes as [Domain, Domain];
     database = new URL(running.url).pathname.slice(1);
     const producer = await openRun(one, "run");

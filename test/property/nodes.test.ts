@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Producer } from "../../src/ingest/operation.ts";
-import type { WakeUps } from "../../src/journal/postgres/notifications.ts";
+import type { Notifications } from "../../src/journal/postgres/notifications.ts";
 import type { Limits } from "../../src/limits.ts";
 import { Consumer } from "../support/consumer.ts";
 import { append, eventOf, openRun, readAll } from "../support/domain.ts";
@@ -117,7 +117,9 @@ async function runSteps(
   return { consumers, sent };
 }
 
-const settings: Readonly<Record<string, [Partial<Limits>, (wakeUps: WakeUps) => WakeUps]>> = {
+const settings: Readonly<
+  Record<string, [Partial<Limits>, (notifications: Notifications) => Notifications]>
+> = {
   "that wake each other": [{}, (same) => same],
   "of which every wake-up is lost": [{}, deaf],
   "of which each second wake-up is lost, with a tail of a few records": [
@@ -127,7 +129,7 @@ const settings: Readonly<Record<string, [Partial<Limits>, (wakeUps: WakeUps) => 
 };
 
 describe("nodes on one journal", () => {
-  for (const [name, [limits, wakeUps]] of Object.entries(settings)) {
+  for (const [name, [limits, notifications]] of Object.entries(settings)) {
     describe(name, () => {
       it("append in one order, and deliver it to whoever attaches wherever", async () => {
         await assertHistories(
@@ -146,7 +148,7 @@ describe("nodes on one journal", () => {
             fc.array(step, { minLength: 60, maxLength: 120, size: "max" }),
           ],
           async (parents, chosen, steps) => {
-            const running = await startNodes(nodeCount, { limits, wakeUps });
+            const running = await startNodes(nodeCount, { limits, notifications });
             try {
               const { consumers, sent } = await runSteps(running, parents, chosen, steps);
               const everything = await readAll(running.nodes[0]!.journal);

@@ -1,7 +1,7 @@
 /** Several nodes on one PostgreSQL, in this process: each has connections and a domain of its own. */
 import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
-import type { WakeUps } from "../../src/journal/postgres/notifications.ts";
+import type { Notifications } from "../../src/journal/postgres/notifications.ts";
 import { defaultLimits, type Limits } from "../../src/limits.ts";
 import { type Domain, openDomain } from "../../src/server/domain.ts";
 import { giveBackDatabase, takeDatabase } from "./postgres.ts";
@@ -25,7 +25,7 @@ export interface TestNodes {
 export interface TestNodesOptions {
   readonly limits?: Partial<Limits>;
   /** Changes how nodes wake each other. */
-  readonly wakeUps?: (wakeUps: WakeUps) => WakeUps;
+  readonly notifications?: (notifications: Notifications) => Notifications;
   /** Changes what becomes of the nodes' transactions. */
   readonly faults?: (journal: Journal) => Journal;
 }
@@ -36,26 +36,26 @@ function wrongClock(): number {
 }
 
 /** Nodes do not hear each other at all. */
-export function deaf(wakeUps: WakeUps): WakeUps {
+export function deaf(notifications: Notifications): Notifications {
   return {
-    isHeard: false,
+    isConnected: false,
     tell: () => undefined,
-    listen: () => void wakeUps,
+    listen: () => void notifications,
   };
 }
 
 /** Each second wake-up is lost, and nobody knows. */
-export function lossy(wakeUps: WakeUps): WakeUps {
+export function lossy(notifications: Notifications): Notifications {
   let told = 0;
   return {
-    get isHeard() {
-      return wakeUps.isHeard;
+    get isConnected() {
+      return notifications.isConnected;
     },
     tell: (namespace) => {
-      if (told++ % 2 === 0) wakeUps.tell(namespace);
+      if (told++ % 2 === 0) notifications.tell(namespace);
     },
     listen: (onNews) => {
-      wakeUps.listen(onNews);
+      notifications.listen(onNews);
     },
   };
 }
@@ -63,7 +63,7 @@ export function lossy(wakeUps: WakeUps): WakeUps {
 /** Starts nodes. */
 export async function startNodes(
   count: number,
-  { limits = {}, wakeUps = (same) => same, faults = (same) => same }: TestNodesOptions = {},
+  { limits = {}, notifications = (same) => same, faults = (same) => same }: TestNodesOptions = {},
 ): Promise<TestNodes> {
   const url = await takeDatabase();
   const all: Limits = {
@@ -77,7 +77,7 @@ export async function startNodes(
   const open = new Set<Domain>();
   const add = async (): Promise<Domain> => {
     const opened = await openJournal(url, all);
-    const journal = faults({ ...opened, wakeUps: wakeUps(opened.wakeUps!) });
+    const journal = faults({ ...opened, notifications: notifications(opened.notifications!) });
     const onFailure = (error: unknown) => {
       if (open.has(node)) failures.push(error);
     };

@@ -17,7 +17,7 @@ export interface Node {
   /** Opens the connection where it is not open; whether it is now. */
   canConnect(): Promise<boolean>;
   /** Whether the latest connection ever brought anything: otherwise no call reached the node. */
-  readonly isHeard: boolean;
+  readonly isConnected: boolean;
 }
 
 /** See the head of this file. A unary call tries each node once where none has begun it. */
@@ -35,7 +35,7 @@ export function overNodes(nodes: readonly Node[]): IngestTransport {
           return await node.transport.unary(method, signal, leftMs, ...rest);
         } catch (error) {
           choice.failed(node, error, signal);
-          const isUnbegun = !node.isHeard || isRefusedByNode(error);
+          const isUnbegun = !node.isConnected || isRefusedByNode(error);
           const isLate = hasDeadline && performance.now() >= endMs;
           if (!isUnbegun || isLate || signal?.aborted || tries >= nodes.length) throw error;
         }

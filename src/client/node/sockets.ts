@@ -23,7 +23,7 @@ export class Sockets {
   }
 
   /** Whether anything came on the latest connection: otherwise no call can have reached the server. */
-  get isHeard(): boolean {
+  get isConnected(): boolean {
     return (this.#latest?.bytesRead ?? 0) > 0;
   }
 

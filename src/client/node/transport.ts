@@ -136,8 +136,8 @@ function connectToNode(url: string, options: ConnectOptions): Node & NodeConnect
       ingest: fastIngest(call),
     },
     canConnect: async () => (await sessions.connect()) !== "error",
-    get isHeard() {
-      return sockets.isHeard;
+    get isConnected() {
+      return sockets.isConnected;
     },
     close: () => sessions.abort(),
   };

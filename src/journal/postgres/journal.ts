@@ -32,7 +32,7 @@ import {
   sqlStateOf,
 } from "./errors.ts";
 import { PostgresHosts } from "./hosts.ts";
-import { PostgresWakeUps } from "./notifications.ts";
+import { PostgresNotifications } from "./notifications.ts";
 import { PostgresLanes } from "./pipeline.ts";
 import { PostgresPool, PreparedStatements } from "./pool.ts";
 import { type PostgresTimeouts, sessionSettings } from "./settings.ts";
@@ -79,7 +79,7 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
   const writes = new PostgresPool(pool);
   const lanes = new PostgresLanes(writes);
   const reads = new PostgresPool(pool);
-  const wakeUps = new PostgresWakeUps(() => writes.newClient(), options.logger);
+  const notifications = new PostgresNotifications(() => writes.newClient(), options.logger);
   const closing = new AbortController();
   const retrying = <T>(read: (deadline: Deadline) => Promise<T>) =>
     readAgain(read, waitMs, closing.signal);
@@ -89,7 +89,7 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
   const db = new Kysely<Schema>({ dialect: readDialect(reads, timeouts, retrying) });
   const close = async () => {
     closing.abort();
-    await wakeUps.close();
+    await notifications.close();
     await Promise.all([db.destroy(), reads.close(), writes.close()]);
   };
   try {
@@ -112,7 +112,7 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
       scans: db,
       history: new History(),
       readTime: () => readTime(db),
-      wakeUps,
+      notifications,
       write: (work, withinMs = waitMs) => write(transaction, work, new Deadline(withinMs)),
       append: appender(lanes, waitMs),
       // The server's own vacuum does it.

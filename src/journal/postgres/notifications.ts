@@ -15,9 +15,9 @@ import type { Logger } from "pino";
 import { startTimer } from "../../timers.ts";
 
 /** What is told to other nodes, and heard of them. */
-export interface WakeUps {
+export interface Notifications {
   /** Whether what others tell is heard; if not, look often. */
-  readonly isHeard: boolean;
+  readonly isConnected: boolean;
   /** Tells the others that something was committed in a namespace. */
   tell(namespace: string): void;
   /** Calls back with namespaces in which others committed; "lost" where some may have been missed. */
@@ -29,21 +29,21 @@ const channel = "runlog";
 const coalesceMs = 5;
 /** Milliseconds until the connection is tried again, and until a silent one is given up. */
 const reconnectMs = 1_000;
-const deafMs = 5_000;
+const verifyTimeoutMs = 5_000;
 /** Milliseconds after which it is tried again where nothing is heard: a pooler may be in between. */
 const deafRetryMs = 60_000;
 /** Bytes of a notification: PostgreSQL takes less than 8,000. */
 const maxPayloadBytes = 7_000;
 
 /** See the head of this file. */
-export class PostgresWakeUps implements WakeUps {
+export class PostgresNotifications implements Notifications {
   readonly #connect: () => pg.Client;
   readonly #logger: Logger | undefined;
   /** Tells a node's own notifications from the others'. */
   readonly #self = randomUUID();
   #onNews: (news: readonly string[] | "lost") => void = () => undefined;
   #client: pg.Client | undefined;
-  #isHeard = false;
+  #isConnected = false;
   #isDeaf = false;
   #isClosed = false;
   #namespaces = new Set<string>();
@@ -57,8 +57,8 @@ export class PostgresWakeUps implements WakeUps {
     this.#logger = logger;
   }
 
-  get isHeard(): boolean {
-    return this.#isHeard;
+  get isConnected(): boolean {
+    return this.#isConnected;
   }
 
   listen(onNews: (news: readonly string[] | "lost") => void): void {
@@ -87,7 +87,7 @@ export class PostgresWakeUps implements WakeUps {
       if (isOver) return;
       isOver = true;
       clearTimeout(deaf);
-      this.#isHeard = false;
+      this.#isConnected = false;
       if (!this.#isDeaf && !this.#isClosed) {
         this.#isDeaf = true;
         this.#logger?.warn({ problem }, "other nodes are not heard: looking often instead");
@@ -105,7 +105,7 @@ export class PostgresWakeUps implements WakeUps {
     });
     const deaf = startTimer(() => {
       over("a notification did not come back, is there a pooler in between?", deafRetryMs);
-    }, deafMs);
+    }, verifyTimeoutMs);
     client.on("notification", ({ payload = "" }) => {
       if (this.#hear(payload)) clearTimeout(deaf);
     });
@@ -125,8 +125,8 @@ export class PostgresWakeUps implements WakeUps {
     // Somebody else's: whoever may connect to the database may notify this channel.
     if (told === undefined) return false;
     const { self, namespaces } = told;
-    if (!this.#isHeard) {
-      this.#isHeard = true;
+    if (!this.#isConnected) {
+      this.#isConnected = true;
       if (this.#isDeaf) this.#logger?.info("other nodes are heard again");
       this.#isDeaf = false;
       // Whatever was told before.
@@ -150,7 +150,7 @@ export class PostgresWakeUps implements WakeUps {
     this.#namespaces = new Set();
     try {
       const client = this.#client;
-      if (client === undefined || !this.#isHeard) return;
+      if (client === undefined || !this.#isConnected) return;
       for (const part of inPayloads(namespaces)) await this.#notify(client, part);
     } catch {
       // The connection tells of its error itself, and the others look anyway.
