@@ -33,7 +33,7 @@ import {
 } from "./errors.ts";
 import { PostgresHosts } from "./hosts.ts";
 import { PostgresNotifications } from "./notifications.ts";
-import { PostgresLanes } from "./pipeline.ts";
+import { PostgresPipelines } from "./pipeline.ts";
 import { PostgresPool, PreparedStatements } from "./pool.ts";
 import { type PostgresTimeouts, sessionSettings } from "./settings.ts";
 
@@ -77,7 +77,7 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
     ...{ barrier: new ReadBarrier(), statements: new PreparedStatements() },
   };
   const writes = new PostgresPool(pool);
-  const lanes = new PostgresLanes(writes);
+  const lanes = new PostgresPipelines(writes);
   const reads = new PostgresPool(pool);
   const notifications = new PostgresNotifications(() => writes.newClient(), options.logger);
   const closing = new AbortController();
@@ -200,14 +200,14 @@ async function write<T>(
 }
 
 /** Appends in one statement, until the server says that it cannot do such a one. */
-function appender(lanes: PostgresLanes, waitMs: number): NonNullable<Journal["append"]> {
+function appender(lanes: PostgresPipelines, waitMs: number): NonNullable<Journal["append"]> {
   let isSupported = true;
   return async (what) => {
     const statement = isSupported ? appendStatement(what) : undefined;
     if (statement === undefined) return false;
     try {
-      const { namespace_id: lane } = what.namespace;
-      const { rows } = await lanes.commit(lane, statement, new Deadline(waitMs));
+      const { namespace_id: pipeline } = what.namespace;
+      const { rows } = await lanes.commit(pipeline, statement, new Deadline(waitMs));
       return rows.length > 0;
     } catch (error) {
       // What speaks PostgreSQL's protocol, or distributes its tables, may not have it.

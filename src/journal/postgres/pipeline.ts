@@ -1,13 +1,13 @@
 /**
- * Statements of one lane go over one connection as long as there are any, so that
+ * Statements of one pipeline go over one connection as long as there are any, so that
  * they reach the server in the order in which they were asked for. Where somebody
- * else waits for a connection, a lane gives its own back before it goes on.
+ * else waits for a connection, a pipeline gives its own back before it goes on.
  */
 import type { CompiledQuery, QueryResult } from "kysely";
 import type { Deadline } from "../deadline.ts";
 import type { PooledClient, PostgresPool } from "./pool.ts";
 
-interface Lane {
+interface Pipeline {
   readonly client: Promise<PooledClient>;
   underWay: number;
   isBroken: boolean;
@@ -16,9 +16,9 @@ interface Lane {
 }
 
 /** See the head of this file. */
-export class PostgresLanes {
+export class PostgresPipelines {
   readonly #pool: PostgresPool;
-  readonly #lanes = new Map<number, Lane>();
+  readonly #pipelines = new Map<number, Pipeline>();
 
   constructor(pool: PostgresPool) {
     this.#pool = pool;
@@ -26,34 +26,34 @@ export class PostgresLanes {
 
   /**
    * Runs a statement that is a transaction of its own; the one before it in the
-   * lane may not have been answered yet.
+   * pipeline may not have been answered yet.
    */
   async commit<R>(key: number, query: CompiledQuery, by: Deadline): Promise<QueryResult<R>> {
-    let lane = this.#lanes.get(key);
-    while (lane !== undefined && this.#pool.isAwaited) {
-      await lane.ended.promise;
-      lane = this.#lanes.get(key);
+    let pipeline = this.#pipelines.get(key);
+    while (pipeline !== undefined && this.#pool.isAwaited) {
+      await pipeline.ended.promise;
+      pipeline = this.#pipelines.get(key);
     }
-    if (lane === undefined || lane.isBroken) {
+    if (pipeline === undefined || pipeline.isBroken) {
       const ended = Promise.withResolvers<void>();
-      lane = { client: this.#pool.connect(by), underWay: 0, isBroken: false, ended };
-      this.#lanes.set(key, lane);
+      pipeline = { client: this.#pool.connect(by), underWay: 0, isBroken: false, ended };
+      this.#pipelines.set(key, pipeline);
     }
-    lane.underWay++;
+    pipeline.underWay++;
     try {
-      return await this.#pool.commit<R>(await lane.client, query, by);
+      return await this.#pool.commit<R>(await pipeline.client, query, by);
     } catch (error) {
-      lane.isBroken = true;
+      pipeline.isBroken = true;
       throw error;
     } finally {
-      lane.underWay--;
-      if (lane.underWay === 0) this.#end(key, lane);
+      pipeline.underWay--;
+      if (pipeline.underWay === 0) this.#end(key, pipeline);
     }
   }
 
-  #end(key: number, lane: Lane): void {
-    if (this.#lanes.get(key) === lane) this.#lanes.delete(key);
-    const { client, isBroken, ended } = lane;
+  #end(key: number, pipeline: Pipeline): void {
+    if (this.#pipelines.get(key) === pipeline) this.#pipelines.delete(key);
+    const { client, isBroken, ended } = pipeline;
     client.then(
       (open) => {
         open.release(isBroken);
