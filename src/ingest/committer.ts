@@ -68,7 +68,7 @@ interface Alone {
 }
 
 /** One namespace's queue; `running` is the loop that empties it. */
-interface Lane {
+interface NamespaceQueue {
   readonly waiting: (Waiting | Alone)[];
   running: Promise<void> | undefined;
   /** Called when something arrives. */
@@ -80,7 +80,7 @@ export class Committer {
   readonly #options: CommitterOptions;
   readonly #writer: GroupWriter;
   readonly #tries: GroupTries;
-  readonly #lanes = new Map<string, Lane>();
+  readonly #queues = new Map<string, NamespaceQueue>();
   readonly #holders: Holders;
   readonly #listeners: OutcomeListeners;
   readonly #stopping = new AbortController();
@@ -104,14 +104,14 @@ export class Committer {
   }
 
   #queue(namespace: string, one: Waiting | Alone): void {
-    let lane = this.#lanes.get(namespace);
-    if (lane === undefined) {
-      lane = { waiting: [], running: undefined, onArrival: () => undefined };
-      this.#lanes.set(namespace, lane);
+    let queue = this.#queues.get(namespace);
+    if (queue === undefined) {
+      queue = { waiting: [], running: undefined, onArrival: () => undefined };
+      this.#queues.set(namespace, queue);
     }
-    lane.waiting.push(one);
-    lane.onArrival();
-    lane.running ??= this.#run(namespace, lane);
+    queue.waiting.push(one);
+    queue.onArrival();
+    queue.running ??= this.#run(namespace, queue);
   }
 
   /**
@@ -208,7 +208,7 @@ export class Committer {
 
   /** Resolves when nothing is queued any more. */
   async idle(): Promise<void> {
-    for (const lane of this.#lanes.values()) await lane.running;
+    for (const queue of this.#queues.values()) await queue.running;
   }
 
   /** Waits no longer for a database that is away; resolves when nothing is queued any more. */
@@ -217,16 +217,16 @@ export class Committer {
     await this.idle();
   }
 
-  async #run(namespace: string, lane: Lane): Promise<void> {
+  async #run(namespace: string, queue: NamespaceQueue): Promise<void> {
     /** The group that is being written while the next one is decided. */
     let sent: SentGroup | undefined;
-    while (lane.waiting.length > 0 || sent !== undefined) {
-      if (lane.waiting.length === 0) await arrivalOr(sent!.isWritten, lane);
+    while (queue.waiting.length > 0 || sent !== undefined) {
+      if (queue.waiting.length === 0) await arrivalOr(sent!.isWritten, queue);
       // One turn of the event loop, so that frames which have arrived by now
       // join this commit instead of the next one.
-      if (lane.waiting.length > 0) await yieldToEventLoop();
-      const [first] = lane.waiting;
-      const group = first === undefined || "run" in first ? [] : this.#take(lane);
+      if (queue.waiting.length > 0) await yieldToEventLoop();
+      const [first] = queue.waiting;
+      const group = first === undefined || "run" in first ? [] : this.#take(queue);
       const next = await this.#send(namespace, group, sent);
       if (sent !== undefined) await this.#commit(namespace, sent.group, sent);
       sent = next;
@@ -234,11 +234,11 @@ export class Committer {
       if (group.length > 0) {
         await this.#commit(namespace, group);
       } else if (first !== undefined && "run" in first) {
-        lane.waiting.shift();
+        queue.waiting.shift();
         await first.run();
       }
     }
-    this.#lanes.delete(namespace);
+    this.#queues.delete(namespace);
   }
 
   async #send(
@@ -295,17 +295,17 @@ export class Committer {
     }
   }
 
-  #take(lane: Lane): readonly Waiting[] {
+  #take(queue: NamespaceQueue): readonly Waiting[] {
     const { maxCommitBytes, maxCommitOps } = this.#options.limits;
     const group: Waiting[] = [];
     let bytes = 0;
-    for (const one of lane.waiting) {
+    for (const one of queue.waiting) {
       if ("run" in one || group.length === maxCommitOps) break;
       bytes += one.operation.kind === "append" ? one.operation.bytes : 0;
       if (group.length > 0 && bytes > maxCommitBytes) break;
       group.push(one);
     }
-    lane.waiting.splice(0, group.length);
+    queue.waiting.splice(0, group.length);
     return this.#tries.wanted(group);
   }
 
@@ -331,9 +331,9 @@ function operationsOf(group: readonly Waiting[]): Operation[] {
 }
 
 /** Resolves when something arrives, or has been answered. */
-function arrivalOr(answer: Promise<unknown>, lane: Lane): Promise<void> {
+function arrivalOr(answer: Promise<unknown>, queue: NamespaceQueue): Promise<void> {
   return new Promise((resolve) => {
-    lane.onArrival = resolve;
+    queue.onArrival = resolve;
     void answer.catch(() => undefined).finally(resolve);
   });
 }
