@@ -28,7 +28,7 @@ import type { Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
 import type { Asker } from "./group-tries.ts";
 import { bytesOf, type Outcome, Producer, type ProducerOperation } from "./operation.ts";
-import { Outbox } from "./outbox.ts";
+import { ResponseQueue } from "./response-queue.ts";
 import { checkAttempt, checkResult, checkSpec } from "./validate.ts";
 
 /** A frame of a producer. */
@@ -69,7 +69,7 @@ export class IngestStream {
   readonly #committer: Committer;
   readonly #limits: Limits;
   readonly #appends: MemoryShare;
-  readonly #outbox: Outbox<IngestFrame>;
+  readonly #responses: ResponseQueue<IngestFrame>;
   readonly #runs = new Map<string, Producer>();
   /** Weak: a run that is opened again has another producer. */
   readonly #ended = new WeakSet<Producer>();
@@ -88,14 +88,14 @@ export class IngestStream {
     this.#committer = options.committer;
     this.#limits = options.limits;
     this.#appends = options.memory.appends;
-    this.#outbox = new Outbox(bytesOfFrame, options.memory.frames);
+    this.#responses = new ResponseQueue(bytesOfFrame, options.memory.frames);
     this.#asker = {
       onOutcome: (outcome, operation) => {
         this.#answer(operation as ProducerOperation, outcome);
         this.#settle(operation as ProducerOperation);
       },
       onFailure: (error, operation) => {
-        this.#outbox.end({ error });
+        this.#responses.end({ error });
         this.#settle(operation as ProducerOperation);
       },
       hasLeft: () => this.#closed || this.#hasFailed,
@@ -104,13 +104,13 @@ export class IngestStream {
 
   /** Tells the producer to reconnect; what it sends meanwhile is still taken. */
   goAway(reason: string): void {
-    this.#outbox.push({ t: "go_away", reason });
+    this.#responses.push({ t: "go_away", reason });
   }
 
   /** Ends the stream with an error after what is already to be told. */
   fail(error: unknown): void {
     this.#hasFailed = true;
-    this.#outbox.end({ error });
+    this.#responses.end({ error });
   }
 
   /**
@@ -122,18 +122,18 @@ export class IngestStream {
   async *run(
     requests: AsyncIterable<readonly IngestRequestBytes[]>,
   ): AsyncGenerator<IngestFrame[]> {
-    // Owned by the outbox: its end or its error is what the reader below sees.
+    // The queue owns it: its end or its error is what the reader below sees.
     const reading = this.#read(requests).then(
-      () => this.#outbox.end(),
-      (error: unknown) => this.#outbox.end({ error }),
+      () => this.#responses.end(),
+      (error: unknown) => this.#responses.end({ error }),
     );
     const quiet = new QuietTimer(this.#limits.progressIntervalMs, () => {
       // A producer that does not read has enough to read.
-      if (this.#outbox.size === 0) this.#outbox.push({ t: "heartbeat" });
+      if (this.#responses.size === 0) this.#responses.push({ t: "heartbeat" });
     });
     try {
       for (;;) {
-        const frames = await this.#outbox.take((ack) => ({ t: "ack", ...ack }));
+        const frames = await this.#responses.take((ack) => ({ t: "ack", ...ack }));
         if (frames === undefined) return await reading;
         this.#wakeReader?.();
         yield frames;
@@ -141,7 +141,7 @@ export class IngestStream {
       }
     } finally {
       quiet.close();
-      this.#outbox.close();
+      this.#responses.close();
       this.#closed = true;
       this.#wakeReader?.();
       for (const producer of this.#runs.values()) {
@@ -180,7 +180,7 @@ export class IngestStream {
       return false;
     } catch (error) {
       if (!(error instanceof RefusedError)) throw error;
-      this.#outbox.push({ t: "rejected", runId: shownOf(runId), refusal: error.refusal });
+      this.#responses.push({ t: "rejected", runId: shownOf(runId), refusal: error.refusal });
       return true;
     }
   }
@@ -190,9 +190,9 @@ export class IngestStream {
     return (
       // The less memory is left, the less of it one stream may have: so some is left for all.
       this.#pendingBytes > Math.min(maxPendingBytesPerStream, this.#appends.freeBytes / 4) ||
-      this.#outbox.bytes > maxPendingBytesPerStream ||
+      this.#responses.bytes > maxPendingBytesPerStream ||
       this.#pendingFrames > maxPendingFramesPerStream ||
-      this.#outbox.size > maxPendingFramesPerStream ||
+      this.#responses.size > maxPendingFramesPerStream ||
       this.#runsOverUnacked > 0
     );
   }
@@ -322,10 +322,10 @@ export class IngestStream {
 
   #newProducer(runId: string): Producer {
     const producer: Producer = new Producer(runId, this, {
-      onRejected: (refusal) => this.#outbox.push({ t: "rejected", runId, refusal }),
+      onRejected: (refusal) => this.#responses.push({ t: "rejected", runId, refusal }),
       // By its hold: one that opens the run again has that answered first.
       onCancelRequested: (reason) =>
-        this.#outbox.replace(producer, { t: "cancel_requested", runId, reason }),
+        this.#responses.replace(producer, { t: "cancel_requested", runId, reason }),
     });
     return producer;
   }
@@ -364,14 +364,14 @@ export class IngestStream {
   #answer(operation: ProducerOperation, outcome: Outcome): void {
     const { runId, namespace } = operation;
     if (operation.kind === "check") {
-      this.#outbox.push({ t: "released", runId });
+      this.#responses.push({ t: "released", runId });
       return;
     }
     switch (outcome.t) {
       case "opened":
         // The stream may have ended while the open was under way.
         if (this.#closed) this.#committer.release(namespace, operation.producer);
-        this.#outbox.push({
+        this.#responses.push({
           t: "opened",
           runId,
           epoch: outcome.epoch,
@@ -382,12 +382,12 @@ export class IngestStream {
         }
         return;
       case "durable":
-        this.#outbox.ack({ runId, runSeq: outcome.runSeq, seq: outcome.seq });
+        this.#responses.ack({ runId, runSeq: outcome.runSeq, seq: outcome.seq });
         return;
       case "ended":
         // Still held: an equal FinishRun is answered again.
         this.#ended.add(operation.producer);
-        this.#outbox.push({ t: "ended", namespace, run: outcome.run });
+        this.#responses.push({ t: "ended", namespace, run: outcome.run });
         return;
       // Its producer has been told.
       case "refused":

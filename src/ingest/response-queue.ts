@@ -18,7 +18,7 @@ export interface Ack {
 const ackBytes = 300;
 
 /** A queue of frames with one reader. */
-export class Outbox<Frame> {
+export class ResponseQueue<Frame> {
   readonly #frames: ({ frame: Frame } | { ack: Ack })[] = [];
   readonly #acks = new Map<string, { ack: Ack }>();
   /** Frames that the next one of their key replaces. */
