@@ -1,12 +1,12 @@
 /** What an outcome changes for producers and for runs that nobody holds, once it is durable. */
 import type { HolderCounts } from "../journal/namespaces.ts";
-import type { Holders } from "./holders.ts";
 import type { Leases } from "./leases.ts";
 import type { Operation, Outcome, Producer } from "./operation.ts";
+import type { ProducerRegistry } from "./producer-registry.ts";
 
 /** Who is told of outcomes. */
 export interface OutcomeListeners {
-  readonly holders: Holders;
+  readonly producers: ProducerRegistry;
   /** Of runs that nobody holds. */
   readonly leases: Leases;
   /** Told once a producer holds a run of a namespace, with the counts of the commit that said so. */
@@ -21,7 +21,7 @@ export function applyOutcome(
   listeners: OutcomeListeners,
 ): void {
   const { namespace, runId } = operation;
-  const { holders, leases } = listeners;
+  const { producers, leases } = listeners;
   switch (operation.kind) {
     case "create":
       if (outcome.t !== "created" || outcome.leaseMs === undefined) return;
@@ -29,7 +29,7 @@ export function applyOutcome(
       leases.start({ namespace, runId, epoch: 0, leaseMs: outcome.leaseMs });
       return;
     case "abandon":
-      if (outcome.t !== "abandoned" || holders.of(namespace, runId) !== undefined) return;
+      if (outcome.t !== "abandoned" || producers.of(namespace, runId) !== undefined) return;
       if (leases.has(namespace, runId)) return;
       leases.start({ namespace, runId, epoch: outcome.epoch, leaseMs: outcome.leaseMs });
       return;
@@ -45,14 +45,14 @@ function applyTo(
   { namespace, kind }: Operation,
   outcome: Outcome,
   counts: HolderCounts | undefined,
-  { holders, onOpened }: OutcomeListeners,
+  { producers, onOpened }: OutcomeListeners,
 ): void {
   switch (outcome.t) {
     case "opened":
       producer.epoch = outcome.epoch;
       producer.leaseMs = outcome.leaseMs;
-      if (kind === "open") holders.take(namespace, producer, outcome.epoch);
-      else holders.keep(namespace, producer);
+      if (kind === "open") producers.take(namespace, producer, outcome.epoch);
+      else producers.keep(namespace, producer);
       if (counts !== undefined) onOpened?.(namespace, counts);
       return;
     case "ended":
@@ -61,9 +61,10 @@ function applyTo(
       return;
     case "refused":
       // Asked about before its stream opened the run again: that one is not refused.
-      if (kind === "check" && producer.isFollowedBy(holders.of(namespace, producer.runId))) return;
+      if (kind === "check" && producer.isFollowedBy(producers.of(namespace, producer.runId)))
+        return;
       producer.reject(outcome.refusal);
-      holders.release(namespace, producer);
+      producers.release(namespace, producer);
       return;
     default:
   }

@@ -25,12 +25,12 @@ import {
   type Waiting,
 } from "./group-tries.ts";
 import { GroupWriter } from "./group-writer.ts";
-import { Holders } from "./holders.ts";
 import type { UnheldRun } from "./leases.ts";
 import type { Operation, Outcome, Producer } from "./operation.ts";
+import { ProducerRegistry } from "./producer-registry.ts";
 
 /** What the committer works with. */
-export interface CommitterOptions extends Omit<OutcomeListeners, "holders"> {
+export interface CommitterOptions extends Omit<OutcomeListeners, "producers"> {
   readonly journal: Journal;
   readonly limits: Pick<
     Limits,
@@ -81,17 +81,17 @@ export class Committer {
   readonly #writer: GroupWriter;
   readonly #tries: GroupTries;
   readonly #queues = new Map<string, NamespaceQueue>();
-  readonly #holders: Holders;
+  readonly #producers: ProducerRegistry;
   readonly #listeners: OutcomeListeners;
   readonly #stopping = new AbortController();
 
   constructor(options: CommitterOptions) {
     this.#options = options;
     this.#writer = new GroupWriter(options);
-    this.#holders = new Holders(options.leases);
-    this.#listeners = { ...options, holders: this.#holders };
+    this.#producers = new ProducerRegistry(options.leases);
+    this.#listeners = { ...options, producers: this.#producers };
     this.#tries = new GroupTries({
-      ...{ writer: this.#writer, holders: this.#holders, limits: options.limits },
+      ...{ writer: this.#writer, producers: this.#producers, limits: options.limits },
       stopping: this.#stopping.signal,
       onUncertain: options.onUncertain,
       onFailedTry: options.onFailedTry,
@@ -168,17 +168,17 @@ export class Committer {
 
   /** The producer that holds a run, as far as this process knows. */
   holderOf(namespace: string, runId: string): Producer | undefined {
-    return this.#holders.of(namespace, runId);
+    return this.#producers.of(namespace, runId);
   }
 
   /** The namespaces in which this process holds runs. */
   heldNamespaces(): Iterable<string> {
-    return this.#holders.namespaces();
+    return this.#producers.namespaces();
   }
 
   /** The runs of a namespace that this process holds. */
   heldRunIds(namespace: string): string[] {
-    return this.#holders.in(namespace).map(({ runId }) => runId);
+    return this.#producers.in(namespace).map(({ runId }) => runId);
   }
 
   /** Asks whether producers still hold their runs, and tells those that do not; this node's again are those that do. */
@@ -192,7 +192,7 @@ export class Committer {
 
   /** A producer's stream has ended: the lease of what it held begins. */
   release(namespace: string, producer: Producer): void {
-    this.#holders.release(namespace, producer);
+    this.#producers.release(namespace, producer);
   }
 
   /**

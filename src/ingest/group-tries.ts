@@ -13,8 +13,8 @@ import type { Limits } from "../limits.ts";
 import { isUnavailable, RefusedError } from "../refusal.ts";
 import type { Committed, Sent } from "./commit.ts";
 import type { GroupWriter } from "./group-writer.ts";
-import type { Holders } from "./holders.ts";
 import type { Operation, Outcome } from "./operation.ts";
+import type { ProducerRegistry } from "./producer-registry.ts";
 
 /** Milliseconds between tries of a commit while the database is away. */
 const minRetryMs = 50;
@@ -44,7 +44,7 @@ export interface SentGroup extends Sent {
 /** What groups are tried with. */
 export interface GroupTriesOptions {
   readonly writer: GroupWriter;
-  readonly holders: Holders;
+  readonly producers: ProducerRegistry;
   readonly limits: Pick<Limits, "databaseWaitMs" | "lockTimeoutMs">;
   /** Once it aborts, a database that is away is not waited for. */
   readonly stopping: AbortSignal;
@@ -100,7 +100,7 @@ export class GroupTries {
         return asker.hasLeft?.() !== true;
       case "lose":
         // Its producer has come back since, perhaps with the epoch that it had.
-        return this.#options.holders.of(operation.namespace, operation.runId) === undefined;
+        return this.#options.producers.of(operation.namespace, operation.runId) === undefined;
       default:
         return true;
     }

@@ -3,8 +3,8 @@
 import { TailFollower } from "../delivery/tail-follower.ts";
 import { Tails } from "../delivery/tails.ts";
 import { Committer, type CommitterOptions } from "../ingest/committer.ts";
-import { HolderWatch } from "../ingest/holder-watch.ts";
 import { Leases } from "../ingest/leases.ts";
+import { TakeoverWatch } from "../ingest/takeover-watch.ts";
 import type { Journal } from "../journal/journal.ts";
 import { NamespaceWatch } from "../journal/namespace-watch.ts";
 import { type NodeIdentity, onlyNode } from "../journal/nodes.ts";
@@ -117,18 +117,18 @@ async function amongOthers(
       follower.onCommitted(namespace, records, deletionCount);
     },
     onOpened(namespace, counts) {
-      holderWatch.onOpened(namespace, counts);
+      takeovers.onOpened(namespace, counts);
     },
   });
   const { committer } = parts;
-  const holderWatch = new HolderWatch({ journal, committer, node: membership, onFailure });
-  journal.history.onBack(({ namespace }) => holderWatch.onBack(namespace));
+  const takeovers = new TakeoverWatch({ journal, committer, node: membership, onFailure });
+  journal.history.onBack(({ namespace }) => takeovers.onBack(namespace));
   const watch = new NamespaceWatch({
     ...{ journal, notifications, onFailure },
     pollIntervalMs: limits.pollIntervalMs,
     followers: [
       { followed: () => tails.watched(), onRow: (row) => follower.onRow(row) },
-      { followed: () => committer.heldNamespaces(), onRow: (row) => holderWatch.onRow(row) },
+      { followed: () => committer.heldNamespaces(), onRow: (row) => takeovers.onRow(row) },
     ],
   });
   return {
@@ -141,7 +141,7 @@ async function amongOthers(
     },
     async stop() {
       await Promise.all([watch.stop(), parts.stop()]);
-      await Promise.all([follower.stop(), holderWatch.stop(), membership.leave()]);
+      await Promise.all([follower.stop(), takeovers.stop(), membership.leave()]);
     },
   };
 }

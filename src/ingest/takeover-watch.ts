@@ -11,7 +11,7 @@ import { findHeldElsewhere, type NodeIdentity } from "../journal/nodes.ts";
 import type { Committer } from "./committer.ts";
 
 /** What the watch works with. */
-export interface HolderWatchOptions {
+export interface TakeoverWatchOptions {
   readonly journal: Journal;
   readonly committer: Committer;
   readonly node: NodeIdentity;
@@ -33,12 +33,12 @@ const pageRuns = 500;
 const none: HolderCounts = { cancel_count: 0, taken_count: 0 };
 
 /** See the head of this file. */
-export class HolderWatch {
-  readonly #options: HolderWatchOptions;
+export class TakeoverWatch {
+  readonly #options: TakeoverWatchOptions;
   readonly #told = new Map<string, Told>();
   #isStopped = false;
 
-  constructor(options: HolderWatchOptions) {
+  constructor(options: TakeoverWatchOptions) {
     this.#options = options;
   }
 

@@ -7,7 +7,7 @@ import type { Leases } from "./leases.ts";
 import type { Producer } from "./operation.ts";
 
 /** The producers of this process. */
-export class Holders {
+export class ProducerRegistry {
   /** By namespace, then by run. */
   readonly #producers = new Map<string, Map<string, Producer>>();
   readonly #leases: Leases;
