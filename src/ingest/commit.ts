@@ -1,6 +1,6 @@
 /**
  * One transaction for a group of operations on one namespace: it takes the
- * namespace's lock, reads the runs concerned (read-drafts.ts), lets the group
+ * namespace's lock, reads the runs concerned (load-runs.ts), lets the group
  * decide (group.ts), and writes what came of it.
  *
  * Everything is derived from what the transaction reads, so running it again
@@ -29,11 +29,11 @@ import {
 } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
 import type { Refusal } from "../refusal.ts";
-import type { Draft } from "./draft.ts";
 import { Group, type GroupSettings } from "./group.ts";
+import { type KnownBefore, knownRuns, loadRuns } from "./load-runs.ts";
 import { type Operation, type Outcome, specOf } from "./operation.ts";
-import { type KnownBefore, knownDrafts, readDrafts } from "./read-drafts.ts";
 import type { KnownRun } from "./run-cache.ts";
+import type { StagedRun } from "./staged-run.ts";
 
 /** The most that `randomInt` takes: that two are the same is as good as impossible. */
 const maxAppendId = 2 ** 48 - 1;
@@ -81,8 +81,8 @@ export async function commitGroup(
   const locked = await lockOrCreate(tx, namespace, operations, settings);
   if (locked !== undefined) settings.history.locked(locked);
   if (locked === undefined) return { outcomes: operations.map(refusedWithout), left: undefined };
-  const drafts = await readDrafts(tx, locked, operations, settings);
-  const group = new Group(tx, locked, drafts, settings);
+  const stagedRuns = await loadRuns(tx, locked, operations, settings);
+  const group = new Group(tx, locked, stagedRuns, settings);
   const outcomes = await group.decide(operations);
   return { outcomes, left: await write(tx, locked, group) };
 }
@@ -110,10 +110,10 @@ export async function sendKnown(
 ): Promise<Sent | undefined> {
   if (append === undefined || known === undefined) return undefined;
   const locked = { ...known, version: known.version + 1 };
-  const drafts = knownDrafts(locked, operations, settings.cache);
+  const stagedRuns = knownRuns(locked, operations, settings.cache);
   // What does not fit into one statement need not be decided twice.
-  if (drafts === undefined || drafts.runs.size > maxAppendRows) return undefined;
-  const group = new Group(db, locked, drafts, settings);
+  if (stagedRuns === undefined || stagedRuns.runs.size > maxAppendRows) return undefined;
+  const group = new Group(db, locked, stagedRuns, settings);
   const outcomes = await group.decide(operations);
   const { changed: runs, records, change, left } = changesOf(locked, group, newAppendId());
   const isWritten = append({ namespace: known, change, runs, records });
@@ -142,16 +142,16 @@ function refusedWithout(operation: Operation): Outcome {
 }
 
 /** What a group has decided is to be written. */
-function changesOf(locked: NamespaceRow, { drafts, log, counts }: Group, appendId: number) {
-  const created: Draft[] = [];
+function changesOf(locked: NamespaceRow, { stagedRuns, log, counts }: Group, appendId: number) {
+  const created: StagedRun[] = [];
   const changed: RunRow[] = [];
   const runs: KnownRun[] = [];
-  for (const draft of drafts.values()) {
-    const { row, lineage, forkRunId, newSpec } = draft;
+  for (const staged of stagedRuns.values()) {
+    const { row, lineage, forkRunId, newSpec } = staged;
     // Without the events that were added.
     runs.push({ row, lineage, forkRunId });
-    if (newSpec !== undefined) created.push(draft);
-    else if (draft.changed) changed.push(row);
+    if (newSpec !== undefined) created.push(staged);
+    else if (staged.changed) changed.push(row);
   }
   const { rows: records } = log;
   const change: NamespaceTotals = {

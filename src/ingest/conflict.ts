@@ -7,8 +7,8 @@ import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { readRunFrom } from "../journal/records.ts";
 import type { Db } from "../journal/schema.ts";
 import { eventsIn } from "../wire/record-codec.ts";
-import type { Draft } from "./draft.ts";
 import type { CheckedEvent } from "./operation.ts";
+import type { StagedRun } from "./staged-run.ts";
 
 /**
  * run_seq of the first event that differs from the one that the run holds under
@@ -16,14 +16,14 @@ import type { CheckedEvent } from "./operation.ts";
  */
 export async function firstConflict(
   tx: Db,
-  draft: Draft,
+  staged: StagedRun,
   firstRunSeq: number,
   events: readonly CheckedEvent[],
 ): Promise<number | undefined> {
   let index = 0;
-  while (index < events.length && firstRunSeq + index <= draft.durableRunSeq) {
+  while (index < events.length && firstRunSeq + index <= staged.durableRunSeq) {
     const runSeq = firstRunSeq + index;
-    const [record] = await readRunFrom(tx, draft.row.namespace_id, draft.row, runSeq, 1);
+    const [record] = await readRunFrom(tx, staged.row.namespace_id, staged.row, runSeq, 1);
     if (record === undefined) throw new Error(`run_seq ${runSeq} is missing in the journal`);
     for (const durable of eventsIn(record.data, runSeq - record.first_run_seq)) {
       if (index === events.length) break;
@@ -32,7 +32,7 @@ export async function firstConflict(
     }
   }
   for (; index < events.length; index++) {
-    const added = draft.added[firstRunSeq + index - draft.durableRunSeq - 1];
+    const added = staged.added[firstRunSeq + index - staged.durableRunSeq - 1];
     if (added === undefined || !isSameEvent(added.bytes, events[index]!.bytes)) {
       return firstRunSeq + index;
     }

@@ -1,5 +1,5 @@
 /**
- * A group of operations on one namespace, decided one after the other on drafts
+ * A group of operations on one namespace, decided one after the other on stagedRuns
  * of the runs that they concern. It writes nothing.
  */
 import { create, equals, fromBinary, toBinary } from "@bufbuild/protobuf";
@@ -26,7 +26,7 @@ import {
   decideOpen,
   isLookedAfter,
 } from "./decide.ts";
-import { type Draft, hasSpec, isForkedAt, leaseMsOf, opened, standing, viewOf } from "./draft.ts";
+import type { StagedRuns } from "./load-runs.ts";
 import type {
   AbandonOperation,
   AppendOperation,
@@ -40,9 +40,17 @@ import type {
   Outcome,
   Producer,
 } from "./operation.ts";
-import type { Drafts } from "./read-drafts.ts";
 import { RecordLog } from "./record-log.ts";
-import { decideStart, draftOfNew, runStartedBytes } from "./start-run.ts";
+import {
+  hasSpec,
+  isForkedAt,
+  leaseMsOf,
+  opened,
+  type StagedRun,
+  standing,
+  viewOf,
+} from "./staged-run.ts";
+import { decideStart, runStartedBytes, stageNewRun } from "./start-run.ts";
 
 /** What a group is decided by, besides its runs. */
 export interface GroupSettings {
@@ -66,7 +74,7 @@ export interface GroupCounts {
 /** See the head of this file. */
 export class Group {
   /** The runs that were read or made, by their ids, as they are to be written. */
-  readonly drafts: Map<string, Draft>;
+  readonly stagedRuns: Map<string, StagedRun>;
   /** The records that came of it. */
   readonly log: RecordLog;
   /** For a run that has to be told apart from its own past: the database, to read. */
@@ -83,17 +91,17 @@ export class Group {
   readonly #epochs = new Map<Producer, number>();
   readonly #rejected = new Set<Producer>();
   /** Runs whose producers have opened them, or shown that they hold them. */
-  readonly #attended = new Set<Draft>();
+  readonly #attended = new Set<StagedRun>();
 
   constructor(
     tx: Db,
     namespace: NamespaceRow,
-    { runs, idsInDeletion, notices }: Drafts,
+    { runs, idsInDeletion, notices }: StagedRuns,
     { nowMs, defaultLeaseMs, nodeKey }: GroupSettings,
   ) {
     this.#tx = tx;
     this.#namespaceId = namespace.namespace_id;
-    this.drafts = runs;
+    this.stagedRuns = runs;
     this.#idsInDeletion = idsInDeletion;
     this.#notices = new Map(notices);
     this.#defaultLeaseMs = defaultLeaseMs;
@@ -144,23 +152,23 @@ export class Group {
       this.#settle(index, producer, { t: "refused", refusal: operation.refusal });
       return undefined;
     }
-    const draft = this.drafts.get(runId);
+    const staged = this.stagedRuns.get(runId);
     const epoch = this.#epochs.get(producer) ?? producer.epoch;
-    if (draft === undefined || epoch === undefined) {
-      const reason = draft === undefined ? "run_not_found" : "run_not_open";
+    if (staged === undefined || epoch === undefined) {
+      const reason = staged === undefined ? "run_not_found" : "run_not_open";
       this.#settle(index, producer, { t: "refused", refusal: { reason, runId } });
       return undefined;
     }
     const claim: Claim = { epoch, producerId: producer.attempt?.producerId };
     switch (operation.kind) {
       case "append":
-        return this.#append(index, operation, draft, claim);
+        return this.#append(index, operation, staged, claim);
       case "check":
-        this.log.seal(draft);
-        this.#settle(index, producer, this.#check(operation, draft, claim));
+        this.log.seal(staged);
+        this.#settle(index, producer, this.#check(operation, staged, claim));
         return undefined;
       case "finish":
-        this.#settle(index, producer, this.#finish(operation, draft, claim));
+        this.#settle(index, producer, this.#finish(operation, staged, claim));
         return undefined;
     }
   }
@@ -171,36 +179,36 @@ export class Group {
     if (outcome.t === "opened") this.#epochs.set(producer, outcome.epoch);
   }
 
-  #check({ mustRun }: CheckOperation, draft: Draft, claim: Claim): Outcome {
-    const refused = (mustRun ? decideHold : decideCheck)(standing(draft), claim);
+  #check({ mustRun }: CheckOperation, staged: StagedRun, claim: Claim): Outcome {
+    const refused = (mustRun ? decideHold : decideCheck)(standing(staged), claim);
     if (refused !== undefined) return refused;
-    this.#attended.add(draft);
-    this.#lookAfter(draft);
-    return this.#opened(draft);
+    this.#attended.add(staged);
+    this.#lookAfter(staged);
+    return this.#opened(staged);
   }
 
   /** The producer is here, so this node is the one that notices when it goes. */
-  #lookAfter(draft: Draft): void {
-    if (draft.row.node_key === this.#nodeKey) return;
-    draft.row.node_key = this.#nodeKey;
-    draft.changed = true;
+  #lookAfter(staged: StagedRun): void {
+    if (staged.row.node_key === this.#nodeKey) return;
+    staged.row.node_key = this.#nodeKey;
+    staged.changed = true;
   }
 
-  #opened(draft: Draft): Outcome {
-    return opened(draft, this.#defaultLeaseMs);
+  #opened(staged: StagedRun): Outcome {
+    return opened(staged, this.#defaultLeaseMs);
   }
 
   #create({ runId, spec, fork }: CreateOperation): Outcome {
-    const draft = this.drafts.get(runId);
-    if (draft !== undefined) {
-      if (!hasSpec(draft, spec) || !isForkedAt(draft, fork)) {
+    const staged = this.stagedRuns.get(runId);
+    if (staged !== undefined) {
+      if (!hasSpec(staged, spec) || !isForkedAt(staged, fork)) {
         return { t: "refused", refusal: { reason: "run_exists", runId } };
       }
       // It may be ours by a try of this transaction of which we were not told.
-      const { epoch, node_key: nodeKey } = draft.row;
+      const { epoch, node_key: nodeKey } = staged.row;
       const isWaiting = epoch === 0 && nodeKey === this.#nodeKey;
       const leaseMs = isWaiting ? leaseMsOf(spec, this.#defaultLeaseMs) : undefined;
-      return { t: "created", run: viewOf(draft), leaseMs };
+      return { t: "created", run: viewOf(staged), leaseMs };
     }
     const started = this.#startRun("spec", runId, spec, fork);
     if ("refusal" in started) return started;
@@ -209,35 +217,35 @@ export class Group {
   }
 
   #openRun({ runId, spec, producer: { attempt } }: OpenOperation): Outcome {
-    let draft = this.drafts.get(runId);
-    const relation = relationOf(spec, draft);
-    const decision = decideOpen(runId, draft && standing(draft), relation, attempt);
+    let staged = this.stagedRuns.get(runId);
+    const relation = relationOf(spec, staged);
+    const decision = decideOpen(runId, staged && standing(staged), relation, attempt);
     if (decision.t === "refused") return decision;
     if (decision.t === "create") {
       const started = this.#startRun("open.create", runId, spec!, undefined);
       if ("refusal" in started) return started;
-      draft = started;
+      staged = started;
     }
     // Its last event has a seq before it is told.
-    this.log.seal(draft!);
-    if (decision.t === "create" || !decision.repeated) draft!.row.epoch++;
-    draft!.row.producer_id = attempt?.producerId ?? null;
-    draft!.row.producer_attempt = attempt?.number ?? null;
-    draft!.changed = true;
-    this.#attended.add(draft!);
-    if (draft!.row.node_key !== this.#nodeKey) this.#counts.taken++;
-    this.#lookAfter(draft!);
-    if (decision.t === "take" && decision.resumed) this.#resumeRun(draft!);
-    return this.#opened(draft!);
+    this.log.seal(staged!);
+    if (decision.t === "create" || !decision.repeated) staged!.row.epoch++;
+    staged!.row.producer_id = attempt?.producerId ?? null;
+    staged!.row.producer_attempt = attempt?.number ?? null;
+    staged!.changed = true;
+    this.#attended.add(staged!);
+    if (staged!.row.node_key !== this.#nodeKey) this.#counts.taken++;
+    this.#lookAfter(staged!);
+    if (decision.t === "take" && decision.resumed) this.#resumeRun(staged!);
+    return this.#opened(staged!);
   }
 
-  #resumeRun(draft: Draft): void {
+  #resumeRun(staged: StagedRun): void {
     this.#counts.running++;
-    draft.row.state = RunState.RUNNING;
-    draft.row.result = null;
-    draft.row.end_time_ms = null;
-    const resumed = create(RunResumedSchema, { lastRunSeq: BigInt(draft.row.last_run_seq) });
-    this.log.addFact(draft, "run_resumed", toBinary(RunResumedSchema, resumed));
+    staged.row.state = RunState.RUNNING;
+    staged.row.result = null;
+    staged.row.end_time_ms = null;
+    const resumed = create(RunResumedSchema, { lastRunSeq: BigInt(staged.row.last_run_seq) });
+    this.log.addFact(staged, "run_resumed", toBinary(RunResumedSchema, resumed));
   }
 
   #startRun(
@@ -245,9 +253,9 @@ export class Group {
     runId: string,
     spec: RunSpec,
     fork: Fork | undefined,
-  ): Draft | { readonly t: "refused"; readonly refusal: Refusal } {
-    const parent = this.drafts.get(spec.parentRunId);
-    const source = fork && this.drafts.get(fork.sourceRunId);
+  ): StagedRun | { readonly t: "refused"; readonly refusal: Refusal } {
+    const parent = this.stagedRuns.get(spec.parentRunId);
+    const source = fork && this.stagedRuns.get(fork.sourceRunId);
     const notice = this.#notices.get(spec.parentRunId);
     const newRun = { runId, spec, parent, fork, source, notice };
     const refusal: Refusal | undefined = this.#idsInDeletion.has(runId)
@@ -256,36 +264,36 @@ export class Group {
     if (refusal !== undefined) return { t: "refused", refusal };
     // The run's key is the seq of its first record, so nothing may come in between.
     this.log.sealAll();
-    const draft = draftOfNew(newRun, {
+    const staged = stageNewRun(newRun, {
       namespaceId: this.#namespaceId,
       runKey: this.log.lastSeq + 1,
       timeMs: this.log.timeMs,
       nodeKey: this.#nodeKey,
     });
-    this.drafts.set(runId, draft);
+    this.stagedRuns.set(runId, staged);
     if (notice !== undefined) this.#notices.set(runId, notice);
     this.#counts.runs++;
     this.#counts.running++;
-    this.log.addFact(draft, "run_started", runStartedBytes(draft));
-    return draft;
+    this.log.addFact(staged, "run_started", runStartedBytes(staged));
+    return staged;
   }
 
   #append(
     index: number,
     operation: AppendOperation,
-    draft: Draft,
+    staged: StagedRun,
     claim: Claim,
   ): Promise<void> | undefined {
     const { producer, firstRunSeq, events } = operation;
-    const decision = decideAppend(standing(draft), claim, firstRunSeq, events.length);
+    const decision = decideAppend(standing(staged), claim, firstRunSeq, events.length);
     if (decision.t === "refused") {
       this.#settle(index, producer, decision);
       return undefined;
     }
-    this.#lookAfter(draft);
+    this.#lookAfter(staged);
     const skip = decision.t === "duplicate" ? events.length : decision.skip;
-    if (skip > 0) return this.#appendBehind(index, operation, draft, skip);
-    this.#add(index, operation, draft, 0);
+    if (skip > 0) return this.#appendBehind(index, operation, staged, skip);
+    this.#add(index, operation, staged, 0);
     return undefined;
   }
 
@@ -293,26 +301,26 @@ export class Group {
   async #appendBehind(
     index: number,
     operation: AppendOperation,
-    draft: Draft,
+    staged: StagedRun,
     skip: number,
   ): Promise<void> {
     const { producer, firstRunSeq } = operation;
-    const refusal = await this.#refusalOfRepeated(operation, draft, firstRunSeq, skip);
-    if (refusal === undefined) this.#add(index, operation, draft, skip);
+    const refusal = await this.#refusalOfRepeated(operation, staged, firstRunSeq, skip);
+    if (refusal === undefined) this.#add(index, operation, staged, skip);
     else this.#settle(index, producer, { t: "refused", refusal });
   }
 
   /** Why the first `skip` events are not those that are durable, if they are not. */
   async #refusalOfRepeated(
     { events }: AppendOperation,
-    draft: Draft,
+    staged: StagedRun,
     firstRunSeq: number,
     skip: number,
   ): Promise<Refusal | undefined> {
     try {
-      const runSeq = await firstConflict(this.#tx, draft, firstRunSeq, events.slice(0, skip));
+      const runSeq = await firstConflict(this.#tx, staged, firstRunSeq, events.slice(0, skip));
       if (runSeq === undefined) return undefined;
-      return { reason: "conflict", runSeq, expectedRunSeq: draft.row.last_run_seq + 1 };
+      return { reason: "conflict", runSeq, expectedRunSeq: staged.row.last_run_seq + 1 };
     } catch (error) {
       // One run's damage is not the other operations'.
       if (isDataLoss(error)) return error.refusal;
@@ -320,65 +328,65 @@ export class Group {
     }
   }
 
-  #add(index: number, { events }: AppendOperation, draft: Draft, skip: number): void {
+  #add(index: number, { events }: AppendOperation, staged: StagedRun, skip: number): void {
     for (let i = skip; i < events.length; i++) {
       const event = events[i]!;
       this.#counts.eventBytes += event.bytes.length;
-      this.log.addEvent(draft, event);
+      this.log.addEvent(staged, event);
     }
-    this.log.whenPlaced(draft, (runSeq, seq) => {
+    this.log.whenPlaced(staged, (runSeq, seq) => {
       this.#outcomes[index] = { t: "durable", runSeq, seq };
     });
   }
 
-  #finish(operation: FinishOperation, draft: Draft, claim: Claim): Outcome {
-    const { row } = draft;
+  #finish(operation: FinishOperation, staged: StagedRun, claim: Claim): Outcome {
+    const { row } = staged;
     const { result, lastRunSeq = row.last_run_seq } = operation;
     const isSame =
       row.result !== null &&
       equals(RunResultSchema, fromBinary(RunResultSchema, row.result), result);
-    const decision = decideFinish(standing(draft), claim, lastRunSeq, isSame);
+    const decision = decideFinish(standing(staged), claim, lastRunSeq, isSame);
     if (decision.t === "refused") return decision;
-    if (decision.t === "finish") this.#endRun(draft, result);
-    return { t: "ended", run: viewOf(draft) };
+    if (decision.t === "finish") this.#endRun(staged, result);
+    return { t: "ended", run: viewOf(staged) };
   }
 
   #abandon({ runId }: AbandonOperation): Outcome {
-    const draft = this.drafts.get(runId);
-    if (draft === undefined || !isLookedAfter(standing(draft), this.#nodeKey)) {
+    const staged = this.stagedRuns.get(runId);
+    if (staged === undefined || !isLookedAfter(standing(staged), this.#nodeKey)) {
       return { t: "discarded" };
     }
-    const { epoch, spec } = draft.row;
+    const { epoch, spec } = staged.row;
     const leaseMs = leaseMsOf(fromBinary(RunSpecSchema, spec), this.#defaultLeaseMs);
     return { t: "abandoned", epoch, leaseMs };
   }
 
   #lose({ runId, epoch }: LoseOperation): Outcome {
-    const draft = this.drafts.get(runId);
+    const staged = this.stagedRuns.get(runId);
     // Who opened it in this group may have the epoch that it had before.
-    if (draft === undefined || this.#attended.has(draft)) return { t: "discarded" };
-    if (!decideLose(standing(draft), epoch, this.#nodeKey)) return { t: "discarded" };
-    this.#endRun(draft, create(RunResultSchema, { state: RunState.LOST }));
-    return { t: "ended", run: viewOf(draft) };
+    if (staged === undefined || this.#attended.has(staged)) return { t: "discarded" };
+    if (!decideLose(standing(staged), epoch, this.#nodeKey)) return { t: "discarded" };
+    this.#endRun(staged, create(RunResultSchema, { state: RunState.LOST }));
+    return { t: "ended", run: viewOf(staged) };
   }
 
-  #endRun(draft: Draft, result: RunResult): void {
-    const { row } = draft;
+  #endRun(staged: StagedRun, result: RunResult): void {
+    const { row } = staged;
     this.#counts.running--;
     row.state = result.state;
     row.result = toBinary(RunResultSchema, result);
     row.end_time_ms = this.log.timeMs;
-    draft.changed = true;
+    staged.changed = true;
     const lastRunSeq = BigInt(row.last_run_seq);
     const finished = create(RunFinishedSchema, { result, lastRunSeq });
-    this.log.addFact(draft, "run_finished", toBinary(RunFinishedSchema, finished));
+    this.log.addFact(staged, "run_finished", toBinary(RunFinishedSchema, finished));
   }
 }
 
 function relationOf(
   spec: RunSpec | undefined,
-  draft: Draft | undefined,
+  staged: StagedRun | undefined,
 ): "absent" | "equal" | "different" {
   if (spec === undefined) return "absent";
-  return draft !== undefined && hasSpec(draft, spec) ? "equal" : "different";
+  return staged !== undefined && hasSpec(staged, spec) ? "equal" : "different";
 }

@@ -10,14 +10,14 @@ import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { NewRecord } from "../journal/records.ts";
 import { maxRecordBytes } from "../limits.ts";
 import { type FactKind, layOutEvents, layOutFact, writeRecords } from "../wire/record-codec.ts";
-import type { Draft } from "./draft.ts";
 import type { CheckedEvent } from "./operation.ts";
+import type { StagedRun } from "./staged-run.ts";
 
 /** Told the place of a run's last event once it has one. */
 export type OnPlaced = (runSeq: number, seq: number) => void;
 
 interface OpenRecord {
-  readonly draft: Draft;
+  readonly staged: StagedRun;
   readonly firstRunSeq: number;
   /** Encoded. */
   readonly events: Uint8Array[];
@@ -34,7 +34,7 @@ export class RecordLog {
   readonly records: CommittedRecord[] = [];
   /** record_time of the whole group. */
   readonly timeMs: number;
-  readonly #open = new Map<Draft, OpenRecord>();
+  readonly #open = new Map<StagedRun, OpenRecord>();
   #lastSeq: number;
 
   /**
@@ -52,44 +52,44 @@ export class RecordLog {
   }
 
   /** Adds the run's next event. */
-  addEvent(draft: Draft, event: CheckedEvent): void {
-    let record = this.#open.get(draft);
+  addEvent(staged: StagedRun, event: CheckedEvent): void {
+    let record = this.#open.get(staged);
     if (record !== undefined && record.bytes + event.bytes.length > maxRecordBytes) {
       this.#seal([record]);
       record = undefined;
     }
     if (record === undefined) {
-      const firstRunSeq = draft.row.last_run_seq + 1;
-      record = { draft, firstRunSeq, events: [], types: new Set(), bytes: 0, placed: [] };
-      this.#open.set(draft, record);
+      const firstRunSeq = staged.row.last_run_seq + 1;
+      record = { staged, firstRunSeq, events: [], types: new Set(), bytes: 0, placed: [] };
+      this.#open.set(staged, record);
     }
     record.events.push(event.bytes);
     record.types.add(event.type);
     record.bytes += event.bytes.length;
-    draft.added.push(event);
-    draft.changed = true;
-    draft.row.last_run_seq++;
-    draft.row.event_bytes += event.bytes.length;
+    staged.added.push(event);
+    staged.changed = true;
+    staged.row.last_run_seq++;
+    staged.row.event_bytes += event.bytes.length;
   }
 
   /** Tells the place of the run's last event as of now: at once, or when its record is sealed. */
-  whenPlaced(draft: Draft, tell: OnPlaced): void {
-    const runSeq = draft.row.last_run_seq;
-    const record = this.#open.get(draft);
-    if (record === undefined) tell(runSeq, draft.row.last_event_seq);
+  whenPlaced(staged: StagedRun, tell: OnPlaced): void {
+    const runSeq = staged.row.last_run_seq;
+    const record = this.#open.get(staged);
+    if (record === undefined) tell(runSeq, staged.row.last_event_seq);
     else record.placed.push({ runSeq, count: record.events.length, tell });
   }
 
   /** Adds a fact about a run, behind everything that came before it. */
-  addFact(draft: Draft, kind: FactKind, body: Uint8Array): void {
+  addFact(staged: StagedRun, kind: FactKind, body: Uint8Array): void {
     this.sealAll();
-    const [data] = writeRecords([layOutFact(this.#headOf(draft, this.#lastSeq + 1), kind, body)]);
-    this.#push(draft, { count: 1, firstRunSeq: 0, types: "", data: data! });
+    const [data] = writeRecords([layOutFact(this.#headOf(staged, this.#lastSeq + 1), kind, body)]);
+    this.#push(staged, { count: 1, firstRunSeq: 0, types: "", data: data! });
   }
 
   /** Gives the run's last event its seq. */
-  seal(draft: Draft): void {
-    const record = this.#open.get(draft);
+  seal(staged: StagedRun): void {
+    const record = this.#open.get(staged);
     if (record !== undefined) this.#seal([record]);
   }
 
@@ -98,15 +98,15 @@ export class RecordLog {
     if (this.#open.size > 0) this.#seal([...this.#open.values()]);
   }
 
-  #headOf(draft: Draft, firstSeq: number) {
-    return { firstSeq, runId: draft.row.run_id, timeMs: this.timeMs };
+  #headOf(staged: StagedRun, firstSeq: number) {
+    return { firstSeq, runId: staged.row.run_id, timeMs: this.timeMs };
   }
 
   /** Gives records their seqs; in one piece of memory, since they are kept and let go together. */
   #seal(records: readonly OpenRecord[]): void {
     let firstSeq = this.#lastSeq + 1;
-    const layouts = records.map(({ draft, firstRunSeq, events }) => {
-      const layout = layOutEvents(this.#headOf(draft, firstSeq), firstRunSeq, events);
+    const layouts = records.map(({ staged, firstRunSeq, events }) => {
+      const layout = layOutEvents(this.#headOf(staged, firstSeq), firstRunSeq, events);
       firstSeq += events.length;
       return layout;
     });
@@ -114,28 +114,28 @@ export class RecordLog {
     for (const [index, record] of records.entries()) this.#place(record, written[index]!);
   }
 
-  #place({ draft, events, firstRunSeq, types, placed }: OpenRecord, data: Uint8Array): void {
+  #place({ staged, events, firstRunSeq, types, placed }: OpenRecord, data: Uint8Array): void {
     const firstSeq = this.#lastSeq + 1;
-    this.#push(draft, { count: events.length, firstRunSeq, types: [...types].join("\n"), data });
-    draft.row.last_event_seq = this.#lastSeq;
+    this.#push(staged, { count: events.length, firstRunSeq, types: [...types].join("\n"), data });
+    staged.row.last_event_seq = this.#lastSeq;
     for (const { runSeq, count, tell } of placed) tell(runSeq, firstSeq + count - 1);
-    this.#open.delete(draft);
+    this.#open.delete(staged);
   }
 
   #push(
-    draft: Draft,
+    staged: StagedRun,
     record: { count: number; firstRunSeq: number; types: string; data: Uint8Array },
   ): void {
     const { count, firstRunSeq, types, data } = record;
     const firstSeq = this.#lastSeq + 1;
     this.#lastSeq += count;
-    draft.row.last_seq = this.#lastSeq;
+    staged.row.last_seq = this.#lastSeq;
     const row = {
-      namespace_id: draft.row.namespace_id,
+      namespace_id: staged.row.namespace_id,
       last_seq: this.#lastSeq,
       event_count: count,
-      run_key: draft.row.run_key,
-      root_key: draft.row.root_key,
+      run_key: staged.row.run_key,
+      root_key: staged.row.root_key,
       first_run_seq: firstRunSeq,
       types,
       size: data.length,
@@ -144,6 +144,6 @@ export class RecordLog {
     };
     row.checksum = checksumOf(row);
     this.rows.push(row);
-    this.records.push({ firstSeq, count, lineage: draft.lineage, types, data });
+    this.records.push({ firstSeq, count, lineage: staged.lineage, types, data });
   }
 }

@@ -5,17 +5,17 @@ import { type RunSpec, RunSpecSchema, RunState } from "../../gen/runlog/v1/run_p
 import type { CancelNotice } from "../journal/cancellations.ts";
 import { maxDepth } from "../limits.ts";
 import type { Refusal } from "../refusal.ts";
-import { type Draft, draftOf } from "./draft.ts";
 import type { Fork } from "./operation.ts";
+import { type StagedRun, stageRun } from "./staged-run.ts";
 
 /** A run that somebody asks for, with its relatives as far as they exist. */
 export interface NewRun {
   readonly runId: string;
   readonly spec: RunSpec;
-  readonly parent: Draft | undefined;
+  readonly parent: StagedRun | undefined;
   readonly fork: Fork | undefined;
   /** The run that is forked. */
-  readonly source: Draft | undefined;
+  readonly source: StagedRun | undefined;
   /** The newest request to stop that one of its ancestors passes on. */
   readonly notice: CancelNotice | undefined;
 }
@@ -49,8 +49,8 @@ export function decideStart(
     : undefined;
 }
 
-/** The draft of a new run. */
-export function draftOfNew(
+/** The staged of a new run. */
+export function stageNewRun(
   { runId, spec, parent, fork, source, notice }: NewRun,
   at: {
     readonly namespaceId: number;
@@ -59,9 +59,9 @@ export function draftOfNew(
     readonly timeMs: number;
     readonly nodeKey: number;
   },
-): Draft {
+): StagedRun {
   const { namespaceId, runKey, timeMs, nodeKey } = at;
-  return draftOf(
+  return stageRun(
     {
       namespace_id: namespaceId,
       run_key: runKey,
@@ -96,7 +96,7 @@ export function draftOfNew(
 }
 
 /** The RunStarted of a new run, encoded. */
-export function runStartedBytes({ row, lineage, forkRunId, newSpec }: Draft): Uint8Array {
+export function runStartedBytes({ row, lineage, forkRunId, newSpec }: StagedRun): Uint8Array {
   const started = create(RunStartedSchema, {
     ...(newSpec && { spec: newSpec }),
     rootRunId: lineage.at(-1) ?? row.run_id,

@@ -9,8 +9,8 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import type { Committer } from "../ingest/committer.ts";
-import { leaseMsOf } from "../ingest/draft.ts";
 import type { Leases, UnheldRun } from "../ingest/leases.ts";
+import { leaseMsOf } from "../ingest/staged-run.ts";
 import type { Journal } from "../journal/journal.ts";
 import { lockNamespace } from "../journal/namespaces.ts";
 import {

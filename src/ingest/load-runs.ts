@@ -3,9 +3,9 @@ import { type CancelNotice, findFamilyNotice } from "../journal/cancellations.ts
 import type { NamespaceRow } from "../journal/namespaces.ts";
 import { findIdsInDeletion, findRuns, findRunsByKey } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
-import { type Draft, draftOf } from "./draft.ts";
 import { type Operation, specOf } from "./operation.ts";
 import type { RunCache } from "./run-cache.ts";
+import { type StagedRun, stageRun } from "./staged-run.ts";
 
 /** The lineage of runs by their keys: immutable, so it may be kept between commits. */
 export interface Lineages {
@@ -19,9 +19,9 @@ export interface KnownBefore {
 }
 
 /** What a group works on. */
-export interface Drafts {
+export interface StagedRuns {
   /** The runs that exist, by their ids. */
-  readonly runs: Map<string, Draft>;
+  readonly runs: Map<string, StagedRun>;
   /** Ids that are not free yet, although their runs are not there any more. */
   readonly idsInDeletion: ReadonlySet<string>;
   /** What runs pass on that are to become parents, by their ids: requests to stop a whole family. */
@@ -34,11 +34,11 @@ const nothingElse = { idsInDeletion: new Set<string>(), notices: new Map<string,
  * The runs that operations on a namespace concern, where nothing has to be read
  * to decide them: all are known, and nothing is sent again.
  */
-export function knownDrafts(
+export function knownRuns(
   namespace: NamespaceRow,
   operations: readonly Operation[],
   cache: KnownBefore["cache"],
-): Drafts | undefined {
+): StagedRuns | undefined {
   const { runs, unknown } = concernedBy(namespace, operations, cache);
   if (unknown.length > 0) return undefined;
   for (const operation of operations) {
@@ -50,16 +50,16 @@ export function knownDrafts(
 }
 
 /** Reads the runs that operations on a namespace concern; `tx` holds its lock. */
-export async function readDrafts(
+export async function loadRuns(
   tx: Db,
   namespace: NamespaceRow,
   operations: readonly Operation[],
   { lineages, cache }: KnownBefore,
-): Promise<Drafts> {
+): Promise<StagedRuns> {
   const { runs, unknown } = concernedBy(namespace, operations, cache);
   if (unknown.length > 0) {
-    for (const draft of await read(tx, namespace.namespace_id, unknown, lineages)) {
-      runs.set(draft.row.run_id, draft);
+    for (const staged of await read(tx, namespace.namespace_id, unknown, lineages)) {
+      runs.set(staged.row.run_id, staged);
     }
   }
   const { namespace_id: namespaceId, deletion_count, cancel_count } = namespace;
@@ -86,7 +86,7 @@ export async function readDrafts(
 async function readNotices(
   tx: Db,
   namespaceId: number,
-  runs: ReadonlyMap<string, Draft>,
+  runs: ReadonlyMap<string, StagedRun>,
   starting: readonly Operation[],
 ): Promise<Map<string, CancelNotice>> {
   const notices = new Map<string, CancelNotice>();
@@ -104,13 +104,13 @@ function concernedBy(
   namespace: NamespaceRow,
   operations: readonly Operation[],
   cache: KnownBefore["cache"],
-): { readonly runs: Map<string, Draft>; readonly unknown: readonly string[] } {
-  const runs = new Map<string, Draft>();
+): { readonly runs: Map<string, StagedRun>; readonly unknown: readonly string[] } {
+  const runs = new Map<string, StagedRun>();
   const unknown: string[] = [];
   for (const runId of runIdsOf(operations)) {
     const known = cache.run(namespace, runId);
     if (known === undefined) unknown.push(runId);
-    else runs.set(runId, draftOf(known.row, known.lineage, known.forkRunId));
+    else runs.set(runId, stageRun(known.row, known.lineage, known.forkRunId));
   }
   return { runs, unknown };
 }
@@ -133,18 +133,18 @@ async function read(
   namespaceId: number,
   runIds: readonly string[],
   lineages: Lineages,
-): Promise<Draft[]> {
+): Promise<StagedRun[]> {
   const rows = await findRuns(tx, namespaceId, runIds);
   const forkKeys = rows.flatMap(({ fork_key: key }) => (key === null ? [] : [key]));
   const sources = new Map<number, string>();
   for (const source of await findRunsByKey(tx, namespaceId, forkKeys)) {
     sources.set(source.run_key, source.run_id);
   }
-  const drafts: Draft[] = [];
+  const stagedRuns: StagedRun[] = [];
   for (const row of rows) {
     const lineage = await lineages.get(tx, namespaceId, row.run_key);
     const forkRunId = row.fork_key === null ? null : (sources.get(row.fork_key) ?? null);
-    drafts.push(draftOf(row, lineage, forkRunId));
+    stagedRuns.push(stageRun(row, lineage, forkRunId));
   }
-  return drafts;
+  return stagedRuns;
 }

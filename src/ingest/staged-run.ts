@@ -9,7 +9,7 @@ import type { CheckedEvent, Fork, Outcome } from "./operation.ts";
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 /** A run in a group. */
-export interface Draft {
+export interface StagedRun {
   readonly row: Mutable<RunRow>;
   /** The ids of the run and its ancestors, the root last. */
   readonly lineage: readonly string[];
@@ -25,20 +25,20 @@ export interface Draft {
   changed: boolean;
 }
 
-/** The draft of a run that exists. */
-export function draftOf(
+/** The staged of a run that exists. */
+export function stageRun(
   row: RunRow,
   lineage: readonly string[],
   forkRunId: string | null,
   newSpec?: RunSpec,
-): Draft {
+): StagedRun {
   const durableRunSeq = row.last_run_seq;
   const changed = newSpec !== undefined;
   return { row: { ...row }, lineage, forkRunId, newSpec, durableRunSeq, added: [], changed };
 }
 
 /** Where the run stands by now. */
-export function standing({ row }: Draft): RunStanding {
+export function standing({ row }: StagedRun): RunStanding {
   return {
     runId: row.run_id,
     state: row.state,
@@ -51,12 +51,12 @@ export function standing({ row }: Draft): RunStanding {
 }
 
 /** Whether the run was created with this spec. */
-export function hasSpec(draft: Draft, spec: RunSpec): boolean {
-  return equals(RunSpecSchema, fromBinary(RunSpecSchema, draft.row.spec), spec);
+export function hasSpec(staged: StagedRun, spec: RunSpec): boolean {
+  return equals(RunSpecSchema, fromBinary(RunSpecSchema, staged.row.spec), spec);
 }
 
 /** Whether a run was forked there, or is no fork where that is undefined. */
-export function isForkedAt({ row, forkRunId }: Draft, fork: Fork | undefined): boolean {
+export function isForkedAt({ row, forkRunId }: StagedRun, fork: Fork | undefined): boolean {
   return forkRunId === (fork?.sourceRunId ?? null) && row.fork_run_seq === (fork?.runSeq ?? null);
 }
 
@@ -66,7 +66,7 @@ export function leaseMsOf(spec: RunSpec, defaultLeaseMs: number): number {
 }
 
 /** The answer to who holds the run. */
-export function opened({ row, newSpec }: Draft, defaultLeaseMs: number): Outcome {
+export function opened({ row, newSpec }: StagedRun, defaultLeaseMs: number): Outcome {
   const spec = newSpec ?? fromBinary(RunSpecSchema, row.spec);
   const isRunning = row.state === RunState.RUNNING;
   return {
@@ -80,6 +80,6 @@ export function opened({ row, newSpec }: Draft, defaultLeaseMs: number): Outcome
 }
 
 /** The run for the API. */
-export function viewOf({ row, lineage, forkRunId }: Draft): RunView {
+export function viewOf({ row, lineage, forkRunId }: StagedRun): RunView {
   return { ...row, root_run_id: lineage.at(-1) ?? row.run_id, fork_run_id: forkRunId };
 }
