@@ -142,7 +142,7 @@ function refusedWithout(operation: Operation): Outcome {
 }
 
 /** What a group has decided is to be written. */
-function changesOf(locked: NamespaceRow, { stagedRuns, log, counts }: Group, appendId: number) {
+function changesOf(locked: NamespaceRow, { stagedRuns, builder, counts }: Group, appendId: number) {
   const created: StagedRun[] = [];
   const changed: RunRow[] = [];
   const runs: KnownRun[] = [];
@@ -153,10 +153,10 @@ function changesOf(locked: NamespaceRow, { stagedRuns, log, counts }: Group, app
     if (newSpec !== undefined) created.push(staged);
     else if (staged.changed) changed.push(row);
   }
-  const { rows: records } = log;
+  const { rows: records } = builder;
   const change: NamespaceTotals = {
-    last_seq: log.lastSeq,
-    last_time_ms: records.length > 0 ? log.timeMs : locked.last_time_ms,
+    last_seq: builder.lastSeq,
+    last_time_ms: records.length > 0 ? builder.timeMs : locked.last_time_ms,
     run_count: locked.run_count + counts.runs,
     running_count: locked.running_count + counts.running,
     event_bytes: locked.event_bytes + counts.eventBytes,
@@ -164,15 +164,15 @@ function changesOf(locked: NamespaceRow, { stagedRuns, log, counts }: Group, app
     append_id: appendId,
   };
   const namespace = { ...locked, ...change };
-  const left: Left = { namespace, runs, records: log.records, hasTaken: counts.taken > 0 };
+  const left: Left = { namespace, runs, records: builder.records, hasTaken: counts.taken > 0 };
   return { created, changed, records, change, left };
 }
 
 async function write(tx: Db, locked: NamespaceRow, group: Group): Promise<Left> {
   const { namespace_id: namespaceId } = locked;
-  const { log, counts } = group;
+  const { builder, counts } = group;
   // Where it changes nothing, it is not written, and the last append is the one before.
-  const isChange = log.records.length > 0 || counts.taken > 0;
+  const isChange = builder.records.length > 0 || counts.taken > 0;
   const appendId = isChange ? newAppendId() : locked.append_id;
   const { created, changed, records, change, left } = changesOf(locked, group, appendId);
   await insertRuns(

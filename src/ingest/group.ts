@@ -40,7 +40,7 @@ import type {
   Outcome,
   Producer,
 } from "./operation.ts";
-import { RecordLog } from "./record-log.ts";
+import { RecordBuilder } from "./record-builder.ts";
 import {
   hasSpec,
   isForkedAt,
@@ -76,7 +76,7 @@ export class Group {
   /** The runs that were read or made, by their ids, as they are to be written. */
   readonly stagedRuns: Map<string, StagedRun>;
   /** The records that came of it. */
-  readonly log: RecordLog;
+  readonly builder: RecordBuilder;
   /** For a run that has to be told apart from its own past: the database, to read. */
   readonly #tx: Db;
   readonly #namespaceId: number;
@@ -106,7 +106,7 @@ export class Group {
     this.#notices = new Map(notices);
     this.#defaultLeaseMs = defaultLeaseMs;
     this.#nodeKey = nodeKey;
-    this.log = new RecordLog(namespace.last_seq, Math.max(nowMs, namespace.last_time_ms));
+    this.builder = new RecordBuilder(namespace.last_seq, Math.max(nowMs, namespace.last_time_ms));
   }
 
   /** How the group changes what the namespace counts. */
@@ -121,7 +121,7 @@ export class Group {
       if (decision !== undefined) await decision;
     }
     // An append has its outcome once its record is whole.
-    this.log.sealAll();
+    this.builder.sealAll();
     return this.#outcomes;
   }
 
@@ -164,7 +164,7 @@ export class Group {
       case "append":
         return this.#append(index, operation, staged, claim);
       case "check":
-        this.log.seal(staged);
+        this.builder.seal(staged);
         this.#settle(index, producer, this.#check(operation, staged, claim));
         return undefined;
       case "finish":
@@ -227,7 +227,7 @@ export class Group {
       staged = started;
     }
     // Its last event has a seq before it is told.
-    this.log.seal(staged!);
+    this.builder.seal(staged!);
     if (decision.t === "create" || !decision.repeated) staged!.row.epoch++;
     staged!.row.producer_id = attempt?.producerId ?? null;
     staged!.row.producer_attempt = attempt?.number ?? null;
@@ -245,7 +245,7 @@ export class Group {
     staged.row.result = null;
     staged.row.end_time_ms = null;
     const resumed = create(RunResumedSchema, { lastRunSeq: BigInt(staged.row.last_run_seq) });
-    this.log.addFact(staged, "run_resumed", toBinary(RunResumedSchema, resumed));
+    this.builder.addFact(staged, "run_resumed", toBinary(RunResumedSchema, resumed));
   }
 
   #startRun(
@@ -263,18 +263,18 @@ export class Group {
       : decideStart(field, newRun);
     if (refusal !== undefined) return { t: "refused", refusal };
     // The run's key is the seq of its first record, so nothing may come in between.
-    this.log.sealAll();
+    this.builder.sealAll();
     const staged = stageNewRun(newRun, {
       namespaceId: this.#namespaceId,
-      runKey: this.log.lastSeq + 1,
-      timeMs: this.log.timeMs,
+      runKey: this.builder.lastSeq + 1,
+      timeMs: this.builder.timeMs,
       nodeKey: this.#nodeKey,
     });
     this.stagedRuns.set(runId, staged);
     if (notice !== undefined) this.#notices.set(runId, notice);
     this.#counts.runs++;
     this.#counts.running++;
-    this.log.addFact(staged, "run_started", runStartedBytes(staged));
+    this.builder.addFact(staged, "run_started", runStartedBytes(staged));
     return staged;
   }
 
@@ -332,9 +332,9 @@ export class Group {
     for (let i = skip; i < events.length; i++) {
       const event = events[i]!;
       this.#counts.eventBytes += event.bytes.length;
-      this.log.addEvent(staged, event);
+      this.builder.addEvent(staged, event);
     }
-    this.log.whenPlaced(staged, (runSeq, seq) => {
+    this.builder.whenPlaced(staged, (runSeq, seq) => {
       this.#outcomes[index] = { t: "durable", runSeq, seq };
     });
   }
@@ -375,11 +375,11 @@ export class Group {
     this.#counts.running--;
     row.state = result.state;
     row.result = toBinary(RunResultSchema, result);
-    row.end_time_ms = this.log.timeMs;
+    row.end_time_ms = this.builder.timeMs;
     staged.changed = true;
     const lastRunSeq = BigInt(row.last_run_seq);
     const finished = create(RunFinishedSchema, { result, lastRunSeq });
-    this.log.addFact(staged, "run_finished", toBinary(RunFinishedSchema, finished));
+    this.builder.addFact(staged, "run_finished", toBinary(RunFinishedSchema, finished));
   }
 }
 

@@ -27,7 +27,7 @@ interface OpenRecord {
 }
 
 /** The records of one group, in seq order. */
-export class RecordLog {
+export class RecordBuilder {
   /** As rows of the journal. */
   readonly rows: NewRecord[] = [];
   /** As what subscribers are matched with. */
