@@ -29,7 +29,7 @@ import {
 } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
 import type { Refusal } from "../refusal.ts";
-import { Group, type GroupSettings } from "./group.ts";
+import { CommitGroup, type CommitGroupSettings } from "./commit-group.ts";
 import { type KnownBefore, knownRuns, loadRuns } from "./load-runs.ts";
 import { type Operation, type Outcome, specOf } from "./operation.ts";
 import type { KnownRun } from "./run-cache.ts";
@@ -62,7 +62,7 @@ export interface Left {
 }
 
 /** What a group is committed with. */
-export interface KnownSettings extends GroupSettings, KnownBefore {}
+export interface KnownSettings extends CommitGroupSettings, KnownBefore {}
 
 /** What a group is committed with inside a transaction. */
 export interface CommitSettings extends KnownSettings {
@@ -82,7 +82,7 @@ export async function commitGroup(
   if (locked !== undefined) settings.history.locked(locked);
   if (locked === undefined) return { outcomes: operations.map(refusedWithout), left: undefined };
   const stagedRuns = await loadRuns(tx, locked, operations, settings);
-  const group = new Group(tx, locked, stagedRuns, settings);
+  const group = new CommitGroup(tx, locked, stagedRuns, settings);
   const outcomes = await group.decide(operations);
   return { outcomes, left: await write(tx, locked, group) };
 }
@@ -113,7 +113,7 @@ export async function sendKnown(
   const stagedRuns = knownRuns(locked, operations, settings.cache);
   // What does not fit into one statement need not be decided twice.
   if (stagedRuns === undefined || stagedRuns.runs.size > maxAppendRows) return undefined;
-  const group = new Group(db, locked, stagedRuns, settings);
+  const group = new CommitGroup(db, locked, stagedRuns, settings);
   const outcomes = await group.decide(operations);
   const { changed: runs, records, change, left } = changesOf(locked, group, newAppendId());
   const isWritten = append({ namespace: known, change, runs, records });
@@ -142,7 +142,11 @@ function refusedWithout(operation: Operation): Outcome {
 }
 
 /** What a group has decided is to be written. */
-function changesOf(locked: NamespaceRow, { stagedRuns, builder, counts }: Group, appendId: number) {
+function changesOf(
+  locked: NamespaceRow,
+  { stagedRuns, builder, counts }: CommitGroup,
+  appendId: number,
+) {
   const created: StagedRun[] = [];
   const changed: RunRow[] = [];
   const runs: KnownRun[] = [];
@@ -168,7 +172,7 @@ function changesOf(locked: NamespaceRow, { stagedRuns, builder, counts }: Group,
   return { created, changed, records, change, left };
 }
 
-async function write(tx: Db, locked: NamespaceRow, group: Group): Promise<Left> {
+async function write(tx: Db, locked: NamespaceRow, group: CommitGroup): Promise<Left> {
   const { namespace_id: namespaceId } = locked;
   const { builder, counts } = group;
   // Where it changes nothing, it is not written, and the last append is the one before.

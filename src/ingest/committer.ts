@@ -1,5 +1,5 @@
 /**
- * Group commit: what arrives for a namespace while a commit is under way goes
+ * CommitGroup commit: what arrives for a namespace while a commit is under way goes
  * into the next one. Operations of one namespace are decided in the order in
  * which they were submitted; an outcome is given only after the commit that
  * holds it.
@@ -14,17 +14,17 @@ import type { Db } from "../journal/schema.ts";
 import type { Limits } from "../limits.ts";
 import { isUnavailable, RefusedError } from "../refusal.ts";
 import { applyOutcome, type OutcomeListeners } from "./apply-outcome.ts";
+import { CommitGroupWriter } from "./commit-group-writer.ts";
 import {
   type Asker,
+  CommitRetries,
   type Done,
   fail,
-  GroupTries,
   type Impossible,
   nobody,
   type SentGroup,
   type Waiting,
-} from "./group-tries.ts";
-import { GroupWriter } from "./group-writer.ts";
+} from "./commit-retries.ts";
 import type { UnheldRun } from "./leases.ts";
 import type { Operation, Outcome, Producer } from "./operation.ts";
 import { ProducerRegistry } from "./producer-registry.ts";
@@ -56,7 +56,7 @@ export interface CommitterOptions extends Omit<OutcomeListeners, "producers"> {
   readonly onImpossible?: ((error: unknown) => void) | undefined;
   /** Told of a try that failed and is made again, or refused. */
   readonly onFailedTry?: ((error: unknown) => void) | undefined;
-  /** See GroupWriterOptions. */
+  /** See CommitGroupWriterOptions. */
   readonly onTimeAhead?: ((namespace: string, aheadMs: number) => void) | undefined;
   /** Where other nodes have to be told something. */
   readonly notifications?: Pick<Notifications, "tell"> | undefined;
@@ -78,8 +78,8 @@ interface NamespaceQueue {
 /** Takes operations and commits them in groups. */
 export class Committer {
   readonly #options: CommitterOptions;
-  readonly #writer: GroupWriter;
-  readonly #tries: GroupTries;
+  readonly #writer: CommitGroupWriter;
+  readonly #retries: CommitRetries;
   readonly #queues = new Map<string, NamespaceQueue>();
   readonly #producers: ProducerRegistry;
   readonly #listeners: OutcomeListeners;
@@ -87,10 +87,10 @@ export class Committer {
 
   constructor(options: CommitterOptions) {
     this.#options = options;
-    this.#writer = new GroupWriter(options);
+    this.#writer = new CommitGroupWriter(options);
     this.#producers = new ProducerRegistry(options.leases);
     this.#listeners = { ...options, producers: this.#producers };
-    this.#tries = new GroupTries({
+    this.#retries = new CommitRetries({
       ...{ writer: this.#writer, producers: this.#producers, limits: options.limits },
       stopping: this.#stopping.signal,
       onUncertain: options.onUncertain,
@@ -257,7 +257,7 @@ export class Committer {
   }
 
   async #commit(namespace: string, group: readonly Waiting[], sent?: SentGroup): Promise<void> {
-    const tried = await this.#tries.commit(namespace, group, sent);
+    const tried = await this.#retries.commit(namespace, group, sent);
     if (tried === undefined) return;
     if (tried.t === "impossible") {
       await this.#separate(namespace, tried);
@@ -306,7 +306,7 @@ export class Committer {
       group.push(one);
     }
     queue.waiting.splice(0, group.length);
-    return this.#tries.wanted(group);
+    return this.#retries.wanted(group);
   }
 
   #settle(namespace: string, { group, committed }: Done): void {

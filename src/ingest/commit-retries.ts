@@ -12,7 +12,7 @@ import { Deadline } from "../journal/deadline.ts";
 import type { Limits } from "../limits.ts";
 import { isUnavailable, RefusedError } from "../refusal.ts";
 import type { Committed, Sent } from "./commit.ts";
-import type { GroupWriter } from "./group-writer.ts";
+import type { CommitGroupWriter } from "./commit-group-writer.ts";
 import type { Operation, Outcome } from "./operation.ts";
 import type { ProducerRegistry } from "./producer-registry.ts";
 
@@ -42,8 +42,8 @@ export interface SentGroup extends Sent {
 }
 
 /** What groups are tried with. */
-export interface GroupTriesOptions {
-  readonly writer: GroupWriter;
+export interface CommitRetriesOptions {
+  readonly writer: CommitGroupWriter;
   readonly producers: ProducerRegistry;
   readonly limits: Pick<Limits, "databaseWaitMs" | "lockTimeoutMs">;
   /** Once it aborts, a database that is away is not waited for. */
@@ -69,10 +69,10 @@ export interface Impossible {
 }
 
 /** See the head of this file. */
-export class GroupTries {
-  readonly #options: GroupTriesOptions;
+export class CommitRetries {
+  readonly #options: CommitRetriesOptions;
 
-  constructor(options: GroupTriesOptions) {
+  constructor(options: CommitRetriesOptions) {
     this.#options = options;
   }
 

@@ -53,7 +53,7 @@ import {
 import { decideStart, runStartedBytes, stageNewRun } from "./start-run.ts";
 
 /** What a group is decided by, besides its runs. */
-export interface GroupSettings {
+export interface CommitGroupSettings {
   /** The server's clock; record_time is this or the newest record's, whichever is later. */
   readonly nowMs: number;
   /** Milliseconds; the lease of a run whose spec has none. */
@@ -63,7 +63,7 @@ export interface GroupSettings {
 }
 
 /** How a group changes what a namespace counts. */
-export interface GroupCounts {
+export interface CommitGroupCounts {
   readonly runs: number;
   readonly running: number;
   readonly eventBytes: number;
@@ -72,7 +72,7 @@ export interface GroupCounts {
 }
 
 /** See the head of this file. */
-export class Group {
+export class CommitGroup {
   /** The runs that were read or made, by their ids, as they are to be written. */
   readonly stagedRuns: Map<string, StagedRun>;
   /** The records that came of it. */
@@ -97,7 +97,7 @@ export class Group {
     tx: Db,
     namespace: NamespaceRow,
     { runs, idsInDeletion, notices }: StagedRuns,
-    { nowMs, defaultLeaseMs, nodeKey }: GroupSettings,
+    { nowMs, defaultLeaseMs, nodeKey }: CommitGroupSettings,
   ) {
     this.#tx = tx;
     this.#namespaceId = namespace.namespace_id;
@@ -110,7 +110,7 @@ export class Group {
   }
 
   /** How the group changes what the namespace counts. */
-  get counts(): GroupCounts {
+  get counts(): CommitGroupCounts {
     return this.#counts;
   }
 

@@ -12,7 +12,7 @@ import type { Operation } from "./operation.ts";
 import { RunCache } from "./run-cache.ts";
 
 /** What groups are written with. */
-export interface GroupWriterOptions {
+export interface CommitGroupWriterOptions {
   readonly journal: Journal;
   readonly limits: Pick<Limits, "defaultLeaseMs">;
   readonly node: NodeIdentity;
@@ -26,12 +26,12 @@ export interface GroupWriterOptions {
 }
 
 /** See the head of this file. Of one namespace, one thing is done at a time. */
-export class GroupWriter {
-  readonly #options: GroupWriterOptions;
+export class CommitGroupWriter {
+  readonly #options: CommitGroupWriterOptions;
   readonly #lineages = new LineageCache();
   readonly #cache = new RunCache();
 
-  constructor(options: GroupWriterOptions) {
+  constructor(options: CommitGroupWriterOptions) {
     this.#options = options;
     options.journal.history.onBack(() => {
       this.#cache.clear();
