@@ -1,13 +1,19 @@
 /**
  * Writes groups of operations, with what is known from the groups before: what a
  * commit has left need not be read for the next one. On a database that takes a
- * group in one go, the next one is sent before that is answered.
+ * group in one go, the next one is pipelined before that is answered.
  */
 import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
 import type { Limits } from "../limits.ts";
-import { type Committed, commitGroup, type Left, type Sent, sendKnown } from "./commit.ts";
+import {
+  type Committed,
+  commitGroup,
+  type Left,
+  type PipelinedCommit,
+  pipelineCommit,
+} from "./commit.ts";
 import type { Operation } from "./operation.ts";
 import { RunCache } from "./run-cache.ts";
 
@@ -42,27 +48,32 @@ export class CommitGroupWriter {
   /**
    * Sends a group to be written in one go, if that can be; told by `isWritten`.
    *
-   * @param before the group that was sent last, where that is not known to be written
+   * @param before the group that was pipelined last, where that is not known to be written
    */
   async send(
     namespace: string,
     operations: readonly Operation[],
-    before: Sent | undefined,
-  ): Promise<Sent | undefined> {
+    before: PipelinedCommit | undefined,
+  ): Promise<PipelinedCommit | undefined> {
     const known = this.#cache.namespace(namespace);
     if (before !== undefined && !canFollow(operations, before, known)) return undefined;
-    const sent = await sendKnown(this.#options.journal, known, operations, this.#settings());
-    if (sent === undefined) return undefined;
+    const pipelined = await pipelineCommit(
+      this.#options.journal,
+      known,
+      operations,
+      this.#settings(),
+    );
+    if (pipelined === undefined) return undefined;
     const { history } = this.#options.journal;
     // Where it fails, that is looked at when it is its turn.
-    sent.isWritten.then(
+    pipelined.isWritten.then(
       (isWritten) => {
-        if (isWritten) history.note(sent.committed.left.namespace);
+        if (isWritten) history.note(pipelined.committed.left.namespace);
       },
       () => undefined,
     );
-    this.#keep(sent.committed.left);
-    return sent;
+    this.#keep(pipelined.committed.left);
+    return pipelined;
   }
 
   /**
@@ -91,7 +102,7 @@ export class CommitGroupWriter {
     return committed;
   }
 
-  /** Told that a namespace has changed, or may have, or that what was sent was not written. */
+  /** Told that a namespace has changed, or may have, or that what was pipelined was not written. */
   forget(namespace: string): void {
     this.#cache.forget(namespace);
   }
@@ -127,11 +138,11 @@ export class CommitGroupWriter {
  * Whether a group can be decided on what the one before it leaves. Where the
  * namespace is known otherwise, that one has to be decided anew first. What else
  * than events becomes of a producer, it learns once that is durable; and nobody
- * else takes a run whose events may have to be sent again.
+ * else takes a run whose events may have to be pipelined again.
  */
 function canFollow(
   operations: readonly Operation[],
-  { committed: { left, outcomes } }: Sent,
+  { committed: { left, outcomes } }: PipelinedCommit,
   known: Left["namespace"] | undefined,
 ): boolean {
   return (

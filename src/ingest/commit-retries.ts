@@ -11,7 +11,7 @@ import pRetry from "p-retry";
 import { Deadline } from "../journal/deadline.ts";
 import type { Limits } from "../limits.ts";
 import { isUnavailable, RefusedError } from "../refusal.ts";
-import type { Committed, Sent } from "./commit.ts";
+import type { Committed, PipelinedCommit } from "./commit.ts";
 import type { CommitGroupWriter } from "./commit-group-writer.ts";
 import type { Operation, Outcome } from "./operation.ts";
 import type { ProducerRegistry } from "./producer-registry.ts";
@@ -36,8 +36,8 @@ export interface Waiting {
   readonly asker: Asker;
 }
 
-/** A group that was sent and is not known to be written. */
-export interface SentGroup extends Sent {
+/** A group that was pipelined and is not known to be written. */
+export interface PipelinedGroup extends PipelinedCommit {
   readonly group: readonly Waiting[];
 }
 
@@ -110,12 +110,12 @@ export class CommitRetries {
    * Commits a group; what a try left durable is a duplicate to the next one.
    * Undefined where the database stays away: those who asked know.
    *
-   * @param sent the first try, where it was sent already
+   * @param pipelined the first try, where it was pipelined already
    */
   async commit(
     namespace: string,
     taken: readonly Waiting[],
-    sent: SentGroup | undefined,
+    pipelined: PipelinedGroup | undefined,
   ): Promise<Done | Impossible | undefined> {
     const { writer, limits, stopping, onUncertain, onFailedTry } = this.#options;
     // Of all tries together; one that waits for no database has time for a lock all the same.
@@ -126,11 +126,12 @@ export class CommitRetries {
       return await pRetry(
         async (): Promise<Done> => {
           tries++;
-          if (tries === 1 && sent !== undefined) {
-            if (await isWritten(sent)) return { t: "done", group, committed: sent.committed };
+          if (tries === 1 && pipelined !== undefined) {
+            if (await isWritten(pipelined))
+              return { t: "done", group, committed: pipelined.committed };
             writer.forget(namespace);
           }
-          group = this.wanted(group, tries > 1 || sent !== undefined);
+          group = this.wanted(group, tries > 1 || pipelined !== undefined);
           const operations = group.map(({ operation }) => operation);
           const committed = await writer.write(namespace, operations, deadline.leftMs);
           return { t: "done", group, committed };
@@ -164,9 +165,9 @@ export class CommitRetries {
   }
 }
 
-async function isWritten(sent: Sent): Promise<boolean> {
+async function isWritten(pipelined: PipelinedCommit): Promise<boolean> {
   try {
-    return await sent.isWritten;
+    return await pipelined.isWritten;
   } catch (error) {
     if (isUnavailable(error)) throw error;
     // The transaction finds the same, and tells it.

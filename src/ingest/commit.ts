@@ -88,7 +88,7 @@ export async function commitGroup(
 }
 
 /** A group that was decided, and sent to be written in one go. */
-export interface Sent {
+export interface PipelinedCommit {
   /** What comes of it, if it is written. */
   readonly committed: Committed & { readonly left: Left };
   /** Whether it was; rejects with RefusedError journal_unavailable where that is unknown. */
@@ -102,12 +102,12 @@ export interface Sent {
  *
  * @param known the namespace as the last commit left it, or will have left it
  */
-export async function sendKnown(
+export async function pipelineCommit(
   { append, db }: Journal,
   known: NamespaceRow | undefined,
   operations: readonly Operation[],
   settings: KnownSettings,
-): Promise<Sent | undefined> {
+): Promise<PipelinedCommit | undefined> {
   if (append === undefined || known === undefined) return undefined;
   const locked = { ...known, version: known.version + 1 };
   const stagedRuns = knownRuns(locked, operations, settings.cache);

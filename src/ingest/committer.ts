@@ -22,7 +22,7 @@ import {
   fail,
   type Impossible,
   nobody,
-  type SentGroup,
+  type PipelinedGroup,
   type Waiting,
 } from "./commit-retries.ts";
 import type { UnheldRun } from "./leases.ts";
@@ -219,17 +219,17 @@ export class Committer {
 
   async #run(namespace: string, queue: NamespaceQueue): Promise<void> {
     /** The group that is being written while the next one is decided. */
-    let sent: SentGroup | undefined;
-    while (queue.waiting.length > 0 || sent !== undefined) {
-      if (queue.waiting.length === 0) await arrivalOr(sent!.isWritten, queue);
+    let pipelined: PipelinedGroup | undefined;
+    while (queue.waiting.length > 0 || pipelined !== undefined) {
+      if (queue.waiting.length === 0) await arrivalOr(pipelined!.isWritten, queue);
       // One turn of the event loop, so that frames which have arrived by now
       // join this commit instead of the next one.
       if (queue.waiting.length > 0) await yieldToEventLoop();
       const [first] = queue.waiting;
       const group = first === undefined || "run" in first ? [] : this.#take(queue);
-      const next = await this.#send(namespace, group, sent);
-      if (sent !== undefined) await this.#commit(namespace, sent.group, sent);
-      sent = next;
+      const next = await this.#send(namespace, group, pipelined);
+      if (pipelined !== undefined) await this.#commit(namespace, pipelined.group, pipelined);
+      pipelined = next;
       if (next !== undefined) continue;
       if (group.length > 0) {
         await this.#commit(namespace, group);
@@ -244,20 +244,24 @@ export class Committer {
   async #send(
     namespace: string,
     group: readonly Waiting[],
-    before: SentGroup | undefined,
-  ): Promise<SentGroup | undefined> {
+    before: PipelinedGroup | undefined,
+  ): Promise<PipelinedGroup | undefined> {
     if (group.length === 0) return undefined;
     try {
-      const sent = await this.#writer.send(namespace, operationsOf(group), before);
-      return sent && { ...sent, group };
+      const pipelined = await this.#writer.send(namespace, operationsOf(group), before);
+      return pipelined && { ...pipelined, group };
     } catch {
       // The transaction finds the same, and tells it.
       return undefined;
     }
   }
 
-  async #commit(namespace: string, group: readonly Waiting[], sent?: SentGroup): Promise<void> {
-    const tried = await this.#retries.commit(namespace, group, sent);
+  async #commit(
+    namespace: string,
+    group: readonly Waiting[],
+    pipelined?: PipelinedGroup,
+  ): Promise<void> {
+    const tried = await this.#retries.commit(namespace, group, pipelined);
     if (tried === undefined) return;
     if (tried.t === "impossible") {
       await this.#separate(namespace, tried);
