@@ -8,9 +8,9 @@ import { LineageCache } from "../journal/lineage-cache.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
 import type { Limits } from "../limits.ts";
 import {
+  type CommitResult,
   type Committed,
   commitGroup,
-  type Left,
   type PipelinedCommit,
   pipelineCommit,
 } from "./commit.ts";
@@ -68,11 +68,11 @@ export class CommitGroupWriter {
     // Where it fails, that is looked at when it is its turn.
     pipelined.isWritten.then(
       (isWritten) => {
-        if (isWritten) history.note(pipelined.committed.left.namespace);
+        if (isWritten) history.note(pipelined.committed.result.namespace);
       },
       () => undefined,
     );
-    this.#keep(pipelined.committed.left);
+    this.#keep(pipelined.committed.result);
     return pipelined;
   }
 
@@ -95,9 +95,9 @@ export class CommitGroupWriter {
       const settings = { ...this.#settings(), known, history: journal.history };
       return commitGroup(tx, namespace, operations, settings);
     }, withinMs);
-    if (committed.left !== undefined) {
-      journal.history.note(committed.left.namespace);
-      this.#keep(committed.left);
+    if (committed.result !== undefined) {
+      journal.history.note(committed.result.namespace);
+      this.#keep(committed.result);
     }
     return committed;
   }
@@ -113,7 +113,7 @@ export class CommitGroupWriter {
     this.#lineages.clear();
   }
 
-  #keep({ namespace, runs, records }: Left): void {
+  #keep({ namespace, runs, records }: CommitResult): void {
     const { now, onTimeAhead } = this.#options;
     if (onTimeAhead !== undefined && records.length > 0) {
       const aheadMs = namespace.last_time_ms - now();
@@ -142,11 +142,11 @@ export class CommitGroupWriter {
  */
 function canFollow(
   operations: readonly Operation[],
-  { committed: { left, outcomes } }: PipelinedCommit,
-  known: Left["namespace"] | undefined,
+  { committed: { result, outcomes } }: PipelinedCommit,
+  known: CommitResult["namespace"] | undefined,
 ): boolean {
   return (
-    known === left.namespace &&
+    known === result.namespace &&
     outcomes.every(({ t }) => t === "durable") &&
     operations.every(({ kind }) => kind === "append" || kind === "finish")
   );

@@ -47,11 +47,11 @@ export interface Committed {
   /** In the order of the operations. */
   readonly outcomes: readonly Outcome[];
   /** What there is of the namespace now; undefined while there is none, where all was refused. */
-  readonly left: Left | undefined;
+  readonly result: CommitResult | undefined;
 }
 
 /** How a commit has left a namespace. */
-export interface Left {
+export interface CommitResult {
   readonly namespace: NamespaceRow;
   /** The runs that it read or made. */
   readonly runs: readonly KnownRun[];
@@ -80,17 +80,17 @@ export async function commitGroup(
 ): Promise<Committed> {
   const locked = await lockOrCreate(tx, namespace, operations, settings);
   if (locked !== undefined) settings.history.locked(locked);
-  if (locked === undefined) return { outcomes: operations.map(refusedWithout), left: undefined };
+  if (locked === undefined) return { outcomes: operations.map(refusedWithout), result: undefined };
   const stagedRuns = await loadRuns(tx, locked, operations, settings);
   const group = new CommitGroup(tx, locked, stagedRuns, settings);
   const outcomes = await group.decide(operations);
-  return { outcomes, left: await write(tx, locked, group) };
+  return { outcomes, result: await write(tx, locked, group) };
 }
 
 /** A group that was decided, and sent to be written in one go. */
 export interface PipelinedCommit {
   /** What comes of it, if it is written. */
-  readonly committed: Committed & { readonly left: Left };
+  readonly committed: Committed & { readonly result: CommitResult };
   /** Whether it was; rejects with RefusedError journal_unavailable where that is unknown. */
   readonly isWritten: Promise<boolean>;
 }
@@ -115,9 +115,9 @@ export async function pipelineCommit(
   if (stagedRuns === undefined || stagedRuns.runs.size > maxAppendRows) return undefined;
   const group = new CommitGroup(db, locked, stagedRuns, settings);
   const outcomes = await group.decide(operations);
-  const { changed: runs, records, change, left } = changesOf(locked, group, newAppendId());
+  const { changed: runs, records, change, result } = changesOf(locked, group, newAppendId());
   const isWritten = append({ namespace: known, change, runs, records });
-  return { committed: { outcomes, left }, isWritten };
+  return { committed: { outcomes, result }, isWritten };
 }
 
 async function lockOrCreate(
@@ -168,17 +168,22 @@ function changesOf(
     append_id: appendId,
   };
   const namespace = { ...locked, ...change };
-  const left: Left = { namespace, runs, records: builder.records, hasTaken: counts.taken > 0 };
-  return { created, changed, records, change, left };
+  const result: CommitResult = {
+    namespace,
+    runs,
+    records: builder.records,
+    hasTaken: counts.taken > 0,
+  };
+  return { created, changed, records, change, result };
 }
 
-async function write(tx: Db, locked: NamespaceRow, group: CommitGroup): Promise<Left> {
+async function write(tx: Db, locked: NamespaceRow, group: CommitGroup): Promise<CommitResult> {
   const { namespace_id: namespaceId } = locked;
   const { builder, counts } = group;
   // Where it changes nothing, it is not written, and the last append is the one before.
   const isChange = builder.records.length > 0 || counts.taken > 0;
   const appendId = isChange ? newAppendId() : locked.append_id;
-  const { created, changed, records, change, left } = changesOf(locked, group, appendId);
+  const { created, changed, records, change, result } = changesOf(locked, group, appendId);
   await insertRuns(
     tx,
     created.map(({ row }) => row),
@@ -190,5 +195,5 @@ async function write(tx: Db, locked: NamespaceRow, group: CommitGroup): Promise<
   }
   await insertRecords(tx, records);
   if (isChange) await updateNamespace(tx, namespaceId, change);
-  return left;
+  return result;
 }

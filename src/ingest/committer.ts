@@ -315,16 +315,16 @@ export class Committer {
 
   #settle(namespace: string, { group, committed }: Done): void {
     const { onCommitted, notifications } = this.#options;
-    const { outcomes, left } = committed;
-    if (left !== undefined) {
-      const { records, hasTaken } = left;
-      if (records.length > 0) onCommitted(namespace, records, left.namespace.deletion_count);
+    const { outcomes, result } = committed;
+    if (result !== undefined) {
+      const { records, hasTaken } = result;
+      if (records.length > 0) onCommitted(namespace, records, result.namespace.deletion_count);
       if (records.length > 0 || hasTaken) notifications?.tell(namespace);
     }
     for (let index = 0; index < group.length; index++) {
       const { operation, asker } = group[index]!;
       const outcome = outcomes[index]!;
-      applyOutcome(operation, outcome, left?.namespace, this.#listeners);
+      applyOutcome(operation, outcome, result?.namespace, this.#listeners);
       asker.onOutcome(outcome, operation);
     }
   }
