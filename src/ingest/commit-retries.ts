@@ -3,7 +3,7 @@
  * as long as those who asked are there.
  *
  * A caller that left may have asked another node for the same run by now. What takes or
- * makes a run is therefore dropped before each try once its asker has left; an
+ * makes a run is therefore dropped before each try once its callbacks has left; an
  * earlier try may have been written without an answer, and if so nobody holds
  * the run that it took: its lease begins.
  */
@@ -21,7 +21,7 @@ const minRetryMs = 50;
 const maxRetryMs = 1_000;
 
 /** Who asked for an operation; one of the two is called once, in the order of the operations. */
-export interface Asker {
+export interface OperationCallbacks {
   /** Called after the commit. */
   readonly onOutcome: (outcome: Outcome, operation: Operation) => void;
   /** Called where the database failed, with RefusedError journal_unavailable for one. */
@@ -33,7 +33,7 @@ export interface Asker {
 /** An operation that waits for its commit. */
 export interface Waiting {
   readonly operation: Operation;
-  readonly asker: Asker;
+  readonly callbacks: OperationCallbacks;
 }
 
 /** A group that was pipelined and is not known to be written. */
@@ -85,19 +85,19 @@ export class CommitRetries {
     if (group.every((waiting) => this.#isWanted(waiting))) return group;
     return group.flatMap((waiting): Waiting[] => {
       if (this.#isWanted(waiting)) return [waiting];
-      const { operation, asker } = waiting;
-      asker.onOutcome({ t: "discarded" }, operation);
+      const { operation, callbacks } = waiting;
+      callbacks.onOutcome({ t: "discarded" }, operation);
       if (!wasTried || operation.kind === "lose") return [];
       const { namespace, runId } = operation;
-      return [{ operation: { kind: "abandon", namespace, runId }, asker: nobody }];
+      return [{ operation: { kind: "abandon", namespace, runId }, callbacks: noCallbacks }];
     });
   }
 
-  #isWanted({ operation, asker }: Waiting): boolean {
+  #isWanted({ operation, callbacks }: Waiting): boolean {
     switch (operation.kind) {
       case "open":
       case "create":
-        return asker.hasLeft?.() !== true;
+        return callbacks.hasLeft?.() !== true;
       case "lose":
         // Its producer has come back since, perhaps with the epoch that it had.
         return this.#options.producers.of(operation.namespace, operation.runId) === undefined;
@@ -176,11 +176,14 @@ async function isWritten(pipelined: PipelinedCommit): Promise<boolean> {
 }
 
 /** Wants no answer. */
-export const nobody: Asker = { onOutcome: () => undefined, onFailure: () => undefined };
+export const noCallbacks: OperationCallbacks = {
+  onOutcome: () => undefined,
+  onFailure: () => undefined,
+};
 
 /** Tells those who asked that their operations failed. */
 export function fail(group: readonly Waiting[], error: unknown): void {
-  for (const { operation, asker } of group) asker.onFailure(error, operation);
+  for (const { operation, callbacks } of group) callbacks.onFailure(error, operation);
 }
 
 function unavailable(cause: unknown): RefusedError {

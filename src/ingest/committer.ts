@@ -16,12 +16,12 @@ import { isUnavailable, RefusedError } from "../refusal.ts";
 import { applyOutcome, type OutcomeListeners } from "./apply-outcome.ts";
 import { CommitGroupWriter } from "./commit-group-writer.ts";
 import {
-  type Asker,
   CommitRetries,
   type Done,
   fail,
   type Impossible,
-  nobody,
+  noCallbacks,
+  type OperationCallbacks,
   type PipelinedGroup,
   type Waiting,
 } from "./commit-retries.ts";
@@ -63,13 +63,13 @@ export interface CommitterOptions extends Omit<OutcomeListeners, "producers"> {
 }
 
 /** Something that has a transaction for itself; never rejects. */
-interface Alone {
+interface ExclusiveWork {
   readonly run: () => Promise<void>;
 }
 
 /** One namespace's queue; `running` is the loop that empties it. */
 interface NamespaceQueue {
-  readonly waiting: (Waiting | Alone)[];
+  readonly waiting: (Waiting | ExclusiveWork)[];
   running: Promise<void> | undefined;
   /** Called when something arrives. */
   onArrival: () => void;
@@ -99,11 +99,11 @@ export class Committer {
   }
 
   /** Queues an operation. A refusal is an outcome, not a failure. */
-  enqueue(operation: Operation, asker: Asker): void {
-    this.#queue(operation.namespace, { operation, asker });
+  enqueue(operation: Operation, callbacks: OperationCallbacks): void {
+    this.#queue(operation.namespace, { operation, callbacks });
   }
 
-  #queue(namespace: string, one: Waiting | Alone): void {
+  #queue(namespace: string, one: Waiting | ExclusiveWork): void {
     let queue = this.#queues.get(namespace);
     if (queue === undefined) {
       queue = { waiting: [], running: undefined, onArrival: () => undefined };
@@ -137,7 +137,7 @@ export class Committer {
    * @param onCommitted called before the next group, with what `work` returned
    * @throws what `work` throws, and RefusedError journal_unavailable where the database failed
    */
-  alone<T>(
+  runExclusive<T>(
     namespace: string,
     work: (tx: Db) => Promise<T>,
     onCommitted: (result: T) => void = () => undefined,
@@ -186,7 +186,7 @@ export class Committer {
     for (const runId of runIds ?? this.heldRunIds(namespace)) {
       const producer = this.holderOf(namespace, runId);
       if (producer === undefined) continue;
-      this.enqueue({ kind: "check", namespace, runId, producer, mustRun: true }, nobody);
+      this.enqueue({ kind: "check", namespace, runId, producer, mustRun: true }, noCallbacks);
     }
   }
 
@@ -284,9 +284,9 @@ export class Committer {
       await this.#commit(namespace, group.slice(middle));
       return;
     }
-    for (const { operation, asker } of group) {
+    for (const { operation, callbacks } of group) {
       if (operation.kind === "lose" || operation.kind === "abandon") {
-        asker.onFailure(error, operation);
+        callbacks.onFailure(error, operation);
         continue;
       }
       this.#options.onImpossible?.(error);
@@ -295,7 +295,7 @@ export class Committer {
       const outcome: Outcome = { t: "refused", refusal };
       // What its producer sent behind it is discarded.
       applyOutcome(operation, outcome, undefined, this.#listeners);
-      asker.onOutcome(outcome, operation);
+      callbacks.onOutcome(outcome, operation);
     }
   }
 
@@ -322,10 +322,10 @@ export class Committer {
       if (records.length > 0 || hasTaken) notifications?.tell(namespace);
     }
     for (let index = 0; index < group.length; index++) {
-      const { operation, asker } = group[index]!;
+      const { operation, callbacks } = group[index]!;
       const outcome = outcomes[index]!;
       applyOutcome(operation, outcome, result?.namespace, this.#listeners);
-      asker.onOutcome(outcome, operation);
+      callbacks.onOutcome(outcome, operation);
     }
   }
 }

@@ -24,7 +24,7 @@ import { QuietTimer } from "../quiet-timer.ts";
 import { invalidField, type Refusal, RefusedError } from "../refusal.ts";
 import { checkMessage, checkNamespace, checkPlace, checkRunId } from "../validate.ts";
 import type { AppendBytes } from "../wire/append.ts";
-import type { Asker } from "./commit-retries.ts";
+import type { OperationCallbacks } from "./commit-retries.ts";
 import type { Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
 import { bytesOf, type Outcome, Producer, type ProducerOperation } from "./operation.ts";
@@ -73,7 +73,7 @@ export class IngestStream {
   readonly #runs = new Map<string, Producer>();
   /** Weak: a run that is opened again has another producer. */
   readonly #ended = new WeakSet<Producer>();
-  readonly #asker: Asker;
+  readonly #callbacks: OperationCallbacks;
   #namespace: string | undefined;
   #pendingBytes = 0;
   #pendingFrames = 0;
@@ -89,7 +89,7 @@ export class IngestStream {
     this.#limits = options.limits;
     this.#appends = options.memory.appends;
     this.#responses = new ResponseQueue(bytesOfFrame, options.memory.frames);
-    this.#asker = {
+    this.#callbacks = {
       onOutcome: (outcome, operation) => {
         this.#answer(operation as ProducerOperation, outcome);
         this.#settle(operation as ProducerOperation);
@@ -338,7 +338,7 @@ export class IngestStream {
     if (operation.kind === "append") {
       this.#count(operation.producer, operation.events.length);
     }
-    this.#committer.enqueue(operation, this.#asker);
+    this.#committer.enqueue(operation, this.#callbacks);
   }
 
   #settle(operation: ProducerOperation): void {

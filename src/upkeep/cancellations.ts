@@ -119,7 +119,7 @@ export class Cancellations {
   /** Runs a step in its turn, and tells the producers that are connected here. */
   #step(namespace: string, reason: string, work: (tx: Db) => Promise<Step>): Promise<Step> {
     const { committer } = this.#options;
-    return committer.alone(namespace, work, ({ asked }) => {
+    return committer.runExclusive(namespace, work, ({ asked }) => {
       for (const id of asked) committer.holderOf(namespace, id)?.cancelRequested(reason);
     });
   }

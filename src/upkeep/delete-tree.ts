@@ -84,7 +84,7 @@ export class Deletions {
       const found = await survey(journal.scans, namespace, rootRunId, signal);
       const { runCount, endTimeMs } = found.summary;
       if (endTimeMs !== undefined && endTimeMs > endedByMs) return undefined;
-      const marked = await committer.alone(
+      const marked = await committer.runExclusive(
         namespace,
         (tx) => mark(tx, namespace, found, node.nodeKey),
         (tree) => {

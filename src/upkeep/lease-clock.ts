@@ -161,7 +161,7 @@ export class LeaseClock {
     const { committer, node } = this.#options;
     const { namespace, namespace_id: namespaceId } = runs[0]!;
     const runKeys = runs.map((run) => run.run_key);
-    await committer.alone(
+    await committer.runExclusive(
       namespace,
       async (tx) => {
         await lockNamespace(tx, namespace);

@@ -69,7 +69,7 @@ describe("limit settings", () => {
       const unit = spec.unit === "milliseconds" ? "ms" : "";
       const { min, max } = spec.range;
       for (const value of [min, max]) {
-        // Alone it may contradict the other defaults, but never its own range.
+        // ExclusiveWork it may contradict the other defaults, but never its own range.
         const parsed = parse(`${name}=${value}${unit}`);
         const lines = parsed.t === "mistakes" ? parsed.mistakes : [];
         assert.ok(!lines.some((line) => line.startsWith("--limit")), lines.join("\n"));

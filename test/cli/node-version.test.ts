@@ -8,7 +8,7 @@ describe("the version check", () => {
   it("tells an old Node in one line, before it loads anything", async () => {
     const directory = await mkdtemp(join(tmpdir(), "runlog-version-"));
     try {
-      // Alone in a directory: whatever it loaded would not be found.
+      // ExclusiveWork in a directory: whatever it loaded would not be found.
       const file = join(directory, "main.ts");
       await copyFile(main, file);
       const versions = `{ value: { ...process.versions, node: "22.99.0" } }`;
