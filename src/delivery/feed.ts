@@ -19,17 +19,17 @@ import type { Filter } from "./filter.ts";
 import { FilterReader } from "./filter-reader.ts";
 import { type ItemsFrame, type SubscriptionFrame, takePage } from "./frames.ts";
 import { type Page, PageSource } from "./page-source.ts";
-import type { DeliveryOptions, Subscription } from "./subscription.ts";
+import type { DeliveryOptions, SubscriptionSpec } from "./subscription-spec.ts";
 
 /** Frames of a step; one behind the other, in order. */
-export type FeedFrame =
+export type SubscriptionStepFrame =
   | SubscriptionFrame
   /** The last seq that the filter before decided. */
   | { readonly t: "filter_changed"; readonly seq: number };
 
 /** What a step brought. */
-export interface FeedStep {
-  readonly frames: readonly FeedFrame[];
+export interface SubscriptionStep {
+  readonly frames: readonly SubscriptionStepFrame[];
   /** `more`: ask again at once. `wait`: ask again once it is woken, or after `tick`. */
   readonly next: "more" | "wait" | "ended";
 }
@@ -51,9 +51,9 @@ type State = "starting" | "reading" | "idle" | "starved" | "ended";
 const progressAfterSteps = 64;
 
 /** See the head of this file. */
-export class Feed {
+export class Subscription {
   readonly #options: DeliveryOptions;
-  readonly #subscription: Subscription;
+  readonly #subscription: SubscriptionSpec;
   readonly #source: PageSource;
   readonly #wake: () => void;
   #state: State = "starting";
@@ -85,7 +85,7 @@ export class Feed {
    */
   constructor(
     options: DeliveryOptions,
-    subscription: Subscription,
+    subscription: SubscriptionSpec,
     wake: () => void,
     credit = Number.POSITIVE_INFINITY,
   ) {
@@ -156,7 +156,7 @@ export class Feed {
    *
    * @throws RefusedError where the subscription cannot start or go on
    */
-  async step(): Promise<FeedStep> {
+  async step(): Promise<SubscriptionStep> {
     if (this.#state === "ended") return { frames: [], next: "ended" };
     if (this.#state === "starting") return { frames: [await this.#start()], next: "more" };
     if (this.#hasGoneBack) await this.#refuseBack();
@@ -182,7 +182,7 @@ export class Feed {
     throw new RefusedError({ reason: "cursor_ahead", latestSeq });
   }
 
-  async #start(): Promise<FeedFrame> {
+  async #start(): Promise<SubscriptionStepFrame> {
     const { filter, allowMissing } = this.#subscription;
     this.#reader = await FilterReader.open(this.#source, filter, allowMissing);
     const { journal } = this.#options;
@@ -212,7 +212,7 @@ export class Feed {
     return { earliestSeq: earliest ?? latestSeq + 1, latestSeq, afterSeq };
   }
 
-  async #applyFilters(): Promise<FeedFrame[]> {
+  async #applyFilters(): Promise<SubscriptionStepFrame[]> {
     const changes = this.#nextFilters;
     const { allowMissing } = this.#subscription;
     for (const filter of changes) {
@@ -232,11 +232,11 @@ export class Feed {
     return changes.map(() => ({ t: "filter_changed", seq: this.#cursor }));
   }
 
-  async #read(reader: FilterReader): Promise<FeedStep> {
+  async #read(reader: FilterReader): Promise<SubscriptionStep> {
     const rest = this.#rest ?? (await this.#nextPage(reader));
     this.#rest = undefined;
     const taken = rest.frames[rest.next];
-    const frames: FeedFrame[] = [];
+    const frames: SubscriptionStepFrame[] = [];
     if (taken !== undefined) {
       frames.push(taken.frame);
       this.#credit -= taken.count;
@@ -274,8 +274,8 @@ export class Feed {
   async #endPage(
     reader: FilterReader,
     { page, upToSeq }: Rest,
-    frames: FeedFrame[],
-  ): Promise<FeedStep> {
+    frames: SubscriptionStepFrame[],
+  ): Promise<SubscriptionStep> {
     this.#cursor = upToSeq;
     const isStarved = upToSeq < page.upToSeq;
     if (!this.#isCaughtUp && this.#cursor >= this.#latestSeq) {
@@ -308,19 +308,19 @@ export class Feed {
     return { frames: this.#progressIfDue(frames), next: "wait" };
   }
 
-  #end(frames: readonly FeedFrame[]): FeedStep {
+  #end(frames: readonly SubscriptionStepFrame[]): SubscriptionStep {
     this.#state = "ended";
     return { frames, next: "ended" };
   }
 
-  #progressIfDue(frames: FeedFrame[]): FeedFrame[] {
+  #progressIfDue(frames: SubscriptionStepFrame[]): SubscriptionStepFrame[] {
     const isDue = this.#isProgressDue;
     this.#isProgressDue = false;
     return isDue && frames.length === 0 ? [{ t: "progress", seq: this.#cursor }] : frames;
   }
 
   /** A filter that matches hardly anything moves on all the same. */
-  #progressIfLong(frames: FeedFrame[]): FeedFrame[] {
+  #progressIfLong(frames: SubscriptionStepFrame[]): SubscriptionStepFrame[] {
     this.#emptySteps = frames.length === 0 ? this.#emptySteps + 1 : 0;
     if (this.#emptySteps < progressAfterSteps) return frames;
     this.#emptySteps = 0;
@@ -349,7 +349,7 @@ function costOf({ scope, types }: Filter): number {
 }
 
 /** @throws RefusedError where a filter and the rest of a subscription do not go together */
-function checkTogether({ stop, allowMissing }: Subscription, { scope }: Filter): void {
+function checkTogether({ stop, allowMissing }: SubscriptionSpec, { scope }: Filter): void {
   if (stop === "finished" && scope.kind === "all") {
     throw invalidField("stop", "FINISHED needs an ancestor or run ids: a namespace never ends");
   }

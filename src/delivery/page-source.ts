@@ -16,7 +16,7 @@ import { takeItems } from "../wire/record-codec.ts";
 import type { Filter, Scope } from "./filter.ts";
 import { beforeHole } from "./holes.ts";
 import { findInherited } from "./inherited.ts";
-import type { DeliveryOptions } from "./subscription.ts";
+import type { DeliveryOptions } from "./subscription-spec.ts";
 import type { Tails } from "./tails.ts";
 
 /** A record's place and bytes. */

@@ -16,7 +16,7 @@ import { itemsOf, stretchesOf } from "../wire/record-codec.ts";
 import { refuseTrimmed } from "./feed.ts";
 import type { Filter } from "./filter.ts";
 import { type PageRecord, PageSource } from "./page-source.ts";
-import type { DeliveryOptions } from "./subscription.ts";
+import type { DeliveryOptions } from "./subscription-spec.ts";
 import type { TypeFilter } from "./type-filter.ts";
 
 /** Which page. */

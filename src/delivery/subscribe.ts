@@ -10,9 +10,9 @@
 
 import { yieldToEventLoop } from "../event-loop.ts";
 import { QuietTimer } from "../quiet-timer.ts";
-import { Feed } from "./feed.ts";
+import { Subscription } from "./feed.ts";
 import type { SubscriptionFrame } from "./frames.ts";
-import type { DeliveryOptions, Subscription } from "./subscription.ts";
+import type { DeliveryOptions, SubscriptionSpec } from "./subscription-spec.ts";
 import { Wakeup } from "./wakeup.ts";
 
 /**
@@ -23,11 +23,11 @@ import { Wakeup } from "./wakeup.ts";
  */
 export async function* subscribe(
   options: DeliveryOptions,
-  subscription: Subscription,
+  subscription: SubscriptionSpec,
   signal: AbortSignal,
 ): AsyncGenerator<SubscriptionFrame> {
   const wakeup = new Wakeup();
-  const feed = new Feed(options, subscription, wakeup.wake);
+  const feed = new Subscription(options, subscription, wakeup.wake);
   const quiet = new QuietTimer(subscription.progressIntervalMs, () => {
     feed.tick();
     wakeup.wake();

@@ -12,14 +12,14 @@ import { yieldToEventLoop } from "../event-loop.ts";
 import { QuietTimer } from "../quiet-timer.ts";
 import { type Refusal, RefusedError } from "../refusal.ts";
 import { Deque } from "./deque.ts";
-import { Feed, type FeedFrame } from "./feed.ts";
+import { Subscription, type SubscriptionStepFrame } from "./feed.ts";
 import type { Filter } from "./filter.ts";
-import type { DeliveryOptions, Subscription } from "./subscription.ts";
+import type { DeliveryOptions, SubscriptionSpec } from "./subscription-spec.ts";
 import { Wakeup } from "./wakeup.ts";
 
 /** A frame for the subscriber; `id` is the subscription's. */
 export type WatchFrame =
-  | { readonly t: "frame"; readonly id: number; readonly frame: FeedFrame }
+  | { readonly t: "frame"; readonly id: number; readonly frame: SubscriptionStepFrame }
   /** Without a refusal it ended as asked. */
   | { readonly t: "ended"; readonly id: number; readonly refusal: Refusal | undefined };
 
@@ -29,7 +29,7 @@ const maxPendingAnswers = 1_024;
 /** One subscription. */
 interface Entry {
   readonly id: number;
-  readonly feed: Feed;
+  readonly feed: Subscription;
   readonly quiet: QuietTimer;
   isQueued: boolean;
   /** Set once it is to end: as asked, or for a filter that makes no sense. */
@@ -65,7 +65,7 @@ export class Watch {
    * @param credit items that may be delivered before the first grant; Infinity: not limited
    * @param parse what to deliver; RefusedError where that makes no sense
    */
-  start(id: number, parse: () => Subscription, credit: number): void {
+  start(id: number, parse: () => SubscriptionSpec, credit: number): void {
     try {
       const { maxSubscriptionsPerCall: limit } = this.#options.limits;
       if (this.#entries.has(id)) {
@@ -78,7 +78,7 @@ export class Watch {
       }
       const subscription = parse();
       const wake = () => this.#queue(entry);
-      const feed = new Feed(this.#options, subscription, wake, credit);
+      const feed = new Subscription(this.#options, subscription, wake, credit);
       const quiet = new QuietTimer(subscription.progressIntervalMs, () => {
         feed.tick();
         wake();
@@ -216,7 +216,10 @@ export class Watch {
     }
   }
 
-  *#framesOf({ id, quiet }: Entry, frames: readonly FeedFrame[]): Generator<WatchFrame> {
+  *#framesOf(
+    { id, quiet }: Entry,
+    frames: readonly SubscriptionStepFrame[],
+  ): Generator<WatchFrame> {
     for (const frame of frames) {
       if (frame.t === "filter_changed") this.#pendingChanges--;
       yield { t: "frame", id, frame };

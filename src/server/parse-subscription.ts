@@ -3,7 +3,7 @@ import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { HandlerContext } from "@connectrpc/connect";
 import { StopPolicy, type SubscribeRequest } from "../../gen/runlog/v1/subscribe_pb.js";
 import { parseFilter } from "../delivery/filter.ts";
-import type { Stop, Subscription } from "../delivery/subscription.ts";
+import type { Stop, SubscriptionSpec } from "../delivery/subscription-spec.ts";
 import { type Limits, minProgressIntervalMs } from "../limits.ts";
 import { invalidField } from "../refusal.ts";
 import { longestTimerMs } from "../timers.ts";
@@ -32,7 +32,7 @@ export function parseSubscription(
   at: string,
   request: SubscribeRequest,
   limits: Limits,
-): Subscription {
+): SubscriptionSpec {
   const { start } = request;
   if (start.case === "fromNow" && !start.value) {
     throw invalidField(`${at}from_now`, "is true, or left out for the beginning");

@@ -7,7 +7,7 @@ import {
 } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { SubscriptionFrame } from "../delivery/frames.ts";
 import { subscribe } from "../delivery/subscribe.ts";
-import type { Subscription } from "../delivery/subscription.ts";
+import type { SubscriptionSpec } from "../delivery/subscription-spec.ts";
 import { RefusedError } from "../refusal.ts";
 import { toConnectError } from "./errors.ts";
 import type { GrpcStream, StreamCall } from "./http/grpc-handler.ts";
@@ -86,7 +86,7 @@ async function onlyRequest(
 
 async function* frames(
   context: ServiceContext,
-  subscription: Promise<Subscription>,
+  subscription: Promise<SubscriptionSpec>,
   call: StreamCall,
 ): AsyncGenerator<SubscriptionFrame | GoAwayFrame> {
   const ending = new StreamEnding(context, call);

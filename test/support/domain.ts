@@ -7,7 +7,7 @@ import { EventBatchSchema } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { Scope } from "../../src/delivery/filter.ts";
 import type { SubscriptionFrame } from "../../src/delivery/frames.ts";
 import { subscribe } from "../../src/delivery/subscribe.ts";
-import type { DeliveryOptions, Subscription } from "../../src/delivery/subscription.ts";
+import type { DeliveryOptions, SubscriptionSpec } from "../../src/delivery/subscription-spec.ts";
 import { Tails } from "../../src/delivery/tails.ts";
 import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import { Committer } from "../../src/ingest/committer.ts";
@@ -99,9 +99,9 @@ export function append(
 /** A subscription to the namespace "default", with what differs from the usual. */
 export function subscriptionTo(
   scope: Scope,
-  rest: Partial<Subscription> = {},
+  rest: Partial<SubscriptionSpec> = {},
   eventTypes: readonly string[] = [],
-): Subscription {
+): SubscriptionSpec {
   return {
     namespace: "default",
     filter: { scope, types: TypeFilter.parse("event_types", eventTypes) },

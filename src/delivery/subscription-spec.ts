@@ -9,7 +9,7 @@ import type { Tails } from "./tails.ts";
 export type Stop = "never" | "caught_up" | "finished";
 
 /** What to deliver. */
-export interface Subscription {
+export interface SubscriptionSpec {
   readonly namespace: string;
   readonly filter: Filter;
   /** Deliver what comes after this seq, or after the newest one. */
