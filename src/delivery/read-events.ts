@@ -13,9 +13,9 @@ import { rangeAfter } from "../journal/pages/read-page.ts";
 import { type Limits, maxRecordBytes } from "../limits.ts";
 import { isDataLoss, RefusedError } from "../refusal.ts";
 import { itemsOf, stretchesOf } from "../wire/record-codec.ts";
-import { refuseTrimmed } from "./feed.ts";
 import type { Filter } from "./filter.ts";
 import { type PageRecord, PageSource } from "./page-source.ts";
+import { refuseTrimmed } from "./subscription.ts";
 import type { DeliveryOptions } from "./subscription-spec.ts";
 import type { TypeFilter } from "./type-filter.ts";
 

@@ -10,8 +10,8 @@
 
 import { yieldToEventLoop } from "../event-loop.ts";
 import { QuietTimer } from "../quiet-timer.ts";
-import { Subscription } from "./feed.ts";
 import type { SubscriptionFrame } from "./frames.ts";
+import { Subscription } from "./subscription.ts";
 import type { DeliveryOptions, SubscriptionSpec } from "./subscription-spec.ts";
 import { Wakeup } from "./wakeup.ts";
 

@@ -12,8 +12,8 @@ import { yieldToEventLoop } from "../event-loop.ts";
 import { QuietTimer } from "../quiet-timer.ts";
 import { type Refusal, RefusedError } from "../refusal.ts";
 import { Deque } from "./deque.ts";
-import { Subscription, type SubscriptionStepFrame } from "./feed.ts";
 import type { Filter } from "./filter.ts";
+import { Subscription, type SubscriptionStepFrame } from "./subscription.ts";
 import type { DeliveryOptions, SubscriptionSpec } from "./subscription-spec.ts";
 import { Wakeup } from "./wakeup.ts";
 

@@ -3,7 +3,7 @@
  * as long as those who asked are there.
  *
  * A caller that left may have asked another node for the same run by now. What takes or
- * makes a run is therefore dropped before each try once its callbacks has left; an
+ * makes a run is therefore dropped before each try once its caller has left; an
  * earlier try may have been written without an answer, and if so nobody holds
  * the run that it took: its lease begins.
  */
