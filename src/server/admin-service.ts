@@ -1,4 +1,4 @@
-/** AdminService over the domain. */
+/** AdminService over the engine. */
 import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import type { AdminService, SetRetentionRequest } from "../../gen/runlog/v1/admin_pb.js";

@@ -1,4 +1,4 @@
-/** IngestService over the domain. */
+/** IngestService over the engine. */
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { ErrorDetailSchema } from "../../gen/runlog/v1/error_pb.js";

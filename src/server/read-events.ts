@@ -1,4 +1,4 @@
-/** SubscribeService.ReadEvents over the domain. */
+/** SubscribeService.ReadEvents over the engine. */
 import { create, fromBinary } from "@bufbuild/protobuf";
 import {
   EventBatchSchema,

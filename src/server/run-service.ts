@@ -1,4 +1,4 @@
-/** RunService over the domain. */
+/** RunService over the engine. */
 import { create } from "@bufbuild/protobuf";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { v7 as uuidv7 } from "uuid";

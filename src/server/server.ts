@@ -1,4 +1,4 @@
-/** Puts a server together: journal, domain, services, port; and takes it apart again in order. */
+/** Puts a server together: journal, engine, services, port; and takes it apart again in order. */
 import type { DescService } from "@bufbuild/protobuf";
 import { createContextValues, type ServiceImpl } from "@connectrpc/connect";
 import type { Logger } from "pino";
@@ -13,8 +13,8 @@ import { defaultLimits, type Limits } from "../limits.ts";
 import { isUnavailable } from "../refusal.ts";
 import { startTimer } from "../timers.ts";
 import { adminService } from "./admin-service.ts";
-import { type Domain, openDomain } from "./domain.ts";
 import { Draining } from "./draining.ts";
+import { type Engine, openEngine } from "./engine.ts";
 import { FailureLog } from "./failure-log.ts";
 import { healthService } from "./health.ts";
 import { rpcHandler } from "./http/connect-handler.ts";
@@ -85,14 +85,14 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const failures = new FailureLog(logger);
   const onFailure = (error: unknown) => failures.failed(error);
   const onClock = (text: string) => logger.warn(text);
-  const domain = await openDomain({ journal, limits, now: Date.now, onFailure, onClock }).catch(
+  const engine = await openEngine({ journal, limits, now: Date.now, onFailure, onClock }).catch(
     async (error: unknown) => {
       await journal.close();
       throw error;
     },
   );
   const context: ServiceContext = {
-    ...domain,
+    ...engine,
     draining: new Draining(),
     onUnexpected(error) {
       if (isUnavailable(error)) failures.failed(error);
@@ -101,7 +101,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   };
   const { health } = journal;
   const { draining } = context;
-  const readiness = new Readiness({ draining, health, awayMs: domain.awayMs, limits });
+  const readiness = new Readiness({ draining, health, awayMs: engine.awayMs, limits });
   if (health !== undefined) failures.follow(health, options.onFatal ?? (() => undefined));
   let port: Port;
   try {
@@ -119,8 +119,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       streamHandler: grpcHandler({
         ...handling,
         streams: [ingestGrpc(context), subscribeGrpc(context)],
-        bounds: { maxBytes, messageTimeoutMs, memory: domain.memory.messages },
-        frames: domain.memory.frames,
+        bounds: { maxBytes, messageTimeoutMs, memory: engine.memory.messages },
+        frames: engine.memory.frames,
       }),
       onSession: (session) => ages.add(session),
       onFault: (error) => logger.error({ err: error }, "a connection or request failed"),
@@ -129,11 +129,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     });
   } catch (error) {
     readiness.stop();
-    await domain.stop();
+    await engine.stop();
     await journal.close();
     throw error;
   }
-  domain.start();
+  engine.start();
   const url = `http://${port.host}:${port.port}`;
   logger.info({ url, journal: nameOfJournal(options.journal), journalId: journal.id }, "serving");
   let drained: Promise<void> | undefined;
@@ -141,7 +141,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     url,
     journal: placeOfJournal(options.journal),
     drain() {
-      drained ??= drain(context, domain, port, drainTimeoutMs, logger).finally(() => {
+      drained ??= drain(context, engine, port, drainTimeoutMs, logger).finally(() => {
         readiness.stop();
       });
       return drained;
@@ -194,7 +194,7 @@ function requestHandler(
 
 async function drain(
   context: ServiceContext,
-  domain: Domain,
+  engine: Engine,
   port: Port,
   timeoutMs: number,
   logger: Logger,
@@ -214,7 +214,7 @@ async function drain(
       await closed;
     }
   }
-  await domain.stop();
+  await engine.stop();
   await context.journal.close();
   logger.info("drained");
 }

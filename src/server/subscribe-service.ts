@@ -1,4 +1,4 @@
-/** SubscribeService over the domain. */
+/** SubscribeService over the engine. */
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
 import {
   type SubscribeRequest,

@@ -1,4 +1,4 @@
-/** SubscribeService.Watch over the domain. */
+/** SubscribeService.Watch over the engine. */
 import { create } from "@bufbuild/protobuf";
 import type { HandlerContext } from "@connectrpc/connect";
 import { EventFilterSchema } from "../../gen/runlog/v1/event_pb.js";

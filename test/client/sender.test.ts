@@ -22,7 +22,7 @@ import { lockNamespace } from "../../src/journal/namespaces.ts";
 import { openJournal } from "../../src/journal/open.ts";
 import { defaultLimits } from "../../src/limits.ts";
 import { chosenSeed, randomOf } from "../crash/random.ts";
-import { domainOver, readAll } from "../support/domain.ts";
+import { engineOver, readAll } from "../support/engine.ts";
 import { giveBackDatabase, takeDatabase } from "../support/postgres.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 import { BreakingProxy, loseAnswerOnce, noFault, randomCuts } from "./breaking-proxy.ts";
@@ -283,7 +283,7 @@ describe("the sender", () => {
       await lockNamespace(tx, "default");
       await tx.updateTable("runs").set({ node_key: 0 }).execute();
     });
-    await domainOver(journal).committer.lose({
+    await engineOver(journal).committer.lose({
       ...{ namespace: "default", runId: "r", epoch: 1, leaseMs: 1 },
     });
     sender.emit({ type: "e2" });

@@ -6,12 +6,12 @@ import { Watch } from "../../src/delivery/watch.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import {
   append,
-  domainOver,
+  engineOver,
   eventOf,
   openRun,
   recordsIn,
   subscriptionTo,
-} from "../support/domain.ts";
+} from "../support/engine.ts";
 import { describeJournal } from "../support/journals.ts";
 
 const KiB = 1024;
@@ -28,17 +28,17 @@ describeJournal("a subscriber's memory", (open) => {
   afterEach(() => remove());
 
   it("is that of its page, which is dropped where others need it, and read again", async () => {
-    const domain = domainOver(journal, { tailBytes: 0, frameBytes: 4 * KiB });
-    const producer = await openRun(domain, "run");
+    const engine = engineOver(journal, { tailBytes: 0, frameBytes: 4 * KiB });
+    const producer = await openRun(engine, "run");
     for (let at = 1; at <= 64; at++) {
-      await append(domain, producer, at, [eventOf("x".repeat(2 * KiB))]);
+      await append(engine, producer, at, [eventOf("x".repeat(2 * KiB))]);
     }
-    const { pages } = domain.memory;
+    const { pages } = engine.memory;
     const abort = new AbortController();
     const subscription = subscriptionTo({ kind: "all" }, { stop: "caught_up" });
     const seqs: bigint[] = [];
     let evictions = 0;
-    for await (const frame of subscribe(domain, subscription, abort.signal)) {
+    for await (const frame of subscribe(engine, subscription, abort.signal)) {
       seqs.push(...recordsIn(frame).map(({ seq }) => seq));
       if (pages.usedBytes === 0 || evictions === 5) continue;
       assert.ok(pages.usedBytes < 65 * 3 * KiB, `${pages.usedBytes}`);
@@ -54,28 +54,28 @@ describeJournal("a subscriber's memory", (open) => {
       seqs,
       Array.from({ length: 65 }, (_, i) => BigInt(i + 1)),
     );
-    const { memory } = domain;
+    const { memory } = engine;
     assert.deepEqual([pages.usedBytes, memory.subscriptions.usedBytes], [0, 0]);
   });
 
   it("waits for those who read history, and not what is live", async () => {
-    const domain = domainOver(journal);
-    const producer = await openRun(domain, "run");
-    const { frames } = domain.memory;
+    const engine = engineOver(journal);
+    const producer = await openRun(engine, "run");
+    const { frames } = engine.memory;
     const taken = frames.freeBytes + 1;
     const abort = new AbortController();
-    const live = subscribe(domain, subscriptionTo({ kind: "all" }, { start: "now" }), abort.signal);
+    const live = subscribe(engine, subscriptionTo({ kind: "all" }, { start: "now" }), abort.signal);
     for (const expected of ["subscribed", "caught_up"]) {
       assert.equal((await live.next()).value?.t, expected);
     }
     frames.take(taken);
-    await append(domain, producer, 1, [eventOf("news")]);
+    await append(engine, producer, 1, [eventOf("news")]);
     assert.equal((await live.next()).value?.t, "events");
-    domain.tails.setMaxBytes(0);
-    const late = subscribe(domain, subscriptionTo({ kind: "all" }), abort.signal);
+    engine.tails.setMaxBytes(0);
+    const late = subscribe(engine, subscriptionTo({ kind: "all" }), abort.signal);
     assert.equal((await late.next()).value?.t, "subscribed");
     const first = late.next();
-    const early = await Promise.race([first, append(domain, producer, 2, [eventOf("x")])]);
+    const early = await Promise.race([first, append(engine, producer, 2, [eventOf("x")])]);
     assert.ok("t" in early && early.t === "durable");
     frames.give(taken);
     assert.equal((await first).value?.t, "events");
@@ -85,12 +85,12 @@ describeJournal("a subscriber's memory", (open) => {
 
   it("is not all of it on one call: what is too much is refused, and others still subscribe", async () => {
     const memoryBytes = 16 * MiB;
-    const domain = domainOver(journal, { memoryBytes });
-    await openRun(domain, "run");
+    const engine = engineOver(journal, { memoryBytes });
+    await openRun(engine, "run");
     const runIds = Array.from({ length: 100 }, (_, at) => `${at}`.padEnd(120, "x"));
     const filter: Filter = { scope: { kind: "runs", runIds }, types: undefined };
-    const { subscriptions } = domain.memory;
-    const calls = Array.from({ length: 4 }, () => new Watch(domain));
+    const { subscriptions } = engine.memory;
+    const calls = Array.from({ length: 4 }, () => new Watch(engine));
     const abort = new AbortController();
     let [accepted, refused] = [0, 0];
     for (const call of calls) {
@@ -111,7 +111,7 @@ describeJournal("a subscriber's memory", (open) => {
     }
     assert.equal(accepted + refused, 800);
     assert.ok(accepted > 40 && refused > 400, `${accepted}, ${refused}`);
-    const canary = subscribe(domain, subscriptionTo({ kind: "all" }), abort.signal);
+    const canary = subscribe(engine, subscriptionTo({ kind: "all" }), abort.signal);
     assert.equal((await canary.next()).value?.t, "subscribed");
     await canary.return(undefined);
     abort.abort();

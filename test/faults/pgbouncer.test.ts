@@ -13,9 +13,9 @@ import pg from "pg";
 import { freePort } from "../../dev/postgres-server.ts";
 import { openJournal } from "../../src/journal/open.ts";
 import { defaultLimits } from "../../src/limits.ts";
-import { openDomain } from "../../src/server/domain.ts";
+import { openEngine } from "../../src/server/engine.ts";
 import { type ServerProcess, ServerProcesses } from "../crash/server-process.ts";
-import { append, domainOver, eventOf, openRun } from "../support/domain.ts";
+import { append, engineOver, eventOf, openRun } from "../support/engine.ts";
 import { giveBackDatabase, noteCommits, takeDatabase } from "../support/postgres.ts";
 import { assertLoadKept, runLoad } from "./load.ts";
 
@@ -92,11 +92,11 @@ default_pool_size = 4
     for (let round = 0; round < 6; round++) {
       const journals = await Promise.all([0, 1, 2].map(() => openJournal(pooled, limits)));
       for (const one of journals) {
-        const domain = await openDomain({
+        const engine = await openEngine({
           ...{ journal: one, limits, now: Date.now },
           onFailure: () => undefined,
         });
-        await domain.stop();
+        await engine.stop();
         await one.close();
       }
     }
@@ -115,10 +115,10 @@ default_pool_size = 4
       await admin.query(noteCommits);
       await admin.query(`alter role runlog set synchronous_commit = off`);
       await endSessions();
-      const domain = domainOver(one);
-      const producer = await openRun(domain, "durable");
+      const engine = engineOver(one);
+      const producer = await openRun(engine, "durable");
       for (const runSeq of [1, 2, 3]) {
-        assert.equal((await append(domain, producer, runSeq, [eventOf("x")])).t, "durable");
+        assert.equal((await append(engine, producer, runSeq, [eventOf("x")])).t, "durable");
       }
       const { rows } = await admin.query<{ value: string; count: number }>(
         "select value, count(*)::int as count from used group by value",

@@ -10,7 +10,7 @@ import { Producer } from "../../src/ingest/operation.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { RefusedError } from "../../src/refusal.ts";
 import { Connection } from "../support/connection.ts";
-import { domainOver, openRun, readAll, toIngestBytes } from "../support/domain.ts";
+import { engineOver, openRun, readAll, toIngestBytes } from "../support/engine.ts";
 import { describeJournal } from "../support/journals.ts";
 
 const requestOf = (frame: Parameters<typeof create<typeof IngestRequestSchema>>[1] & object) =>
@@ -19,7 +19,7 @@ const requestOf = (frame: Parameters<typeof create<typeof IngestRequestSchema>>[
 describeJournal("holding runs", (open, { name: backend }) => {
   it("ends for runs that a stream forgets to have room for others", async () => {
     const store = await open();
-    const domain = domainOver(store.journal, { maxOpenRunsPerStream: 3 });
+    const engine = engineOver(store.journal, { maxOpenRunsPerStream: 3 });
     const counts: number[] = [];
     async function* requests(): AsyncGenerator<IngestRequest> {
       for (let i = 0; i < 10; i++) {
@@ -27,29 +27,29 @@ describeJournal("holding runs", (open, { name: backend }) => {
         yield requestOf({ frame: { case: "open", value: { runId, create: {} } } });
         const result = { state: RunState.SUCCEEDED };
         yield requestOf({ frame: { case: "finish", value: { runId, result } } });
-        await domain.committer.idle();
-        counts.push(domain.committer.heldRunIds("default").length);
+        await engine.committer.idle();
+        counts.push(engine.committer.heldRunIds("default").length);
       }
     }
-    for await (const _ of new IngestStream(domain).run(toIngestBytes(requests())));
+    for await (const _ of new IngestStream(engine).run(toIngestBytes(requests())));
     assert.equal(Math.max(...counts), 3);
-    assert.deepEqual(domain.committer.heldRunIds("default"), []);
+    assert.deepEqual(engine.committer.heldRunIds("default"), []);
     await store.remove();
   });
 
   it("ends where the stream opens its run again and is refused", async () => {
     const store = await open();
-    const domain = domainOver(store.journal);
+    const engine = engineOver(store.journal);
     const answers: string[] = [];
     async function* requests(): AsyncGenerator<IngestRequest> {
       for (const agentId of ["a", "a", "b"]) {
         yield requestOf({ frame: { case: "open", value: { runId: "r", create: { agentId } } } });
       }
-      await domain.committer.idle();
-      assert.deepEqual(domain.committer.heldRunIds("default"), []);
-      assert.equal(domain.leases.advance(Number.MAX_SAFE_INTEGER).length, 1);
+      await engine.committer.idle();
+      assert.deepEqual(engine.committer.heldRunIds("default"), []);
+      assert.equal(engine.leases.advance(Number.MAX_SAFE_INTEGER).length, 1);
     }
-    for await (const frames of new IngestStream(domain).run(toIngestBytes(requests()))) {
+    for await (const frames of new IngestStream(engine).run(toIngestBytes(requests()))) {
       answers.push(...frames.map(({ t }) => t));
     }
     assert.deepEqual(answers, ["opened", "opened", "rejected"]);
@@ -77,21 +77,21 @@ describeJournal("holding runs", (open, { name: backend }) => {
   it("does not begin for a stream that is gone before its opening is committed", async () => {
     const store = await open();
     const { faulty, tried, back } = away(store.journal, "lost before");
-    const domain = domainOver(faulty);
-    const connection = new Connection(domain);
+    const engine = engineOver(faulty);
+    const connection = new Connection(engine);
     await connection.send(
       requestOf({ frame: { case: "open", value: { runId: "r", create: {} } } }),
     );
     const left = new AbortController();
     const spec = create(RunSpecSchema);
     const on = { namespace: "default", runId: "created", spec, fork: undefined };
-    const created = domain.committer.submit({ kind: "create", ...on }, left.signal);
+    const created = engine.committer.submit({ kind: "create", ...on }, left.signal);
     await tried;
     await connection.lose();
     left.abort();
     back();
     assert.deepEqual(await created, { t: "discarded" });
-    await domain.committer.idle();
+    await engine.committer.idle();
     assert.deepEqual(await readAll(store.journal), []);
     await store.remove();
   });
@@ -99,47 +99,47 @@ describeJournal("holding runs", (open, { name: backend }) => {
   it("leaves a lease where the stream is gone and its opening was durable all the same", async () => {
     const store = await open();
     const { faulty, tried, back } = away(store.journal, "lost after");
-    const domain = domainOver(faulty);
-    const connection = new Connection(domain);
+    const engine = engineOver(faulty);
+    const connection = new Connection(engine);
     await connection.send(
       requestOf({ frame: { case: "open", value: { runId: "r", create: {} } } }),
     );
     await tried;
     await connection.lose();
     back();
-    await domain.committer.idle();
-    assert.deepEqual(domain.committer.heldRunIds("default"), []);
-    const lapsed = domain.leases.advance(Number.MAX_SAFE_INTEGER);
+    await engine.committer.idle();
+    assert.deepEqual(engine.committer.heldRunIds("default"), []);
+    const lapsed = engine.leases.advance(Number.MAX_SAFE_INTEGER);
     assert.deepEqual(
       lapsed.map(({ runId, epoch }) => [runId, epoch]),
       [["r", 1]],
     );
-    await Promise.all(lapsed.map((run) => domain.committer.lose(run)));
+    await Promise.all(lapsed.map((run) => engine.committer.lose(run)));
     assert.equal((await getRun(store.journal, "default", "r")).state, RunState.LOST);
     await store.remove();
   });
 
   it("ends no run by a lapse that is decided after its producer has come back with its epoch", async () => {
     const store = await open();
-    const domain = domainOver(store.journal);
+    const engine = engineOver(store.journal);
     const openOnce = () => {
       const producer = new Producer("r");
       producer.attempt = { producerId: "p", number: 1 };
       const on = { namespace: "default", runId: "r", producer, spec: create(RunSpecSchema) };
-      return { producer, opened: domain.committer.submit({ kind: "open", ...on }) };
+      return { producer, opened: engine.committer.submit({ kind: "open", ...on }) };
     };
     const first = openOnce();
     await first.opened;
-    domain.committer.release("default", first.producer);
-    let [lapsed] = domain.leases.advance(Number.MAX_SAFE_INTEGER);
+    engine.committer.release("default", first.producer);
+    let [lapsed] = engine.leases.advance(Number.MAX_SAFE_INTEGER);
     // Both go into one commit, and then the lapse into the one behind.
     for (const turns of [0, 2]) {
       const again = openOnce();
       for (let i = 0; i < turns; i++) await yieldToEventLoop();
-      await Promise.all([again.opened, domain.committer.lose(lapsed!)]);
+      await Promise.all([again.opened, engine.committer.lose(lapsed!)]);
       assert.equal(again.producer.epoch, first.producer.epoch);
-      domain.committer.release("default", again.producer);
-      [lapsed] = domain.leases.advance(Number.MAX_SAFE_INTEGER);
+      engine.committer.release("default", again.producer);
+      [lapsed] = engine.leases.advance(Number.MAX_SAFE_INTEGER);
     }
     assert.equal((await getRun(store.journal, "default", "r")).state, RunState.RUNNING);
     await store.remove();
@@ -147,17 +147,17 @@ describeJournal("holding runs", (open, { name: backend }) => {
 
   it("goes on where somebody asks for the hold that its stream had before", async () => {
     const store = await open();
-    const domain = domainOver(store.journal);
-    const connection = new Connection(domain);
+    const engine = engineOver(store.journal);
+    const connection = new Connection(engine);
     const opening = requestOf({ frame: { case: "open", value: { runId: "r", create: {} } } });
     await connection.send(opening);
-    await domain.committer.idle();
+    await engine.committer.idle();
     await connection.send(opening);
     // Behind the second opening, about the first one.
-    domain.committer.checkHolders("default");
-    await domain.committer.idle();
-    assert.deepEqual(domain.committer.heldRunIds("default"), ["r"]);
-    assert.deepEqual(domain.leases.advance(Number.MAX_SAFE_INTEGER), []);
+    engine.committer.checkHolders("default");
+    await engine.committer.idle();
+    assert.deepEqual(engine.committer.heldRunIds("default"), ["r"]);
+    assert.deepEqual(engine.leases.advance(Number.MAX_SAFE_INTEGER), []);
     await connection.halfClose();
     assert.deepEqual(
       connection.frames.map(({ t }) => t),
@@ -170,18 +170,18 @@ describeJournal("holding runs", (open, { name: backend }) => {
     // There is no other process that could take this one for dead.
     if (backend === "SQLite") return;
     const store = await open();
-    const domain = domainOver(store.journal);
-    const connection = new Connection(domain);
+    const engine = engineOver(store.journal);
+    const connection = new Connection(engine);
     await connection.send(
       requestOf({ frame: { case: "open", value: { runId: "r", create: {} } } }),
     );
-    await domain.committer.idle();
+    await engine.committer.idle();
     // As another node does that takes this one for dead.
-    const other = domainOver(store.journal).committer;
+    const other = engineOver(store.journal).committer;
     await other.lose({ namespace: "default", runId: "r", epoch: 1, leaseMs: 1 });
-    domain.committer.checkHolders("default");
-    await domain.committer.idle();
-    assert.deepEqual(domain.committer.heldRunIds("default"), []);
+    engine.committer.checkHolders("default");
+    await engine.committer.idle();
+    assert.deepEqual(engine.committer.heldRunIds("default"), []);
     await connection.halfClose();
     assert.deepEqual(connection.frames.at(-1), {
       t: "rejected",
@@ -193,14 +193,14 @@ describeJournal("holding runs", (open, { name: backend }) => {
 
   it("does not begin again by a question that was asked before", async () => {
     const store = await open();
-    const domain = domainOver(store.journal);
-    const producer = await openRun(domain, "r");
-    domain.committer.checkHolders("default");
-    domain.committer.release("default", producer);
-    await domain.committer.idle();
-    assert.deepEqual(domain.committer.heldRunIds("default"), []);
+    const engine = engineOver(store.journal);
+    const producer = await openRun(engine, "r");
+    engine.committer.checkHolders("default");
+    engine.committer.release("default", producer);
+    await engine.committer.idle();
+    assert.deepEqual(engine.committer.heldRunIds("default"), []);
     assert.deepEqual(
-      domain.leases.advance(Number.MAX_SAFE_INTEGER).map(({ runId }) => runId),
+      engine.leases.advance(Number.MAX_SAFE_INTEGER).map(({ runId }) => runId),
       ["r"],
     );
     await store.remove();

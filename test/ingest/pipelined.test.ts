@@ -6,7 +6,7 @@ import { Leases } from "../../src/ingest/leases.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { onlyNode } from "../../src/journal/nodes.ts";
 import { defaultLimits } from "../../src/limits.ts";
-import { append, domainOver, eventOf, openRun } from "../support/domain.ts";
+import { append, engineOver, eventOf, openRun } from "../support/engine.ts";
 import { describeJournal } from "../support/journals.ts";
 
 describeJournal("a group that is sent ahead", (open) => {
@@ -52,14 +52,14 @@ describeJournal("a group that is sent ahead", (open) => {
           asker.onOutcome(outcome, answered);
         },
       });
-    const domain = { ...domainOver(journal), committer };
-    const opening = openRun(domain, "run");
+    const engine = { ...engineOver(journal), committer };
+    const opening = openRun(engine, "run");
     const producer = await opening;
     seen.length = 0;
     const sent = [1, 2].map(async (at) => {
       // The second one when the first is on its way.
       while (at > 1 && real !== undefined && answers.length === 0) await yieldToEventLoop();
-      await append(domain, producer, at, [eventOf(`${at}`)]);
+      await append(engine, producer, at, [eventOf(`${at}`)]);
     });
     if (real !== undefined) {
       while (answers.length < 2) await yieldToEventLoop();

@@ -6,7 +6,7 @@ import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { RunResultSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
 import { yieldToEventLoop } from "../../src/event-loop.ts";
 import type { CheckedEvent, Operation, Outcome, Producer } from "../../src/ingest/operation.ts";
-import { type Domain, domainOver, openRun, readAll } from "../support/domain.ts";
+import { type Engine, engineOver, openRun, readAll } from "../support/engine.ts";
 import { describeJournal, type TestJournal } from "../support/journals.ts";
 
 const namespace = "default";
@@ -28,12 +28,12 @@ const short = (outcome: Outcome) =>
 
 describeJournal("what cannot be committed", (open, { name: backend }) => {
   let store: TestJournal;
-  let domain: Domain;
+  let engine: Engine;
 
   beforeEach(async () => {
     store = await open();
-    domain = domainOver(store.journal);
-    await openRun(domain, "first");
+    engine = engineOver(store.journal);
+    await openRun(engine, "first");
     const check = sql`check (types not like '%poison%')`;
     await store.journal.write((tx) =>
       // SQLite adds a constraint only with a column.
@@ -54,15 +54,15 @@ describeJournal("what cannot be committed", (open, { name: backend }) => {
   });
 
   const submit = (...operations: Operation[]) =>
-    Promise.all(operations.map(async (one) => short(await domain.committer.submit(one))));
+    Promise.all(operations.map(async (one) => short(await engine.committer.submit(one))));
 
   const poisons = backend === "PostgreSQL" ? ["poison", "a\\0b"] : ["poison"];
   for (const poison of poisons.map((text) => text.replace("\\0", "\0"))) {
     it(`is refused alone, and nothing behind it is taken for its run (${JSON.stringify(poison)})`, async () => {
       const [a, bad, c] = [
-        await openRun(domain, "a"),
-        await openRun(domain, "bad"),
-        await openRun(domain, "c"),
+        await openRun(engine, "a"),
+        await openRun(engine, "bad"),
+        await openRun(engine, "c"),
       ];
       const result = create(RunResultSchema, { state: RunState.SUCCEEDED });
       const on = { namespace, runId: "bad", producer: bad };
@@ -81,7 +81,7 @@ describeJournal("what cannot be committed", (open, { name: backend }) => {
         ...["refused: invalid_field", "discarded", "discarded", "durable"],
       ]);
       assert.deepEqual(await next, ["durable", "durable"]);
-      const again = await openRun(domain, "bad");
+      const again = await openRun(engine, "bad");
       assert.deepEqual(await submit(appendOf(again, 1, "good")), ["durable"]);
       const records = await readAll(store.journal);
       assert.deepEqual(
@@ -101,7 +101,7 @@ describeJournal("what cannot be committed", (open, { name: backend }) => {
   }
 
   it("since we fail on it is refused alone, too", async () => {
-    const [a, bad] = [await openRun(domain, "a"), await openRun(domain, "bad")];
+    const [a, bad] = [await openRun(engine, "a"), await openRun(engine, "bad")];
     const broken = { ...appendOf(bad, 1, "x"), events: null } as unknown as Operation;
     const outcomes = await submit(appendOf(a, 1, "a1"), broken, appendOf(a, 2, "a2"));
     assert.deepEqual(outcomes, ["durable", "refused: internal", "durable"]);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { RefusedError } from "../../src/refusal.ts";
-import { domainOver, openRun } from "../support/domain.ts";
+import { engineOver, openRun } from "../support/engine.ts";
 import { describeJournal, type TestJournal } from "../support/journals.ts";
 
 describeJournal("a commit that is tried again", (open) => {
@@ -18,7 +18,7 @@ describeJournal("a commit that is tried again", (open) => {
     const { journal } = opened;
     const given: number[] = [];
     const databaseWaitMs = 300;
-    const domain = domainOver(
+    const engine = engineOver(
       {
         ...journal,
         write(_, withinMs) {
@@ -28,7 +28,7 @@ describeJournal("a commit that is tried again", (open) => {
       },
       { databaseWaitMs, lockTimeoutMs: 100 },
     );
-    await assert.rejects(openRun(domain, "run"), RefusedError);
+    await assert.rejects(openRun(engine, "run"), RefusedError);
     assert.ok(given.length > 1);
     for (const [index, withinMs] of given.entries()) {
       assert.ok(withinMs <= (given[index - 1] ?? databaseWaitMs), `${given}`);

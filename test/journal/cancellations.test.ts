@@ -8,7 +8,7 @@ import { findNamespace } from "../../src/journal/namespaces.ts";
 import { onlyNode } from "../../src/journal/nodes.ts";
 import { RefusedError } from "../../src/refusal.ts";
 import { Cancellations } from "../../src/upkeep/cancellations.ts";
-import { domainOver, openRun } from "../support/domain.ts";
+import { engineOver, openRun } from "../support/engine.ts";
 import { describeJournal } from "../support/journals.ts";
 
 const namespace = "default";
@@ -26,12 +26,12 @@ describeJournal("a request to stop a large family", (open) => {
           return Promise.reject(new RefusedError({ reason: "journal_unavailable" }));
         },
       };
-      const domain = domainOver(journal);
-      const { committer } = domain;
+      const engine = engineOver(journal);
+      const { committer } = engine;
       const told: string[] = [];
       for (let n = 0; n < 10; n++) {
         const runId = n === 0 ? "root" : `run-${n}`;
-        await openRun(domain, runId, n === 0 ? "" : "root");
+        await openRun(engine, runId, n === 0 ? "" : "root");
         // As its stream does, to be told.
         const producer = new Producer(runId, undefined, {
           onCancelRequested: () => told.push(runId),
@@ -61,13 +61,13 @@ describeJournal("a request to stop a large family", (open) => {
   it("leaves runs alone that have ended", async () => {
     const store = await open();
     try {
-      const domain = domainOver(store.journal);
-      const { committer, journal } = domain;
-      await openRun(domain, "root");
+      const engine = engineOver(store.journal);
+      const { committer, journal } = engine;
+      await openRun(engine, "root");
       const result = create(RunResultSchema, { state: RunState.SUCCEEDED });
       for (let n = 1; n < 10; n++) {
         const runId = `run-${n}`;
-        const producer = await openRun(domain, runId, "root");
+        const producer = await openRun(engine, runId, "root");
         const on = { namespace, runId, producer, lastRunSeq: 0, result };
         if (n < 9) await committer.submit({ kind: "finish", ...on });
       }

@@ -14,13 +14,13 @@ import { type Refusal, RefusedError } from "../../src/refusal.ts";
 import { chosenSeed, randomOf } from "../crash/random.ts";
 import {
   append,
-  type Domain,
-  domainOver,
+  type Engine,
+  engineOver,
   eventOf,
   openRun,
   recordsIn,
   subscriptionTo,
-} from "../support/domain.ts";
+} from "../support/engine.ts";
 import { describeJournal, type TestJournal } from "../support/journals.ts";
 
 const everything = { kind: "all" } as const;
@@ -32,9 +32,9 @@ interface Delivered {
   readonly error: unknown;
 }
 
-async function deliver({ journal }: Domain, afterSeq = 0, runIds?: string[]): Promise<Delivered> {
+async function deliver({ journal }: Engine, afterSeq = 0, runIds?: string[]): Promise<Delivered> {
   const records: string[] = [];
-  const { tails, ...options } = domainOver(journal, { tailBytes: 0 });
+  const { tails, ...options } = engineOver(journal, { tailBytes: 0 });
   const scope = runIds === undefined ? everything : ({ kind: "runs", runIds } as const);
   const subscription = subscriptionTo(scope, { start: { afterSeq }, stop: "caught_up" });
   try {
@@ -57,12 +57,12 @@ function refusalIn(error: unknown): Refusal {
 }
 
 /** seq 1: a; 2 and 3: its events; 4: b; 5 and 6: its events; 7: another one of a's. */
-async function fill(domain: Domain) {
-  const a = await openRun(domain, "a");
-  await append(domain, a, 1, [eventOf("a1"), eventOf("a2")]);
-  const b = await openRun(domain, "b");
-  await append(domain, b, 1, [eventOf("b1"), eventOf("b2")]);
-  await append(domain, a, 3, [eventOf("a3")]);
+async function fill(engine: Engine) {
+  const a = await openRun(engine, "a");
+  await append(engine, a, 1, [eventOf("a1"), eventOf("a2")]);
+  const b = await openRun(engine, "b");
+  await append(engine, b, 1, [eventOf("b1"), eventOf("b2")]);
+  await append(engine, a, 3, [eventOf("a3")]);
   return { a, b };
 }
 
@@ -73,12 +73,12 @@ const written = [
 describeJournal("a damaged record", (open) => {
   let opened: TestJournal;
   let journal: Journal;
-  let domain: Domain;
+  let engine: Engine;
 
   beforeEach(async () => {
     opened = await open();
     journal = opened.journal;
-    domain = domainOver(journal);
+    engine = engineOver(journal);
   });
 
   afterEach(async () => {
@@ -113,39 +113,39 @@ describeJournal("a damaged record", (open) => {
   };
   for (const [what, change] of Object.entries(ways)) {
     it(`in ${what} ends a subscription behind what lies before it, and names its seqs`, async () => {
-      await fill(domain);
+      await fill(engine);
       await change();
-      const { records, error } = await deliver(domain);
+      const { records, error } = await deliver(engine);
       assert.deepEqual(records, written.slice(0, 4));
       assert.deepEqual(refusalIn(error), { reason: "data_loss", firstSeq: 5, lastSeq: 6 });
-      assert.deepEqual(await deliver(domain, 6), { records: written.slice(6), error: undefined });
+      assert.deepEqual(await deliver(engine, 6), { records: written.slice(6), error: undefined });
     });
   }
 
   it("is refused to who follows its run, and to nobody else", async () => {
-    await fill(domain);
+    await fill(engine);
     await flipData();
-    const { records, error } = await deliver(domain, 0, ["b"]);
+    const { records, error } = await deliver(engine, 0, ["b"]);
     assert.deepEqual(records, written.slice(3, 4));
     assert.equal(refusalIn(error).reason, "data_loss");
-    const others = await deliver(domain, 0, ["a"]);
+    const others = await deliver(engine, 0, ["a"]);
     assert.equal(others.error, undefined);
     assert.equal(others.records.length, 4);
   });
 
   it("ends a page of ReadEvents before it, in both directions, and is refused by the next", async () => {
-    await fill(domain);
+    await fill(engine);
     await flipData();
     const request = { namespace: "default", filter: everyEvent, maxEvents: 100 };
-    const forward = await readEvents(domain, { ...request, direction: "forward", seq: 0 });
+    const forward = await readEvents(engine, { ...request, direction: "forward", seq: 0 });
     assert.deepEqual([forward.items.length, forward.nextSeq, forward.end], [4, 4, false]);
-    const backward = await readEvents(domain, { ...request, direction: "backward", seq: 0 });
+    const backward = await readEvents(engine, { ...request, direction: "backward", seq: 0 });
     assert.deepEqual([backward.items.length, backward.nextSeq, backward.end], [1, 7, false]);
     for (const [direction, seq] of [
       ["forward", 4],
       ["backward", 7],
     ] as const) {
-      await assert.rejects(readEvents(domain, { ...request, direction, seq }), (error) => {
+      await assert.rejects(readEvents(engine, { ...request, direction, seq }), (error) => {
         assert.deepEqual(refusalIn(error), { reason: "data_loss", firstSeq: 5, lastSeq: 6 });
         return true;
       });
@@ -153,30 +153,30 @@ describeJournal("a damaged record", (open) => {
   });
 
   it("refuses the run whose events are sent again, and no other operation of the commit", async () => {
-    const { a, b } = await fill(domain);
+    const { a, b } = await fill(engine);
     await flipData();
     const [again, next] = await Promise.all([
-      append(domain, b, 2, [eventOf("b2"), eventOf("b3")]),
-      append(domain, a, 4, [eventOf("a4")]),
+      append(engine, b, 2, [eventOf("b2"), eventOf("b3")]),
+      append(engine, a, 4, [eventOf("a4")]),
     ]);
     assert.equal(again.t === "refused" && again.refusal.reason, "data_loss");
     assert.equal(next.t, "durable");
   });
 
   it("that is gone though nothing was ever deleted is a hole, and no silence", async () => {
-    await fill(domain);
+    await fill(engine);
     await journal.write((tx) => tx.deleteFrom("records").where("last_seq", "=", 6).execute());
-    const { records, error } = await deliver(domain);
+    const { records, error } = await deliver(engine);
     assert.deepEqual(records, written.slice(0, 4));
     assert.deepEqual(refusalIn(error), { reason: "data_loss", firstSeq: 5, lastSeq: 6 });
     await journal.write((tx) => tx.deleteFrom("records").where("last_seq", "=", 7).execute());
-    assert.equal(refusalIn((await deliver(domain, 6)).error).reason, "data_loss");
+    assert.equal(refusalIn((await deliver(engine, 6)).error).reason, "data_loss");
   });
 
   it("is none where an earlier version wrote it without a checksum", async () => {
-    await fill(domain);
+    await fill(engine);
     await damage("checksum = null");
-    assert.deepEqual(await deliver(domain), { records: written, error: undefined });
+    assert.deepEqual(await deliver(engine), { records: written, error: undefined });
   });
 });
 
@@ -188,12 +188,12 @@ describe("a SQLite file of which one byte was changed", () => {
     const random = randomOf(chosenSeed());
     try {
       const first = await openJournal(`sqlite:${file}`, settings);
-      const domain = domainOver(first);
-      await fill(domain);
+      const engine = engineOver(first);
+      await fill(engine);
       // Several pages of records, some of which do not fit into one.
-      const c = await openRun(domain, "c");
-      for (let n = 1; n <= 40; n++) await append(domain, c, n, [eventOf("x".repeat(n * 150))]);
-      const whole = await deliver(domain);
+      const c = await openRun(engine, "c");
+      for (let n = 1; n <= 40; n++) await append(engine, c, n, [eventOf("x".repeat(n * 150))]);
+      const whole = await deliver(engine);
       assert.equal(whole.error, undefined);
       const namespace = await findNamespace(first.db, "default");
       await first.close();
@@ -210,7 +210,7 @@ describe("a SQLite file of which one byte was changed", () => {
           const read = findNamespace(journal.db, "default").catch(() => undefined);
           // What counts and names records has no checksum.
           if (!isDeepStrictEqual(await read, namespace)) continue;
-          const { records, error } = await deliver(domainOver(journal));
+          const { records, error } = await deliver(engineOver(journal));
           const context = `seed ${random.seed}, byte ${at}, ${String(error)}`;
           assert.deepEqual(records, whole.records.slice(0, records.length), context);
           assert.ok(error !== undefined || records.length === whole.records.length, context);

@@ -20,7 +20,7 @@ import type { Direction, PageBounds, RecordScope, SeqRange } from "../../src/jou
 import { rangeAfter, readPage } from "../../src/journal/pages/read-page.ts";
 import type { Schema } from "../../src/journal/schema.ts";
 import { defaultLimits } from "../../src/limits.ts";
-import { append, type Domain, domainOver, eventOf, openRun } from "../support/domain.ts";
+import { append, type Engine, engineOver, eventOf, openRun } from "../support/engine.ts";
 
 const strangers = { runs: 500, rounds: 100, eventsPerAppend: 20 };
 const strangerEvents = strangers.runs * strangers.rounds * strangers.eventsPerAppend;
@@ -107,7 +107,7 @@ async function build(withStrangers: boolean): Promise<Built> {
   const directory = await mkdtemp(join(tmpdir(), "runlog-cost-"));
   const file = join(directory, "journal.db");
   const journal = await openJournal(`sqlite:${file}`, { ...defaultLimits, lockTimeoutMs: 1_000 });
-  const domain: Domain = domainOver(journal);
+  const engine: Engine = engineOver(journal);
   const next = new Map<Producer, number>();
   const add = (producer: Producer, count: number) => {
     const first = next.get(producer) ?? 1;
@@ -115,13 +115,13 @@ async function build(withStrangers: boolean): Promise<Built> {
     const events = Array.from({ length: count }, (_, i) =>
       eventOf(`${producer.runId} ${first + i}`),
     );
-    return append(domain, producer, first, events);
+    return append(engine, producer, first, events);
   };
   const openMany = (count: number, prefix: string, parent: string) =>
-    Promise.all(Array.from({ length: count }, (_, i) => openRun(domain, `${prefix}-${i}`, parent)));
-  await openRun(domain, "root");
-  await openRun(domain, "family", "root");
-  await openRun(domain, "crowd", "root");
+    Promise.all(Array.from({ length: count }, (_, i) => openRun(engine, `${prefix}-${i}`, parent)));
+  await openRun(engine, "root");
+  await openRun(engine, "family", "root");
+  await openRun(engine, "crowd", "root");
   const members = await openMany(family.runs, "member", "family");
   const many = await openMany(crowd.runs, "one-of-many", "crowd");
   const others = await openMany(withStrangers ? strangers.runs : 1, "stranger", "root");
@@ -267,7 +267,7 @@ describe("a page's cost", () => {
         types: TypeFilter.parse("types", ["none"]),
       } as const;
       const read = (seq: number) =>
-        readEvents(domainOver(journal, { readPages: 1 }), {
+        readEvents(engineOver(journal, { readPages: 1 }), {
           ...{ namespace: "default", filter, direction: "backward", seq, maxEvents: 100 },
         });
       connection.prepare("select count(*) from namespaces").get();
@@ -298,11 +298,11 @@ describe("a page's cost", () => {
         ...defaultLimits,
         lockTimeoutMs: 1_000,
       });
-      const domain = domainOver(journal);
-      const producer = await openRun(domain, "run");
+      const engine = engineOver(journal);
+      const producer = await openRun(engine, "run");
       const token = eventOf("x".repeat(1_000), "token");
       for (let at = 0; at < 100; at++) {
-        await append(domain, producer, at * 64 + 1, new Array<typeof token>(64).fill(token));
+        await append(engine, producer, at * 64 + 1, new Array<typeof token>(64).fill(token));
       }
       await journal.close();
       const scope: RecordScope = { kind: "tree", rootKey: 1 };

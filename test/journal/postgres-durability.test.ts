@@ -6,9 +6,9 @@ import { WentBackError } from "../../src/journal/history.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
 import { defaultLimits } from "../../src/limits.ts";
-import { openDomain } from "../../src/server/domain.ts";
+import { openEngine } from "../../src/server/engine.ts";
 import { Consumer } from "../support/consumer.ts";
-import { append, type Domain, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { append, type Engine, engineOver, eventOf, openRun, readAll } from "../support/engine.ts";
 import { noteCommits } from "../support/postgres.ts";
 
 const settings = { ...defaultLimits, lockTimeoutMs: 2_000 };
@@ -19,7 +19,7 @@ describe("commits to a PostgreSQL with a standby", () => {
   let databases = 0;
   let database: string;
   let journal: Journal;
-  let domain: Domain;
+  let engine: Engine;
   let producer: Producer;
 
   before(async () => {
@@ -43,8 +43,8 @@ describe("commits to a PostgreSQL with a standby", () => {
     await primary.createDatabase(database);
     const hosts = `127.0.0.1:${primary.port},127.0.0.1:${standby.port}`;
     journal = await openJournal(`postgres://runlog:runlog@${hosts}/${database}`, settings);
-    domain = domainOver(journal);
-    producer = await openRun(domain, "run");
+    engine = engineOver(journal);
+    producer = await openRun(engine, "run");
   });
 
   afterEach(async () => {
@@ -60,7 +60,7 @@ describe("commits to a PostgreSQL with a standby", () => {
   }
 
   const appendOne = (runSeq: number) =>
-    append(domain, producer, runSeq, [eventOf(`event ${runSeq}`)]);
+    append(engine, producer, runSeq, [eventOf(`event ${runSeq}`)]);
 
   describe("that is set otherwise while they are made", () => {
     /** What the backends use at their commits, by how they commit. */
@@ -88,7 +88,7 @@ describe("commits to a PostgreSQL with a standby", () => {
         await set("synchronous_commit", value);
         try {
           // The run's own transaction, and one statement that needs no other.
-          await openRun(domain, "another");
+          await openRun(engine, "another");
           assert.deepEqual(await used(), [expected]);
           assert.equal((await appendOne(2)).t, "durable");
           assert.deepEqual(await used(), [expected]);
@@ -198,7 +198,7 @@ describe("commits to a PostgreSQL with a standby", () => {
   describe("that is promoted while it is behind", () => {
     it("are not there any more, and readers are told", async () => {
       const failures: unknown[] = [];
-      const node = await openDomain({
+      const node = await openEngine({
         ...{ journal, limits: settings, now: Date.now },
         onFailure: (error) => failures.push(error),
       });

@@ -6,7 +6,7 @@ import { listRuns, type RunListing } from "../../src/delivery/run-directory.ts";
 import { Producer } from "../../src/ingest/operation.ts";
 import { findNamespace } from "../../src/journal/namespaces.ts";
 import { type RunQuery, stepThroughRuns } from "../../src/journal/run-lists.ts";
-import { type Domain, domainOver } from "../support/domain.ts";
+import { type Engine, engineOver } from "../support/engine.ts";
 import { describeJournal, type TestJournal } from "../support/journals.ts";
 
 const namespace = "default";
@@ -29,7 +29,7 @@ const made: readonly Made[] = Array.from({ length: 60 }, (_, n) => ({
   state: states[n % 11 === 0 ? 2 : n % 2]!,
 }));
 
-async function make({ committer }: Domain): Promise<void> {
+async function make({ committer }: Engine): Promise<void> {
   for (const [n, { parent, conversation, labels, state }] of made.entries()) {
     const runId = `run-${n}`;
     const producer = new Producer(runId);
@@ -87,7 +87,7 @@ describeJournal("listing runs", (open, backend) => {
 
   before(async () => {
     store = await open();
-    await make(domainOver(store.journal));
+    await make(engineOver(store.journal));
   });
 
   after(() => store.remove());

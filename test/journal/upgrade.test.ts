@@ -7,7 +7,7 @@ import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { openJournal } from "../../src/journal/open.ts";
 import { defaultLimits } from "../../src/limits.ts";
 import { readNamespaces } from "../../src/upkeep/namespace-directory.ts";
-import { append, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { append, engineOver, eventOf, openRun, readAll } from "../support/engine.ts";
 
 /** What earlier versions left behind, as SQL: one file a migration, made by the version that ended with it. */
 const fixtures = ["0001_initial", "0002_lifecycle", "0003_nodes"];
@@ -32,7 +32,7 @@ describe("a journal of an earlier version", () => {
       old.close();
       const journal = await openJournal(`sqlite:${file}`, { ...defaultLimits, lockTimeoutMs: 100 });
       try {
-        const domain = domainOver(journal);
+        const engine = engineOver(journal);
         const before = await readAll(journal);
         assert.deepEqual(
           before.map(({ seq, runId, record }) => [Number(seq), runId, record.case]),
@@ -45,8 +45,8 @@ describe("a journal of an earlier version", () => {
             [6, "child", "runFinished"],
           ],
         );
-        const root = await openRun(domain, "root");
-        await append(domain, root, 3, [eventOf("c")]);
+        const root = await openRun(engine, "root");
+        await append(engine, root, 3, [eventOf("c")]);
         assert.equal((await readAll(journal)).length, 7);
         const [view] = (await readNamespaces(journal, "", 1)).namespaces;
         const { count, running, bytes } = await journal.db

@@ -11,10 +11,10 @@ import { lockNamespace } from "../../src/journal/namespaces.ts";
 import { beatNode, deleteNode, listNodes } from "../../src/journal/nodes.ts";
 import { markTree } from "../../src/journal/trees.ts";
 import type { Refusal } from "../../src/refusal.ts";
-import type { Domain } from "../../src/server/domain.ts";
+import type { Engine } from "../../src/server/engine.ts";
 import { toWindowBytes } from "../../src/server/ingest-bytes.ts";
 import { Consumer } from "../support/consumer.ts";
-import { append, eventOf, openRun, readAll } from "../support/domain.ts";
+import { append, eventOf, openRun, readAll } from "../support/engine.ts";
 import { deaf, startNodes, type TestNodes, type TestNodesOptions } from "../support/nodes.ts";
 
 const namespace = "default";
@@ -23,7 +23,7 @@ const leaseMs = 1_000;
 
 /** Opens a run that is lost soon after its producer has gone. */
 async function openBriefly(
-  { committer }: Domain,
+  { committer }: Engine,
   runId: string,
   events: ConstructorParameters<typeof Producer>[2] = {},
 ): Promise<Producer> {
@@ -35,7 +35,7 @@ async function openBriefly(
 }
 
 /** Reads a run until it has ended; its records. */
-async function readToEnd(node: Domain, runId: string): Promise<SequencedEvent[]> {
+async function readToEnd(node: Engine, runId: string): Promise<SequencedEvent[]> {
   const consumer = new Consumer({ scope: { kind: "runs", runIds: [runId] }, types: [] });
   consumer.attach(node);
   while (consumer.received.at(-1)?.record.case !== "runFinished") {
@@ -57,12 +57,12 @@ async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
 
 describe("several nodes", () => {
   let running: TestNodes;
-  let a: Domain;
-  let b: Domain;
+  let a: Engine;
+  let b: Engine;
 
   async function start(options: TestNodesOptions = {}): Promise<void> {
     running = await startNodes(2, options);
-    [a, b] = running.nodes as [Domain, Domain];
+    [a, b] = running.nodes as [Engine, Engine];
   }
 
   afterEach(async () => {
@@ -210,13 +210,13 @@ describe("several nodes", () => {
   it("delete what is over its time at one node, and at another once that has died", async () => {
     await start({ limits: { retentionIntervalMs: 50 } });
     await a.retentionSettings.set(namespace, 1_000, Date.now());
-    const finish = async (node: Domain, runId: string) => {
+    const finish = async (node: Engine, runId: string) => {
       const producer = await openRun(node, runId);
       const result = create(RunResultSchema, { state: RunState.SUCCEEDED });
       const on = { namespace, runId, producer };
       await node.committer.submit({ kind: "finish", ...on, lastRunSeq: 0, result });
     };
-    const isGone = async ({ journal }: Domain) =>
+    const isGone = async ({ journal }: Engine) =>
       (await journal.db.selectFrom("records").select("run_key").execute()).length === 0;
     await finish(b, "first");
     await until(() => isGone(b));
@@ -337,17 +337,17 @@ describe("several nodes", () => {
 });
 
 /** The key of a node that has joined. */
-function nodeOf({ node }: Domain): number {
+function nodeOf({ node }: Engine): number {
   return node.nodeKey;
 }
 
-async function holderOf({ journal }: Domain, runId: string): Promise<number | undefined> {
+async function holderOf({ journal }: Engine, runId: string): Promise<number | undefined> {
   const select = journal.db.selectFrom("runs").select("node_key").where("run_id", "=", runId);
   return (await select.executeTakeFirst())?.node_key;
 }
 
 /** How often the database has looked into the records by an index, whoever asked. */
-async function recordScans({ journal }: Domain): Promise<number> {
+async function recordScans({ journal }: Engine): Promise<number> {
   await sql`select pg_stat_force_next_flush()`.execute(journal.db);
   const { rows } = await sql<{ scans: number }>`
     select sum(idx_scan) as scans from pg_stat_user_indexes where relname = 'records'`.execute(

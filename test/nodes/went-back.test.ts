@@ -2,9 +2,9 @@
 import assert from "node:assert/strict";
 import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
 import { WentBackError } from "../../src/journal/history.ts";
-import type { Domain } from "../../src/server/domain.ts";
+import type { Engine } from "../../src/server/engine.ts";
 import { Consumer } from "../support/consumer.ts";
-import { append, eventOf, openRun, readAll } from "../support/domain.ts";
+import { append, eventOf, openRun, readAll } from "../support/engine.ts";
 import { deaf, startNodes, type TestNodes } from "../support/nodes.ts";
 import { sharedServer } from "../support/postgres.ts";
 
@@ -20,13 +20,13 @@ function textsOf(records: readonly SequencedEvent[]): string[] {
 
 describe("nodes whose database goes back", () => {
   let running: TestNodes;
-  let one: Domain;
-  let other: Domain;
+  let one: Engine;
+  let other: Engine;
   let database: string;
 
   beforeEach(async () => {
     running = await startNodes(2);
-    [one, other] = running.nodes as [Domain, Domain];
+    [one, other] = running.nodes as [Engine, Engine];
     database = new URL(running.url).pathname.slice(1);
   });
 
@@ -58,7 +58,7 @@ describe("nodes whose database goes back", () => {
   }
 
   const appendOne = async (
-    node: Domain,
+    node: Engine,
     producer: Awaited<ReturnType<typeof openRun>>,
     n: number,
   ) => append(node, producer, n, [eventOf(`${producer.runId} ${n}`)]);
@@ -139,7 +139,7 @@ describe("nodes whose database goes back", () => {
     await running.remove();
     // Nobody looks in between.
     running = await startNodes(2, { notifications: deaf, limits: { pollIntervalMs: 60_000 } });
-    [one, other] = running.nodes as [Domain, Domain];
+    [one, other] = running.nodes as [Engine, Engine];
     database = new URL(running.url).pathname.slice(1);
     const producer = await openRun(one, "run");
     const stranger = await openRun(other, "stranger");

@@ -5,7 +5,7 @@ import { RunResultSchema, RunSpecSchema, RunState } from "../../gen/runlog/v1/ru
 import { Producer } from "../../src/ingest/operation.ts";
 import { onlyNode } from "../../src/journal/nodes.ts";
 import { Cancellations } from "../../src/upkeep/cancellations.ts";
-import { type Domain, domainOver } from "../support/domain.ts";
+import { type Engine, engineOver } from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 
@@ -64,12 +64,12 @@ function isInFamily(runs: Map<number, ModelRun>, ancestor: number, member: numbe
 
 /** Submits the steps without waiting, in order, and applies each to the model at once. */
 async function runSteps(
-  domain: Domain,
+  engine: Engine,
   parents: readonly number[],
   steps: readonly Step[],
   stepRuns: number,
 ) {
-  const { committer, journal } = domain;
+  const { committer, journal } = engine;
   const cancellations = new Cancellations({ journal, committer, node: onlyNode, stepRuns });
   const namespace = "default";
   const runs = new Map<number, ModelRun>();
@@ -203,7 +203,7 @@ describeJournal("asking to stop", (open, backend) => {
     await assertHistories(backend.histories(200), [parents, steps], async (tree, some) => {
       const store = await open();
       try {
-        const told = await runSteps(domainOver(store.journal), tree, some, runCount);
+        const told = await runSteps(engineOver(store.journal), tree, some, runCount);
         for (const { real, expected } of told) assert.deepEqual(real, expected);
       } finally {
         await store.remove();
@@ -219,7 +219,7 @@ describeJournal("asking to stop", (open, backend) => {
       async (tree, some, runs) => {
         const store = await open();
         try {
-          for (const one of await runSteps(domainOver(store.journal), tree, some, runs)) {
+          for (const one of await runSteps(engineOver(store.journal), tree, some, runs)) {
             const { real, expected, asked } = one;
             assert.ok(isAmong(real, asked), `${real.join()} of ${asked.join()}`);
             if (one.isDue()) assert.equal(real.at(-1), expected.at(-1));

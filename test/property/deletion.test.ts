@@ -13,7 +13,7 @@ import { RefusedError } from "../../src/refusal.ts";
 import { Deletions } from "../../src/upkeep/delete-tree.ts";
 import { readNamespaces } from "../../src/upkeep/namespace-directory.ts";
 import { Consumer, deliverySettings } from "../support/consumer.ts";
-import { append, type Domain, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { append, type Engine, engineOver, eventOf, openRun, readAll } from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 
@@ -95,7 +95,7 @@ function dyingAfter(journal: Journal, transactions: number): Journal {
   };
 }
 
-function deletionsOver({ journal, committer, tails }: Domain, over: Journal = journal): Deletions {
+function deletionsOver({ journal, committer, tails }: Engine, over: Journal = journal): Deletions {
   return new Deletions({
     journal: over,
     committer,
@@ -104,8 +104,8 @@ function deletionsOver({ journal, committer, tails }: Domain, over: Journal = jo
   });
 }
 
-async function runSteps(domain: Domain, steps: readonly Step[]): Promise<SequencedEvent[]> {
-  const { committer, journal } = domain;
+async function runSteps(engine: Engine, steps: readonly Step[]): Promise<SequencedEvent[]> {
+  const { committer, journal } = engine;
   const trees = new Map<number, ModelTree>();
   /** The records of each tree that was deleted. */
   const deletedTrees: SequencedEvent[][] = [];
@@ -141,7 +141,7 @@ async function runSteps(domain: Domain, steps: readonly Step[]): Promise<Sequenc
         const index = known.runs.length;
         // Each run is a child of the one in the middle, so that trees have some depth.
         const parent = index === 0 ? "" : `${one.tree}.${Math.floor(index / 2)}`;
-        const producer = await openRun(domain, `${one.tree}.${index}`, parent);
+        const producer = await openRun(engine, `${one.tree}.${index}`, parent);
         known.runs.push({ producer, appended: 0, isRunning: true });
         break;
       }
@@ -149,7 +149,7 @@ async function runSteps(domain: Domain, steps: readonly Step[]): Promise<Sequenc
         const run = model?.runs.at(-1);
         if (run === undefined || !run.isRunning || one.count === 0) break;
         const events = Array.from({ length: one.count }, (_, i) => eventOf(`${i}`));
-        await append(domain, run.producer, run.appended + 1, events);
+        await append(engine, run.producer, run.appended + 1, events);
         run.appended += one.count;
         break;
       }
@@ -179,13 +179,13 @@ async function runSteps(domain: Domain, steps: readonly Step[]): Promise<Sequenc
         const fork = { sourceRunId: last.producer.runId, runSeq: last.appended };
         const spec = create(RunSpecSchema);
         await committer.submit({ kind: "create", namespace, runId, spec, fork });
-        const producer = await openRun(domain, runId);
+        const producer = await openRun(engine, runId);
         const run = { producer, appended: 0, isRunning: true };
         trees.set(one.tree, { runs: [run], sources: new Set([source]) });
         break;
       }
       case "attach":
-        consumers[one.consumer]!.attach(domain);
+        consumers[one.consumer]!.attach(engine);
         break;
       case "read":
         consumers[one.consumer]!.read();
@@ -196,16 +196,16 @@ async function runSteps(domain: Domain, steps: readonly Step[]): Promise<Sequenc
         await consumers[0]!.drop();
         break;
       case "delete":
-        await deleteOne(one.tree, deletionsOver(domain));
+        await deleteOne(one.tree, deletionsOver(engine));
         break;
       case "die": {
-        const dying = deletionsOver(domain, dyingAfter(journal, one.transactions));
+        const dying = deletionsOver(engine, dyingAfter(journal, one.transactions));
         await deleteOne(one.tree, dying).catch((error: unknown) => {
           assert.ok(error instanceof Dying);
         });
         // The next start goes on.
         for (const marked of await findMarkedTrees(journal.db, 0, true, [0, 0], 100)) {
-          await deletionsOver(domain).resume(marked);
+          await deletionsOver(engine).resume(marked);
         }
       }
     }
@@ -213,7 +213,7 @@ async function runSteps(domain: Domain, steps: readonly Step[]): Promise<Sequenc
   const left = await readAll(journal);
   const gone = new Set(deletedTrees.flat().map((record) => String(record.seq)));
   for (const last of consumers) {
-    if (last.wanted.scope.kind === "all") await last.finish(domain);
+    if (last.wanted.scope.kind === "all") await last.finish(engine);
     else await last.readOn();
     await last.drop();
     if (last.failure !== undefined) {
@@ -275,7 +275,7 @@ describeJournal("deleting trees", (open, backend) => {
         async (steps) => {
           const store = await open();
           try {
-            await runSteps(domainOver(store.journal, limits), steps);
+            await runSteps(engineOver(store.journal, limits), steps);
           } finally {
             await store.remove();
           }
@@ -296,19 +296,19 @@ describeJournal("deleting trees", (open, backend) => {
           return result;
         },
       };
-      const domain = domainOver(journal);
-      const producer = await openRun(domain, "0.0");
+      const engine = engineOver(journal);
+      const producer = await openRun(engine, "0.0");
       const result = create(RunResultSchema, { state: RunState.SUCCEEDED });
-      await domain.committer.submit({
+      await engine.committer.submit({
         ...{ kind: "finish", namespace, runId: "0.0", producer },
         ...{ lastRunSeq: 0, result },
       });
       const reading = new Consumer({ scope: { kind: "runs", runIds: ["0.0"] }, types: [] });
-      reading.attach(domain);
+      reading.attach(engine);
       await reading.readOn();
       assert.equal(reading.received.length, 2);
       isLosing = true;
-      await assert.rejects(deletionsOver(domain).delete(namespace, "0.0"), RefusedError);
+      await assert.rejects(deletionsOver(engine).delete(namespace, "0.0"), RefusedError);
       await reading.readOn();
       assert.equal(reading.failure?.refusal.reason, "run_not_found");
     } finally {
@@ -322,25 +322,25 @@ describeJournal("deleting trees", (open, backend) => {
   it("lets appends through between its steps, and gives the space back", async () => {
     const store = await open();
     try {
-      const domain = domainOver(store.journal);
-      const large = await openRun(domain, "large");
+      const engine = engineOver(store.journal);
+      const large = await openRun(engine, "large");
       const payload = "x".repeat(200_000);
-      for (let at = 1; at <= 200; at++) await append(domain, large, at, [eventOf(payload)]);
+      for (let at = 1; at <= 200; at++) await append(engine, large, at, [eventOf(payload)]);
       const result = create(RunResultSchema, { state: RunState.SUCCEEDED });
-      await domain.committer.submit({
+      await engine.committer.submit({
         ...{ kind: "finish", namespace, runId: "large", producer: large },
         ...{ lastRunSeq: 200, result },
       });
-      const small = await openRun(domain, "small");
+      const small = await openRun(engine, "small");
       const before = await store.sizeBytes();
       let isDeleted = false;
-      const deleting = deletionsOver(domain)
+      const deleting = deletionsOver(engine)
         .delete(namespace, "large")
         .then(() => {
           isDeleted = true;
         });
       let appended = 0;
-      while (!isDeleted) await append(domain, small, ++appended, [eventOf("small")]);
+      while (!isDeleted) await append(engine, small, ++appended, [eventOf("small")]);
       await deleting;
       // 40 MB in steps of 2: each let the append through that waited for it.
       assert.ok(appended >= 10, `${appended} appends went on meanwhile`);

@@ -9,7 +9,7 @@ import { readEvents } from "../../src/delivery/read-events.ts";
 import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
 import { Consumer, deliverySettings } from "../support/consumer.ts";
-import { append, type Domain, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { append, type Engine, engineOver, eventOf, openRun, readAll } from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 import { typeChoices, typeOf } from "../support/wanted.ts";
@@ -103,7 +103,7 @@ function isInHistory(
   return isEvent && Number(runSeq) <= (through.get(runId) ?? 0);
 }
 
-async function runSteps(domain: Domain, steps: readonly Step[]) {
+async function runSteps(engine: Engine, steps: readonly Step[]) {
   const runs: ModelRun[] = [];
   const consumers: { readonly consumer: Consumer; readonly runs: readonly number[] }[] = [];
   const commits: Promise<unknown>[] = [];
@@ -113,7 +113,7 @@ async function runSteps(domain: Domain, steps: readonly Step[]) {
     const runId = `run-${runs.length}`;
     switch (one.kind) {
       case "start":
-        if (runs.length < maxRuns) add(runId, undefined, await openRun(domain, runId));
+        if (runs.length < maxRuns) add(runId, undefined, await openRun(engine, runId));
         break;
       case "fork": {
         if (runs.length === 0 || runs.length === maxRuns) break;
@@ -123,8 +123,8 @@ async function runSteps(domain: Domain, steps: readonly Step[]) {
         const namespace = "default";
         const spec = create(RunSpecSchema);
         // Not waited for: what was appended before may go into the same commit.
-        const forking = domain.committer.submit({ kind: "create", namespace, runId, spec, fork });
-        const producer = await openRun(domain, runId);
+        const forking = engine.committer.submit({ kind: "create", namespace, runId, spec, fork });
+        const producer = await openRun(engine, runId);
         assert.equal((await forking).t, "created");
         add(runId, { from, runSeq: fork.runSeq }, producer);
         break;
@@ -137,7 +137,7 @@ async function runSteps(domain: Domain, steps: readonly Step[]) {
         const events = Array.from({ length: one.count }, (_, i) =>
           eventOf(`${target.runId}:${first + i}`, typeOf(first + i)),
         );
-        commits.push(append(domain, target.producer, first, events));
+        commits.push(append(engine, target.producer, first, events));
         break;
       }
       case "follow": {
@@ -150,7 +150,7 @@ async function runSteps(domain: Domain, steps: readonly Step[]) {
         break;
       }
       case "attach":
-        consumers[one.consumer]?.consumer.attach(domain);
+        consumers[one.consumer]?.consumer.attach(engine);
         break;
       case "read":
         consumers[one.consumer]?.consumer.read();
@@ -168,7 +168,7 @@ async function runSteps(domain: Domain, steps: readonly Step[]) {
     const scope: Scope = { kind: "runs", runIds: [runId], inherited: [] };
     consumers.push({ consumer: new Consumer({ scope, types: [] }, false), runs: [index] });
   }
-  for (const { consumer: last } of consumers) await last.finish(domain);
+  for (const { consumer: last } of consumers) await last.finish(engine);
   return { runs, consumers };
 }
 
@@ -181,8 +181,8 @@ describeJournal("a fork with what it inherits", (open, backend) => {
         async (steps) => {
           const store = await open();
           try {
-            const domain = domainOver(store.journal, limits);
-            const { runs, consumers } = await runSteps(domain, steps);
+            const engine = engineOver(store.journal, limits);
+            const { runs, consumers } = await runSteps(engine, steps);
             const everything = await readAll(store.journal);
             for (const { consumer: last, runs: chosen } of consumers) {
               assert.equal(last.failure, undefined);
@@ -194,7 +194,7 @@ describeJournal("a fork with what it inherits", (open, backend) => {
               for (const direction of ["forward", "backward"] as const) {
                 const seqs: number[] = [];
                 for (let seq = 0, end = false; !end; ) {
-                  const page = await readEvents(domain, {
+                  const page = await readEvents(engine, {
                     ...{ namespace: "default", filter: { scope, types } },
                     ...{ direction, seq, maxEvents: 4 },
                   });

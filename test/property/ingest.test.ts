@@ -7,7 +7,7 @@ import { getRun } from "../../src/delivery/run-directory.ts";
 import type { IngestFrame } from "../../src/ingest/ingest-stream.ts";
 import type { Limits } from "../../src/limits.ts";
 import { Connection } from "../support/connection.ts";
-import { type Domain, domainOver, eventOf, readAll } from "../support/domain.ts";
+import { type Engine, engineOver, eventOf, readAll } from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 import { IngestModel, type ModelAnswer, type ModelStep, payloadOf } from "./ingest-model.ts";
@@ -145,11 +145,11 @@ function toAnswers(frames: readonly IngestFrame[]): ModelAnswer[] {
 type Acks = { readonly runId: string; readonly runSeq: number; readonly seq: number }[];
 
 async function compare(
-  domain: Domain,
+  engine: Engine,
   steps: readonly Step[],
 ): Promise<{ model: IngestModel; acks: Acks }> {
   const model = new IngestModel(streamCount, leaseMs);
-  const connections = Array.from({ length: streamCount }, () => new Connection(domain));
+  const connections = Array.from({ length: streamCount }, () => new Connection(engine));
   const acks: Acks = [];
   const note = ({ frames }: Connection) => {
     for (const frame of frames) if (frame.t === "ack") acks.push(frame);
@@ -157,7 +157,7 @@ async function compare(
   /** Streams that have opened something that is perhaps not committed: once they are lost, it may never be. */
   const opening = new Set<number>();
   const settle = async () => {
-    await domain.committer.idle();
+    await engine.committer.idle();
     opening.clear();
   };
   for (const one of steps) {
@@ -166,13 +166,13 @@ async function compare(
     } else if (one.kind === "pass") {
       await settle();
       model.pass(one.ms);
-      await Promise.all(domain.leases.advance(one.ms).map((run) => domain.committer.lose(run)));
+      await Promise.all(engine.leases.advance(one.ms).map((run) => engine.committer.lose(run)));
     } else if (one.kind === "lose") {
       const connection = connections[one.stream]!;
       if (opening.has(one.stream)) await settle();
       await connection.lose();
       note(connection);
-      connections[one.stream] = new Connection(domain);
+      connections[one.stream] = new Connection(engine);
       model.drop(one.stream);
     } else {
       const request = toRequest(model, one);
@@ -182,7 +182,7 @@ async function compare(
     }
   }
   // All together: a stream that ends early would miss that it was fenced.
-  await domain.committer.idle();
+  await engine.committer.idle();
   for (const [index, connection] of connections.entries()) {
     await connection.halfClose();
     note(connection);
@@ -211,7 +211,7 @@ async function compare(
       );
     }
   }
-  assert.deepEqual(domain.committer.heldRunIds("default"), [], "whoever has gone holds nothing");
+  assert.deepEqual(engine.committer.heldRunIds("default"), [], "whoever has gone holds nothing");
   return { model, acks };
 }
 
@@ -233,7 +233,7 @@ describeJournal("ingest does what its model does", (open, backend) => {
           const store = await open();
           try {
             const { model, acks } = await compare(
-              domainOver(store.journal, { defaultLeaseMs: leaseMs, ...limits }),
+              engineOver(store.journal, { defaultLeaseMs: leaseMs, ...limits }),
               steps,
             );
             const records = await readAll(store.journal);

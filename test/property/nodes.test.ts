@@ -4,7 +4,7 @@ import type { Producer } from "../../src/ingest/operation.ts";
 import type { Notifications } from "../../src/journal/postgres/notifications.ts";
 import type { Limits } from "../../src/limits.ts";
 import { Consumer } from "../support/consumer.ts";
-import { append, eventOf, openRun, readAll } from "../support/domain.ts";
+import { append, eventOf, openRun, readAll } from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { deaf, lossy, startNodes, type TestNodes } from "../support/nodes.ts";
 import { isWanted, runCount, scopes, typeChoices, typeOf, type Wanted } from "../support/wanted.ts";

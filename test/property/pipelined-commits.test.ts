@@ -9,7 +9,7 @@ import { type Outcome, Producer } from "../../src/ingest/operation.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { lockNamespace } from "../../src/journal/namespaces.ts";
 import { RefusedError } from "../../src/refusal.ts";
-import { append, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { append, engineOver, eventOf, openRun, readAll } from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 
@@ -83,11 +83,11 @@ describeJournal("groups that are sent ahead", (open, { histories }) => {
         [steps, fc.array(fates, { maxLength: 30 })],
         async (plan, ahead) => {
           journal = fateful(opened.journal, [...ahead]);
-          const domain = domainOver(journal);
+          const engine = engineOver(journal);
           const prefix = `${++name}`;
           const producers = new Map(
             await Promise.all(
-              runIds.map(async (id) => [id, await openRun(domain, prefix + id)] as const),
+              runIds.map(async (id) => [id, await openRun(engine, prefix + id)] as const),
             ),
           );
           const sent = new Map<string, string[]>(runIds.map((id) => [id, []]));
@@ -102,7 +102,7 @@ describeJournal("groups that are sent ahead", (open, { histories }) => {
               const producer = new Producer(prefix + runId);
               producers.set(runId, producer);
               const on = { namespace: "default", runId: prefix + runId, producer };
-              const answer = domain.committer.submit({ kind: "open", ...on, spec: undefined });
+              const answer = engine.committer.submit({ kind: "open", ...on, spec: undefined });
               outcomes.push(expect(producer, answer));
             }
             const first = events.length + 1;
@@ -110,7 +110,7 @@ describeJournal("groups that are sent ahead", (open, { histories }) => {
             const added = events.slice(first - 1).map((text) => eventOf(text));
             for (let times = repeats ? 2 : 1; times > 0; times--) {
               const producer = producers.get(runId)!;
-              outcomes.push(expect(producer, append(domain, producer, first, added)));
+              outcomes.push(expect(producer, append(engine, producer, first, added)));
             }
             for (let turn = 0; turn < turns; turn++) await yieldToEventLoop();
           }

@@ -8,7 +8,7 @@ import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
 import type { Direction } from "../../src/journal/pages/keys.ts";
 import type { Limits } from "../../src/limits.ts";
-import { append, type Domain, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { append, type Engine, engineOver, eventOf, openRun, readAll } from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 import { isWanted, runCount, scopes, typeChoices, typeOf, type Wanted } from "../support/wanted.ts";
@@ -46,13 +46,13 @@ const maxEvents = fc.constantFrom(1, 2, 7, 1_000);
 
 /** Writes to a tree of runs, which begin with their first events. */
 class Writer {
-  readonly #domain: Domain;
+  readonly #engine: Engine;
   readonly #parents: readonly number[];
   readonly #producers: (Promise<Producer> | undefined)[] = [];
   readonly #sent = new Array<number>(runCount).fill(0);
 
-  constructor(domain: Domain, parents: readonly number[]) {
-    this.#domain = domain;
+  constructor(engine: Engine, parents: readonly number[]) {
+    this.#engine = engine;
     this.#parents = parents;
   }
 
@@ -60,7 +60,7 @@ class Writer {
     this.#producers[run] ??= (async () => {
       const parent = this.#parents[run]!;
       if (run > 0) await this.#producerOf(parent);
-      return openRun(this.#domain, `run-${run}`, run === 0 ? "" : `run-${parent}`);
+      return openRun(this.#engine, `run-${run}`, run === 0 ? "" : `run-${parent}`);
     })();
     return this.#producers[run];
   }
@@ -78,7 +78,7 @@ class Writer {
         const events = Array.from({ length: count }, (_, i) =>
           eventOf(`${run}:${first + i}`, typeOf(first + i)),
         );
-        const outcome = await append(this.#domain, await this.#producerOf(run), first, events);
+        const outcome = await append(this.#engine, await this.#producerOf(run), first, events);
         assert.equal(outcome.t, "durable");
       }),
     );
@@ -91,17 +91,17 @@ const eventsIn = (page: EventsPage) =>
 /** Pages in one direction, chained by nextSeq. */
 class Reader {
   readonly received: SequencedEvent[] = [];
-  readonly #domain: Domain;
+  readonly #engine: Engine;
   readonly #wanted: Wanted;
   readonly #direction: Direction;
   readonly #maxEvents: number;
   #seq: number;
 
   constructor(
-    domain: Domain,
+    engine: Engine,
     from: { wanted: Wanted; direction: Direction; seq: number; maxEvents: number },
   ) {
-    this.#domain = domain;
+    this.#engine = engine;
     this.#wanted = from.wanted;
     this.#direction = from.direction;
     this.#seq = from.seq;
@@ -110,7 +110,7 @@ class Reader {
 
   /** Reads a page, and checks its bounds and that it moves on; whether it was the end. */
   async read(): Promise<boolean> {
-    const page = await readEvents(this.#domain, {
+    const page = await readEvents(this.#engine, {
       namespace: "default",
       filter: {
         scope: this.#wanted.scope,
@@ -123,7 +123,7 @@ class Reader {
     const { items, nextSeq, end } = page;
     const bytes = items.reduce((sum, item) => sum + item.length, 0);
     assert.ok(items.length <= this.#maxEvents);
-    assert.ok(items.length <= 1 || bytes <= this.#domain.limits.readBytes);
+    assert.ok(items.length <= 1 || bytes <= this.#engine.limits.readBytes);
     if (this.#direction === "forward") {
       assert.ok(end ? nextSeq >= this.#seq : nextSeq > this.#seq, `${this.#seq}, ${nextSeq}`);
     } else {
@@ -149,12 +149,12 @@ describeJournal("pages chained by next_seq", (open, backend) => {
   const over = async (
     limits: Partial<Limits>,
     parents: readonly number[],
-    test: (domain: Domain, writer: Writer) => Promise<void>,
+    test: (engine: Engine, writer: Writer) => Promise<void>,
   ) => {
     const store = await open();
     try {
-      const domain = domainOver(store.journal, limits);
-      await test(domain, new Writer(domain, parents));
+      const engine = engineOver(store.journal, limits);
+      await test(engine, new Writer(engine, parents));
     } finally {
       await store.remove();
     }
@@ -172,13 +172,13 @@ describeJournal("pages chained by next_seq", (open, backend) => {
         }),
       ],
       async (parents, written, readers) => {
-        await over({}, parents, async (domain, writer) => {
+        await over({}, parents, async (engine, writer) => {
           await writer.open();
           for (const commit of written) await writer.write(commit);
-          const everything = await readAll(domain.journal);
+          const everything = await readAll(engine.journal);
           const endSeq = everything.length;
           for (const [asked, limits, most, place] of readers) {
-            const limited = { ...domain, limits: { ...domain.limits, ...limits } };
+            const limited = { ...engine, limits: { ...engine.limits, ...limits } };
             for (const direction of directions) {
               const seq = place % (direction === "forward" ? endSeq + 1 : endSeq + 2);
               const from = { wanted: asked, direction, seq, maxEvents: most };
@@ -205,13 +205,13 @@ describeJournal("pages chained by next_seq", (open, backend) => {
       backend.histories(80),
       [parentsOf, commits, commits, wanted, someLimits, maxEvents],
       async (parents, before, meanwhile, asked, limits, most) => {
-        await over(limits, parents, async (domain, writer) => {
+        await over(limits, parents, async (engine, writer) => {
           await writer.open();
           for (const commit of before) await writer.write(commit);
-          const durable = await readAll(domain.journal);
+          const durable = await readAll(engine.journal);
           const [ahead, back] = directions.map(
             (direction) =>
-              new Reader(domain, { wanted: asked, direction, seq: 0, maxEvents: most }),
+              new Reader(engine, { wanted: asked, direction, seq: 0, maxEvents: most }),
           ) as [Reader, Reader];
           let isBack = false;
           for (const commit of meanwhile) {
@@ -227,7 +227,7 @@ describeJournal("pages chained by next_seq", (open, backend) => {
           }
           if (!isBack) await back.readToEnd();
           await ahead.readToEnd();
-          const matching = (await readAll(domain.journal)).filter((event) =>
+          const matching = (await readAll(engine.journal)).filter((event) =>
             isWanted(asked, event, parents),
           );
           assert.deepEqual(ahead.received, matching);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Producer } from "../../src/ingest/operation.ts";
 import { Consumer, deliverySettings } from "../support/consumer.ts";
-import { append, type Domain, domainOver, eventOf, openRun, readAll } from "../support/domain.ts";
+import { append, type Engine, engineOver, eventOf, openRun, readAll } from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 import { isWanted, runCount, scopes, typeChoices, typeOf, type Wanted } from "../support/wanted.ts";
@@ -40,7 +40,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 
 async function runSteps(
-  domain: Domain,
+  engine: Engine,
   parents: readonly number[],
   chosen: readonly Wanted[],
   steps: readonly Step[],
@@ -57,7 +57,7 @@ async function runSteps(
     if (known !== undefined) return known;
     const parent = parents[run]!;
     if (run > 0) await producerOf(parent);
-    const opened = await openRun(domain, `run-${run}`, run === 0 ? "" : `run-${parent}`);
+    const opened = await openRun(engine, `run-${run}`, run === 0 ? "" : `run-${parent}`);
     producers[run] = opened;
     return opened;
   };
@@ -70,11 +70,11 @@ async function runSteps(
         const events = Array.from({ length: one.count }, (_, i) =>
           eventOf(`${one.run}:${first + i}`, typeOf(first + i)),
         );
-        commits.push(append(domain, producer, first, events));
+        commits.push(append(engine, producer, first, events));
         break;
       }
       case "attach":
-        consumers[one.subscriber]!.attach(domain);
+        consumers[one.subscriber]!.attach(engine);
         break;
       case "read":
         consumers[one.subscriber]!.read();
@@ -90,7 +90,7 @@ async function runSteps(
     }
   }
   await Promise.all(commits);
-  for (const consumer of consumers) await consumer.finish(domain);
+  for (const consumer of consumers) await consumer.finish(engine);
   return { consumers, sent };
 }
 
@@ -115,8 +115,8 @@ describeJournal("replay and live are one sequence", (open, backend) => {
         async (parents, chosen, steps) => {
           const store = await open();
           try {
-            const domain = domainOver(store.journal, limits);
-            const { consumers, sent } = await runSteps(domain, parents, chosen, steps);
+            const engine = engineOver(store.journal, limits);
+            const { consumers, sent } = await runSteps(engine, parents, chosen, steps);
             const everything = await readAll(store.journal);
             assert.deepEqual(
               everything.map((record) => Number(record.seq)),

@@ -10,7 +10,7 @@ import { yieldToEventLoop } from "../../src/event-loop.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { RefusedError } from "../../src/refusal.ts";
 import { Connection } from "../support/connection.ts";
-import { type Domain, domainOver, eventOf, readAll } from "../support/domain.ts";
+import { type Engine, engineOver, eventOf, readAll } from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 import { startNodes } from "../support/nodes.ts";
@@ -99,7 +99,7 @@ class Fates {
   }
 }
 
-type Node = Pick<Domain, "committer" | "memory" | "limits">;
+type Node = Pick<Engine, "committer" | "memory" | "limits">;
 
 /** A producer of one run that does what docs/protocol.md says. */
 class Owner {
@@ -234,7 +234,7 @@ describeJournal("a producer that is alone on its run", (open, { histories }) => 
   it("is never fenced, whatever becomes of its answers and of openings that it gave up", async () => {
     const store = await open();
     const fate = new Fates();
-    const node = domainOver(fate.over(store.journal));
+    const node = engineOver(fate.over(store.journal));
     let name = 0;
     await assertHistories(histories(100), [steps, fates], async (plan, ahead) => {
       const runId = `run-${++name}`;

@@ -8,14 +8,14 @@ import type { Producer } from "../../src/ingest/operation.ts";
 import { deliverySettings } from "../support/consumer.ts";
 import {
   append,
-  type Domain,
-  domainOver,
+  type Engine,
+  engineOver,
   eventOf,
   openRun,
   readAll,
   recordsIn,
   subscriptionTo,
-} from "../support/domain.ts";
+} from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 import { quiet } from "../support/quiet.ts";
@@ -156,12 +156,12 @@ class Reader {
   }
 }
 
-async function runSteps(domain: Domain, parents: readonly number[], steps: readonly Step[]) {
+async function runSteps(engine: Engine, parents: readonly number[], steps: readonly Step[]) {
   const producers: Producer[] = [];
   for (let run = 0; run < runCount; run++) {
-    producers.push(await openRun(domain, `run-${run}`, run === 0 ? "" : `run-${parents[run]}`));
+    producers.push(await openRun(engine, `run-${run}`, run === 0 ? "" : `run-${parents[run]}`));
   }
-  const watch = new Watch(domain);
+  const watch = new Watch(engine);
   const current = new Map<number, Observed>();
   const all: Observed[] = [];
   const commits: Promise<unknown>[] = [];
@@ -176,7 +176,7 @@ async function runSteps(domain: Domain, parents: readonly number[], steps: reado
         const events = Array.from({ length: one.count }, (_, i) =>
           eventOf(`${one.run}:${first + i}`, typeOf(first + i)),
         );
-        commits.push(append(domain, producers[one.run]!, first, events));
+        commits.push(append(engine, producers[one.run]!, first, events));
         break;
       }
       case "start": {
@@ -248,7 +248,7 @@ describeJournal("many subscriptions on one call", (open, backend) => {
         async (parents, steps) => {
           const store = await open();
           try {
-            const all = await runSteps(domainOver(store.journal, limits), parents, steps);
+            const all = await runSteps(engineOver(store.journal, limits), parents, steps);
             const everything = await readAll(store.journal, { kind: "all" }, startedSeq);
             for (const observed of all) {
               const expected = observed.expected(everything, parents);

@@ -4,12 +4,12 @@ import { subscribe } from "../../src/delivery/subscribe.ts";
 import { SharedFrames } from "../../src/server/shared-frames.ts";
 import {
   append,
-  type Domain,
-  domainOver,
+  type Engine,
+  engineOver,
   eventOf,
   openRun,
   subscriptionTo,
-} from "../support/domain.ts";
+} from "../support/engine.ts";
 import { describeJournal } from "../support/journals.ts";
 
 const appends = 5;
@@ -19,9 +19,9 @@ class Subscriber {
   readonly #frames: AsyncGenerator<SubscriptionFrame>;
   readonly #shared: SharedFrames;
 
-  constructor(domain: Domain, shared: SharedFrames, signal: AbortSignal) {
+  constructor(engine: Engine, shared: SharedFrames, signal: AbortSignal) {
     const scope = { kind: "runs", runIds: ["run"] } as const;
-    this.#frames = subscribe(domain, subscriptionTo(scope, { start: "now" }), signal);
+    this.#frames = subscribe(engine, subscriptionTo(scope, { start: "now" }), signal);
     this.#shared = shared;
   }
 
@@ -39,19 +39,19 @@ describeJournal("live subscribers of one run", (open) => {
   for (const count of [1, 10, 100]) {
     it(`share the encoding of each frame, ${count} of them`, async () => {
       const opened = await open();
-      const domain = domainOver(opened.journal);
+      const engine = engineOver(opened.journal);
       const stop = new AbortController();
       try {
-        const producer = await openRun(domain, "run");
+        const producer = await openRun(engine, "run");
         const shared = new SharedFrames();
         const subscribers = Array.from(
           { length: count },
-          () => new Subscriber(domain, shared, stop.signal),
+          () => new Subscriber(engine, shared, stop.signal),
         );
         for (const one of subscribers) await one.readTo("caught_up");
         for (let n = 1; n <= appends; n++) {
           const arrived = subscribers.map((one) => one.readTo("events"));
-          await append(domain, producer, n, [eventOf(`event ${n}`)]);
+          await append(engine, producer, n, [eventOf(`event ${n}`)]);
           const [first, ...others] = await Promise.all(arrived);
           for (const other of others) assert.deepEqual(other, first);
         }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import type { IngestRequest } from "../../gen/runlog/v1/ingest_pb.js";
 import { type IngestFrame, IngestStream } from "../../src/ingest/ingest-stream.ts";
-import { type Domain, toIngestBytes } from "./domain.ts";
+import { type Engine, toIngestBytes } from "./engine.ts";
 
 /** Requests are handed over one by one, answers are noted. */
 export class Connection {
@@ -14,8 +14,8 @@ export class Connection {
   #asked: PromiseWithResolvers<void> = Promise.withResolvers();
   #noted: PromiseWithResolvers<void> = Promise.withResolvers();
 
-  constructor(domain: Pick<Domain, "committer" | "memory" | "limits">) {
-    const frames = new IngestStream(domain).run(toIngestBytes(this.#requests()));
+  constructor(engine: Pick<Engine, "committer" | "memory" | "limits">) {
+    const frames = new IngestStream(engine).run(toIngestBytes(this.#requests()));
     this.ended = this.#note(frames).catch((error: unknown) => error);
   }
 

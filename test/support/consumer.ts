@@ -1,10 +1,10 @@
-/** A consumer of the domain, and the settings under which deliveries are tested. */
+/** A consumer of the engine, and the settings under which deliveries are tested. */
 import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
 import type { SubscriptionFrame } from "../../src/delivery/frames.ts";
 import { subscribe } from "../../src/delivery/subscribe.ts";
 import type { Limits } from "../../src/limits.ts";
 import { RefusedError } from "../../src/refusal.ts";
-import { type Domain, recordsIn, subscriptionTo } from "./domain.ts";
+import { type Engine, recordsIn, subscriptionTo } from "./engine.ts";
 import { quiet } from "./quiet.ts";
 import type { Wanted } from "./wanted.ts";
 
@@ -40,7 +40,7 @@ export class Consumer {
   }
 
   /** Begins, or resumes, where it stands. */
-  attach(domain: Domain, stop: "never" | "caught_up" = "never"): void {
+  attach(engine: Engine, stop: "never" | "caught_up" = "never"): void {
     if (this.#frames !== undefined || this.failure !== undefined) return;
     this.#stop = new AbortController();
     const { scope, types } = this.wanted;
@@ -50,7 +50,7 @@ export class Consumer {
       { start, stop, allowMissing: this.#allowMissing },
       types,
     );
-    this.#frames = subscribe(domain, subscription, this.#stop.signal);
+    this.#frames = subscribe(engine, subscription, this.#stop.signal);
   }
 
   /** Asks for one more frame without waiting for it, as a consumer does that may stop reading. */
@@ -106,9 +106,9 @@ export class Consumer {
   }
 
   /** Resumes and reads all that is durable. */
-  async finish(domain: Domain): Promise<void> {
+  async finish(engine: Engine): Promise<void> {
     await this.drop();
-    this.attach(domain, "caught_up");
+    this.attach(engine, "caught_up");
     while (this.#frames !== undefined && (await this.#take(this.#frames))) {
       // Everything up to the end.
     }

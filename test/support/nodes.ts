@@ -3,20 +3,20 @@ import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
 import type { Notifications } from "../../src/journal/postgres/notifications.ts";
 import { defaultLimits, type Limits } from "../../src/limits.ts";
-import { type Domain, openDomain } from "../../src/server/domain.ts";
+import { type Engine, openEngine } from "../../src/server/engine.ts";
 import { giveBackDatabase, takeDatabase } from "./postgres.ts";
 
 /** A test's nodes. */
 export interface TestNodes {
   /** The connection string of their database. */
   readonly url: string;
-  readonly nodes: readonly Domain[];
+  readonly nodes: readonly Engine[];
   /** What went wrong beside all calls, at any of them. */
   readonly failures: readonly unknown[];
   /** Starts another one. */
-  add(): Promise<Domain>;
+  add(): Promise<Engine>;
   /** Ends a node as a crash does: it says nothing to anybody. */
-  crash(node: Domain): Promise<void>;
+  crash(node: Engine): Promise<void>;
   /** Stops all of them and removes what they stored. */
   remove(): Promise<void>;
 }
@@ -74,19 +74,19 @@ export async function startNodes(
     ...limits,
   };
   const failures: unknown[] = [];
-  const open = new Set<Domain>();
-  const add = async (): Promise<Domain> => {
+  const open = new Set<Engine>();
+  const add = async (): Promise<Engine> => {
     const opened = await openJournal(url, all);
     const journal = faults({ ...opened, notifications: notifications(opened.notifications!) });
     const onFailure = (error: unknown) => {
       if (open.has(node)) failures.push(error);
     };
-    const node = await openDomain({ journal, limits: all, now: wrongClock, onFailure });
+    const node = await openEngine({ journal, limits: all, now: wrongClock, onFailure });
     open.add(node);
     node.start();
     return node;
   };
-  const nodes: Domain[] = [];
+  const nodes: Engine[] = [];
   for (let i = 0; i < count; i++) nodes.push(await add());
   return {
     url,

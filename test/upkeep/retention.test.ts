@@ -7,7 +7,7 @@ import { Deletions } from "../../src/upkeep/delete-tree.ts";
 import { JournalClock } from "../../src/upkeep/journal-clock.ts";
 import { RetentionSettings, readNamespaces } from "../../src/upkeep/namespace-directory.ts";
 import { Retention } from "../../src/upkeep/retention.ts";
-import { type Domain, domainOver, openRun } from "../support/domain.ts";
+import { type Engine, engineOver, openRun } from "../support/engine.ts";
 import { describeJournal } from "../support/journals.ts";
 import { quiet } from "../support/quiet.ts";
 
@@ -15,8 +15,8 @@ const namespace = "default";
 const hour = 3_600_000;
 const day = 24 * hour;
 
-async function finish({ committer }: Domain, runId: string): Promise<void> {
-  const producer = await openRun({ committer } as Domain, runId);
+async function finish({ committer }: Engine, runId: string): Promise<void> {
+  const producer = await openRun({ committer } as Engine, runId);
   const result = create(RunResultSchema, { state: RunState.SUCCEEDED });
   await committer.submit({ kind: "finish", namespace, runId, producer, lastRunSeq: 0, result });
 }
@@ -25,8 +25,8 @@ describeJournal("retention", (open) => {
   it("deletes nothing by a clock that jumped, and goes on once it has been right for long", async () => {
     const store = await open();
     try {
-      const domain = domainOver(store.journal);
-      const { journal, committer } = domain;
+      const engine = engineOver(store.journal);
+      const { journal, committer } = engine;
       let wallMs = Date.now();
       let steadyMs = 0;
       const clock = new JournalClock({
@@ -52,7 +52,7 @@ describeJournal("retention", (open) => {
       };
       const runCount = async () =>
         (await journal.db.selectFrom("runs").select("run_id").execute()).length;
-      await finish(domain, "run");
+      await finish(engine, "run");
       await new RetentionSettings(journal).set(namespace, hour, wallMs);
       wallMs += day;
       await look();

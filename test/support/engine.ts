@@ -22,18 +22,18 @@ import { MemoryBudget } from "../../src/memory-budget.ts";
 import { toFrameBytes } from "../../src/server/ingest-bytes.ts";
 
 /** Ingest and delivery over one journal. */
-export interface Domain extends DeliveryOptions {
+export interface Engine extends DeliveryOptions {
   readonly memory: MemoryBudget;
   readonly committer: Committer;
   readonly leases: Leases;
 }
 
 /** Puts the domain together; `limits` where they differ from the defaults. */
-export function domainOver(
+export function engineOver(
   journal: Journal,
   limits: Partial<Limits> = {},
   now: () => number = Date.now,
-): Domain {
+): Engine {
   const all: Limits = { ...defaultLimits, ...limits };
   const tails = new Tails(all.tailBytes);
   const leases = new Leases();
@@ -59,7 +59,7 @@ export function eventOf(text: string, type = "test"): Event {
 
 /** Opens a run, creating it where there is a parent or a spec is wanted. */
 export async function openRun(
-  { committer }: Domain,
+  { committer }: Engine,
   runId: string,
   parentRunId = "",
 ): Promise<Producer> {
@@ -78,7 +78,7 @@ export async function openRun(
 
 /** Appends events; resolves with the outcome after its commit. */
 export function append(
-  { committer, limits }: Domain,
+  { committer, limits }: Engine,
   producer: Producer,
   firstRunSeq: number,
   events: readonly Event[],

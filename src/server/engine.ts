@@ -28,10 +28,10 @@ import {
 } from "./journal-time.ts";
 
 /** What the domain is put together from. */
-export type DomainOptions = JournalTimeOptions;
+export type EngineOptions = JournalTimeOptions;
 
 /** The domain's parts. */
-export interface Domain {
+export interface Engine {
   readonly journal: Journal;
   readonly limits: Limits;
   /** Who this process is among those that serve the journal. */
@@ -59,7 +59,7 @@ export interface Domain {
  *
  * @throws RefusedError journal_unavailable where it cannot join them
  */
-export async function openDomain(options: DomainOptions): Promise<Domain> {
+export async function openEngine(options: EngineOptions): Promise<Engine> {
   const { notifications } = options.journal;
   const time = await timeOf(options);
   return notifications === undefined
@@ -67,7 +67,7 @@ export async function openDomain(options: DomainOptions): Promise<Domain> {
     : amongOthers(options, notifications, time);
 }
 
-function alone(options: DomainOptions, time: JournalTime): Domain {
+function alone(options: EngineOptions, time: JournalTime): Engine {
   const tails = new Tails(options.limits.tailBytes);
   const memory = memoryBeside(tails, options.limits);
   const parts = partsOf(options, {
@@ -87,10 +87,10 @@ function alone(options: DomainOptions, time: JournalTime): Domain {
 }
 
 async function amongOthers(
-  options: DomainOptions,
+  options: EngineOptions,
   notifications: Notifications,
   time: JournalTime,
-): Promise<Domain> {
+): Promise<Engine> {
   const { journal, limits, onFailure } = options;
   const membership = await Membership.join({
     journal,
@@ -163,7 +163,7 @@ interface Setting {
   readonly onOpened?: CommitterOptions["onOpened"];
 }
 
-function partsOf(options: DomainOptions, setting: Setting) {
+function partsOf(options: EngineOptions, setting: Setting) {
   const { journal, limits, onFailure } = options;
   const { clock, looks } = setting.time;
   const { now } = clock;
