@@ -23,19 +23,19 @@ import { Wakeup } from "./wakeup.ts";
  */
 export async function* subscribe(
   options: DeliveryOptions,
-  subscription: SubscriptionSpec,
+  spec: SubscriptionSpec,
   signal: AbortSignal,
 ): AsyncGenerator<SubscriptionFrame> {
   const wakeup = new Wakeup();
-  const feed = new Subscription(options, subscription, wakeup.wake);
-  const quiet = new QuietTimer(subscription.progressIntervalMs, () => {
-    feed.tick();
+  const subscription = new Subscription(options, spec, wakeup.wake);
+  const quiet = new QuietTimer(spec.progressIntervalMs, () => {
+    subscription.tick();
     wakeup.wake();
   });
   try {
     while (!signal.aborted) {
       wakeup.reset();
-      const { frames, next } = await feed.step();
+      const { frames, next } = await subscription.step();
       for (const frame of frames) if (frame.t !== "filter_changed") yield frame;
       if (frames.length > 0) quiet.note();
       if (next === "ended") return;
@@ -47,6 +47,6 @@ export async function* subscribe(
     }
   } finally {
     quiet.close();
-    feed.close();
+    subscription.close();
   }
 }

@@ -53,7 +53,7 @@ const progressAfterSteps = 64;
 /** See the head of this file. */
 export class Subscription {
   readonly #options: DeliveryOptions;
-  readonly #subscription: SubscriptionSpec;
+  readonly #spec: SubscriptionSpec;
   readonly #source: PageSource;
   readonly #wake: () => void;
   #state: State = "starting";
@@ -85,18 +85,18 @@ export class Subscription {
    */
   constructor(
     options: DeliveryOptions,
-    subscription: SubscriptionSpec,
+    spec: SubscriptionSpec,
     wake: () => void,
     credit = Number.POSITIVE_INFINITY,
   ) {
-    checkTogether(subscription, subscription.filter);
+    checkTogether(spec, spec.filter);
     this.#options = options;
-    this.#subscription = subscription;
+    this.#spec = spec;
     this.#wake = wake;
     this.#credit = credit;
-    this.#source = new PageSource(options, subscription.namespace);
-    this.#take(subscriptionBytes + costOf(subscription.filter));
-    this.#unwatch = this.#watch(subscription.filter);
+    this.#source = new PageSource(options, spec.namespace);
+    this.#take(subscriptionBytes + costOf(spec.filter));
+    this.#unwatch = this.#watch(spec.filter);
   }
 
   /** Filters that have been asked for and are not in force yet. */
@@ -170,7 +170,7 @@ export class Subscription {
     const { history } = this.#options.journal;
     if (history.backCount === this.#backCount) return false;
     this.#backCount = history.backCount;
-    return history.backsOf(this.#subscription.namespace) !== this.#backs;
+    return history.backsOf(this.#spec.namespace) !== this.#backs;
   }
 
   /**
@@ -183,7 +183,7 @@ export class Subscription {
   }
 
   async #start(): Promise<SubscriptionStepFrame> {
-    const { filter, allowMissing } = this.#subscription;
+    const { filter, allowMissing } = this.#spec;
     this.#reader = await FilterReader.open(this.#source, filter, allowMissing);
     const { journal } = this.#options;
     const { earliestSeq, latestSeq, afterSeq } = await this.#startSeqs();
@@ -196,13 +196,13 @@ export class Subscription {
 
   async #startSeqs(): Promise<{ earliestSeq: number; latestSeq: number; afterSeq: number }> {
     const { journal } = this.#options;
-    const { filter, start, journalId } = this.#subscription;
+    const { filter, start, journalId } = this.#spec;
     if (journalId !== "" && journalId !== journal.id) {
       throw new RefusedError({ reason: "journal_changed", journalId: journal.id });
     }
     const row = await this.#source.namespaceNow();
     this.#backCount = journal.history.backCount;
-    this.#backs = journal.history.backsOf(this.#subscription.namespace);
+    this.#backs = journal.history.backsOf(this.#spec.namespace);
     const { last_seq: latestSeq, trimmed_seq: trimmedSeq } = row ?? { last_seq: 0, trimmed_seq: 0 };
     const afterSeq = start === "now" ? latestSeq : start.afterSeq;
     if (afterSeq > latestSeq) throw new RefusedError({ reason: "cursor_ahead", latestSeq });
@@ -214,9 +214,9 @@ export class Subscription {
 
   async #applyFilters(): Promise<SubscriptionStepFrame[]> {
     const changes = this.#nextFilters;
-    const { allowMissing } = this.#subscription;
+    const { allowMissing } = this.#spec;
     for (const filter of changes) {
-      checkTogether(this.#subscription, filter);
+      checkTogether(this.#spec, filter);
       // Watched before it is read, so that no news are missed in between.
       const unwatch = this.#watch(filter);
       this.#unwatch();
@@ -281,7 +281,7 @@ export class Subscription {
     if (!this.#isCaughtUp && this.#cursor >= this.#latestSeq) {
       this.#isCaughtUp = true;
       frames.push({ t: "caught_up", seq: this.#cursor });
-      if (this.#subscription.stop === "caught_up") {
+      if (this.#spec.stop === "caught_up") {
         await reader.check(this.#cursor);
         return this.#end(frames);
       }
@@ -295,7 +295,7 @@ export class Subscription {
     if (!page.atEnd) {
       return { frames: this.#progressIfLong(this.#progressIfDue(frames)), next: "more" };
     }
-    if (this.#subscription.stop === "finished") {
+    if (this.#spec.stop === "finished") {
       const finishedAt = await reader.finishedAt();
       if (finishedAt !== undefined && finishedAt <= this.#cursor) return this.#end(frames);
       if (finishedAt !== undefined) {
@@ -330,7 +330,7 @@ export class Subscription {
   #watch({ scope }: Filter): () => void {
     const { tails } = this.#options;
     // A function of its own each time: leaving by one filter must not leave by the next.
-    return tails.watch(this.#subscription.namespace, scope, () => this.#wake());
+    return tails.watch(this.#spec.namespace, scope, () => this.#wake());
   }
 }
 

@@ -29,7 +29,7 @@ const maxPendingAnswers = 1_024;
 /** One subscription. */
 interface Entry {
   readonly id: number;
-  readonly feed: Subscription;
+  readonly subscription: Subscription;
   readonly quiet: QuietTimer;
   isQueued: boolean;
   /** Set once it is to end: as asked, or for a filter that makes no sense. */
@@ -76,15 +76,15 @@ export class Watch {
         const what = "subscriptions on one call: make another call";
         throw new RefusedError({ reason: "quota", what, limit });
       }
-      const subscription = parse();
+      const spec = parse();
       const wake = () => this.#queue(entry);
-      const feed = new Subscription(this.#options, subscription, wake, credit);
-      const quiet = new QuietTimer(subscription.progressIntervalMs, () => {
-        feed.tick();
+      const subscription = new Subscription(this.#options, spec, wake, credit);
+      const quiet = new QuietTimer(spec.progressIntervalMs, () => {
+        subscription.tick();
         wake();
       });
       const entry: Entry = {
-        ...{ id, feed, quiet },
+        ...{ id, subscription, quiet },
         isQueued: false,
         ending: undefined,
       };
@@ -107,7 +107,7 @@ export class Watch {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
     try {
-      entry.feed.changeFilter(parse());
+      entry.subscription.changeFilter(parse());
       this.#pendingChanges++;
     } catch (error) {
       if (!(error instanceof RefusedError)) throw error;
@@ -120,7 +120,7 @@ export class Watch {
   grant(id: number, count: number): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
-    entry.feed.grant(count);
+    entry.subscription.grant(count);
     this.#queue(entry);
   }
 
@@ -190,17 +190,17 @@ export class Watch {
   }
 
   async *#step(entry: Entry): AsyncGenerator<WatchFrame> {
-    const { feed } = entry;
+    const { subscription } = entry;
     if (entry.ending !== undefined) {
       yield this.#endOf(entry, entry.ending.refusal);
       return;
     }
     try {
-      let step = await feed.step();
+      let step = await subscription.step();
       yield* this.#framesOf(entry, step.frames);
       // To its end, so that one page is held at a time.
-      while (feed.hasPage) {
-        step = await feed.step();
+      while (subscription.hasPage) {
+        step = await subscription.step();
         yield* this.#framesOf(entry, step.frames);
       }
       const { frames, next } = step;
@@ -236,13 +236,13 @@ export class Watch {
 
   #endOf(entry: Entry, refusal: Refusal | undefined): WatchFrame {
     this.#close(entry);
-    this.#pendingChanges -= entry.feed.pendingFilters;
+    this.#pendingChanges -= entry.subscription.pendingFilters;
     this.#entries.delete(entry.id);
     return { t: "ended", id: entry.id, refusal };
   }
 
   #close(entry: Entry): void {
     entry.quiet.close();
-    entry.feed.close();
+    entry.subscription.close();
   }
 }
