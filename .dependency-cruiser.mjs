@@ -63,8 +63,8 @@ export default {
       quietNode,
       ...packages("@bufbuild/protobuf", "p-retry", "pino", "uuid"),
     ]),
-    only("upkeep-imports", "^src/upkeep/", [
-      "^src/upkeep/",
+    only("maintenance-imports", "^src/maintenance/", [
+      "^src/maintenance/",
       "^src/(ingest|journal)/",
       own,
       gen,
@@ -80,7 +80,7 @@ export default {
       ...packages("@bufbuild/protobuf", "pino", "uuid"),
     ]),
     only("server-imports", "^src/server/", [
-      "^src/(server|upkeep|ingest|delivery|journal)/",
+      "^src/(server|maintenance|ingest|delivery|journal)/",
       own,
       gen,
       anyNode,
@@ -173,7 +173,7 @@ export default {
       from: {},
       to: {
         path: "^src/[^/]+/",
-        pathNot: "^src/(cli|client|delivery|ingest|journal|server|upkeep|wire)/",
+        pathNot: "^src/(cli|client|delivery|ingest|journal|server|maintenance|wire)/",
       },
     },
     { name: "no-cycles", severity: "error", from: {}, to: { circular: true } },

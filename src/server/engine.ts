@@ -1,4 +1,4 @@
-/** Puts the domain together over one journal: ingest, delivery, upkeep, and what joins several nodes. */
+/** Puts the domain together over one journal: ingest, delivery, maintenance, and what joins several nodes. */
 
 import { TailFollower } from "../delivery/tail-follower.ts";
 import { Tails } from "../delivery/tails.ts";
@@ -10,16 +10,16 @@ import { NamespaceWatch } from "../journal/namespace-watch.ts";
 import { type NodeIdentity, onlyNode } from "../journal/nodes.ts";
 import type { Notifications } from "../journal/postgres/notifications.ts";
 import type { Limits } from "../limits.ts";
+import { Cancellations } from "../maintenance/cancellations.ts";
+import { Deletions } from "../maintenance/delete-tree.ts";
+import type { JournalClock } from "../maintenance/journal-clock.ts";
+import { LeaseClock } from "../maintenance/lease-clock.ts";
+import { Membership } from "../maintenance/membership.ts";
+import { RetentionSettings } from "../maintenance/namespace-directory.ts";
+import { Retention } from "../maintenance/retention.ts";
+import { Unfinished } from "../maintenance/unfinished.ts";
 import { MemoryBudget } from "../memory-budget.ts";
 import { isUnavailable } from "../refusal.ts";
-import { Cancellations } from "../upkeep/cancellations.ts";
-import { Deletions } from "../upkeep/delete-tree.ts";
-import type { JournalClock } from "../upkeep/journal-clock.ts";
-import { LeaseClock } from "../upkeep/lease-clock.ts";
-import { Membership } from "../upkeep/membership.ts";
-import { RetentionSettings } from "../upkeep/namespace-directory.ts";
-import { Retention } from "../upkeep/retention.ts";
-import { Unfinished } from "../upkeep/unfinished.ts";
 import {
   type JournalTime,
   type JournalTimeOptions,

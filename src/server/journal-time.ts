@@ -4,9 +4,9 @@ import { uptime } from "node:os";
 import type { CommitterOptions } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Limits } from "../limits.ts";
-import { DatabaseTime } from "../upkeep/database-time.ts";
-import { clockToleranceMs, JournalClock, type Jump } from "../upkeep/journal-clock.ts";
-import { Rounds } from "../upkeep/rounds.ts";
+import { DatabaseTime } from "../maintenance/database-time.ts";
+import { clockToleranceMs, JournalClock, type Jump } from "../maintenance/journal-clock.ts";
+import { Rounds } from "../maintenance/rounds.ts";
 
 /** What a server's time is made of. */
 export interface JournalTimeOptions {

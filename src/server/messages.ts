@@ -14,8 +14,8 @@ import type { SubscriptionFrame } from "../delivery/frames.ts";
 import type { IngestFrame } from "../ingest/ingest-stream.ts";
 import type { RunView } from "../journal/runs.ts";
 import type { Limits } from "../limits.ts";
+import type { NamespaceView } from "../maintenance/namespace-directory.ts";
 import { describeRefusal } from "../refusal.ts";
-import type { NamespaceView } from "../upkeep/namespace-directory.ts";
 import { varintBytes, writeVarint } from "../wire/field-writer.ts";
 import { toErrorDetail } from "./errors.ts";
 

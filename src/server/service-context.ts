@@ -5,12 +5,12 @@ import type { Tails } from "../delivery/tails.ts";
 import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Limits } from "../limits.ts";
+import type { Cancellations } from "../maintenance/cancellations.ts";
+import type { Deletions } from "../maintenance/delete-tree.ts";
+import type { JournalClock } from "../maintenance/journal-clock.ts";
+import type { RetentionSettings } from "../maintenance/namespace-directory.ts";
+import type { Retention } from "../maintenance/retention.ts";
 import type { MemoryBudget } from "../memory-budget.ts";
-import type { Cancellations } from "../upkeep/cancellations.ts";
-import type { Deletions } from "../upkeep/delete-tree.ts";
-import type { JournalClock } from "../upkeep/journal-clock.ts";
-import type { RetentionSettings } from "../upkeep/namespace-directory.ts";
-import type { Retention } from "../upkeep/retention.ts";
 import type { Draining } from "./draining.ts";
 import { type OnUnexpected, toConnectError } from "./errors.ts";
 

@@ -6,8 +6,8 @@ import { findUnfinishedCancellations } from "../../src/journal/cancellations.ts"
 import type { Journal } from "../../src/journal/journal.ts";
 import { findNamespace } from "../../src/journal/namespaces.ts";
 import { onlyNode } from "../../src/journal/nodes.ts";
+import { Cancellations } from "../../src/maintenance/cancellations.ts";
 import { RefusedError } from "../../src/refusal.ts";
-import { Cancellations } from "../../src/upkeep/cancellations.ts";
 import { engineOver, openRun } from "../support/engine.ts";
 import { describeJournal } from "../support/journals.ts";
 

@@ -6,7 +6,7 @@ import Database from "better-sqlite3";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { openJournal } from "../../src/journal/open.ts";
 import { defaultLimits } from "../../src/limits.ts";
-import { readNamespaces } from "../../src/upkeep/namespace-directory.ts";
+import { readNamespaces } from "../../src/maintenance/namespace-directory.ts";
 import { append, engineOver, eventOf, openRun, readAll } from "../support/engine.ts";
 
 /** What earlier versions left behind, as SQL: one file a migration, made by the version that ended with it. */

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { RunResultSchema, RunSpecSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
 import { Producer } from "../../src/ingest/operation.ts";
 import { onlyNode } from "../../src/journal/nodes.ts";
-import { Cancellations } from "../../src/upkeep/cancellations.ts";
+import { Cancellations } from "../../src/maintenance/cancellations.ts";
 import { type Engine, engineOver } from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";

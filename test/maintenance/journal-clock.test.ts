@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { JournalClock, type Jump } from "../../src/upkeep/journal-clock.ts";
+import { JournalClock, type Jump } from "../../src/maintenance/journal-clock.ts";
 
 const second = 1_000;
 const day = 24 * 3_600 * second;
