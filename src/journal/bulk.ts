@@ -4,8 +4,8 @@
  * with all values where there is. Neither is put together anew for each commit.
  */
 import { CompiledQuery } from "kysely";
-import { powers } from "./lists.ts";
 import type { Db, Schema } from "./schema.ts";
+import { powers } from "./statement-lists.ts";
 
 /** A row as it is stored. */
 type StoredRow = Readonly<Record<string, unknown>>;

@@ -8,9 +8,9 @@
  */
 import { type SqlBool, sql } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
-import { padded, parts } from "./lists.ts";
 import { isOwn } from "./nodes.ts";
 import type { Db } from "./schema.ts";
+import { padded, parts } from "./statement-lists.ts";
 
 /** What somebody asked for. */
 export interface CancelNotice {

@@ -1,7 +1,7 @@
 /** Queries about namespaces. Those that write expect a transaction. */
 import { type Selectable, sql } from "kysely";
-import { padded, parts } from "./lists.ts";
 import type { Db, NamespacesTable } from "./schema.ts";
+import { padded, parts } from "./statement-lists.ts";
 
 /** A namespace as stored. */
 export type NamespaceRow = Selectable<NamespacesTable>;

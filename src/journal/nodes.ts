@@ -1,9 +1,9 @@
 /** Queries about the processes that serve one journal, and about what those that died left behind. */
 import { type SqlBool, sql } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
-import { padded, parts } from "./lists.ts";
 import type { RunRow } from "./runs.ts";
 import type { Db } from "./schema.ts";
+import { padded, parts } from "./statement-lists.ts";
 
 /** This process among those that serve the journal. */
 export interface NodeIdentity {

@@ -8,8 +8,8 @@
  */
 import { sql } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
-import { padded } from "./lists.ts";
 import type { Db } from "./schema.ts";
+import { padded } from "./statement-lists.ts";
 
 /** Which runs to list; what is set must all hold. */
 export interface RunQuery {

@@ -5,8 +5,8 @@
 import { type Selectable, type SqlBool, sql } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { BulkInsert, BulkUpdate } from "./bulk.ts";
-import { padded, parts } from "./lists.ts";
 import type { Db, RunsTable } from "./schema.ts";
+import { padded, parts } from "./statement-lists.ts";
 
 /** A run as stored. */
 export type RunRow = Selectable<RunsTable>;

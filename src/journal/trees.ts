@@ -6,11 +6,11 @@
  */
 import { type SqlBool, sql } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
-import { padded, parts } from "./lists.ts";
 import { type NamespaceRow, updateNamespace } from "./namespaces.ts";
 import { isOwn } from "./nodes.ts";
 import { isLive, type RunRow } from "./runs.ts";
 import type { Db } from "./schema.ts";
+import { padded, parts } from "./statement-lists.ts";
 
 /** What a tree holds. */
 export interface TreeSummary {

@@ -4,9 +4,9 @@
  */
 import type { Selectable } from "kysely";
 import { damaged, isIntact, type StoredRecord } from "../checksum.ts";
-import { padded } from "../lists.ts";
 import { recordColumns } from "../records.ts";
 import type { Db, RecordsTable } from "../schema.ts";
+import { padded } from "../statement-lists.ts";
 
 /** A record as a subscriber's page holds it. */
 export type RecordRow = Pick<

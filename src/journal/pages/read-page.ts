@@ -5,8 +5,8 @@
  * it is read, and whatever else the namespace holds.
  */
 import { lost } from "../checksum.ts";
-import { padded } from "../lists.ts";
 import type { Db } from "../schema.ts";
+import { padded } from "../statement-lists.ts";
 import { readDescendants } from "./family-pages.ts";
 import {
   bytesOf,

@@ -1,7 +1,7 @@
 /** Pages of runs that are named, and of the beginnings of others. */
 import { sql } from "kysely";
-import { padded } from "../lists.ts";
 import type { Db } from "../schema.ts";
+import { padded } from "../statement-lists.ts";
 import {
   bytesOf,
   courses,

@@ -15,9 +15,9 @@ import {
   PostgresQueryCompiler,
   type QueryResult,
 } from "kysely";
-import { answersNothing } from "../answers.ts";
 import { isBulk } from "../bulk.ts";
 import type { Deadline } from "../deadline.ts";
+import { returnsNoRows } from "../returns-no-rows.ts";
 import { isReadOnly, sqlStateOf } from "./errors.ts";
 import type { PooledClient, PostgresPool } from "./pool.ts";
 import { beginText, type PostgresTimeouts } from "./settings.ts";
@@ -150,7 +150,7 @@ class TransactionConnection implements DatabaseConnection {
       for (const one of query.together()) await this.#execute<R>(one, true);
       return { rows: [] };
     }
-    return this.#execute(query, answersNothing(query));
+    return this.#execute(query, returnsNoRows(query));
   }
 
   async #execute<R>(query: CompiledQuery, isDeferred: boolean): Promise<QueryResult<R>> {

@@ -18,8 +18,8 @@ import {
   SqliteIntrospector,
   SqliteQueryCompiler,
 } from "kysely";
-import { answersNothing } from "../answers.ts";
 import { isBulk } from "../bulk.ts";
+import { returnsNoRows } from "../returns-no-rows.ts";
 import { GuardError } from "./guard.ts";
 import { type Answer, beginText, commitText, pack, type Statement, type Work } from "./messages.ts";
 import type { SqliteOptions } from "./options.ts";
@@ -189,7 +189,7 @@ class WriterConnection implements DatabaseConnection {
     } else {
       this.#unsent.push({ text, parameters });
     }
-    if (isBulk(query) || answersNothing(query)) return { rows: [] };
+    if (isBulk(query) || returnsNoRows(query)) return { rows: [] };
     return { rows: (await this.#flush()) as R[] };
   }
 

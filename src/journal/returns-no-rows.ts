@@ -2,7 +2,7 @@
 import type { CompiledQuery } from "kysely";
 
 /** Whether a statement changes rows and tells nothing of them but their number, which nobody asks for. */
-export function answersNothing({ query }: CompiledQuery): boolean {
+export function returnsNoRows({ query }: CompiledQuery): boolean {
   switch (query.kind) {
     case "InsertQueryNode":
     case "UpdateQueryNode":
