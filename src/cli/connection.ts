@@ -125,7 +125,7 @@ export class FirstConnection {
   }
 }
 
-/** Opens a run and waits until the server has answered. Throws CommandError, RefusalError. */
+/** Opens a run and waits until the server has answered. Throws CommandError, RunlogError. */
 export async function openRunOnServer(
   transport: Transport,
   flags: ConnectionFlags,

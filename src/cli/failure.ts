@@ -3,7 +3,7 @@
  */
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
-import { RefusalError, SenderClosedError, toFinalError } from "../client/index.ts";
+import { RunlogError, SenderClosedError, toFinalError } from "../client/index.ts";
 
 /** Exit statuses of runlog itself; `exec` passes its command's on. */
 export const exitStatus = {
@@ -89,7 +89,7 @@ export function innermost(error: unknown): unknown {
 /** One line for standard error. */
 export function explain(thrown: unknown): string {
   const error = toFinalError(innermost(thrown));
-  if (!(error instanceof RefusalError)) {
+  if (!(error instanceof RunlogError)) {
     return oneLine(error.message);
   }
   const hint = error.detail === undefined ? hintForCode(error.code) : hintFor(error.reason);
@@ -101,7 +101,7 @@ export function explain(thrown: unknown): string {
 /** Why the server refused; undefined where it did not say. */
 export function reasonOf(thrown: unknown): Reason | undefined {
   const error = toFinalError(innermost(thrown));
-  return error instanceof RefusalError ? error.reason : undefined;
+  return error instanceof RunlogError ? error.reason : undefined;
 }
 
 /** The status to exit with. */

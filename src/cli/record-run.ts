@@ -29,7 +29,7 @@ export interface RecordedRun {
 }
 
 /**
- * Opens the run that the flags name, and says its id. Throws CommandError, RefusalError.
+ * Opens the run that the flags name, and says its id. Throws CommandError, RunlogError.
  *
  * @param mayHaveEnded whether a run is fine that has ended already: what it has is not sent again
  */

@@ -11,7 +11,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { type ErrorDetail, ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 
 /** The server refused, for a reason that trying again does not change. */
-export class RefusalError extends Error {
+export class RunlogError extends Error {
   /** gRPC code; undefined where one run of a stream was refused and the call went on. */
   readonly code: Code | undefined;
   /** Why; UNSPECIFIED where no ErrorDetail came with the status. */
@@ -26,7 +26,7 @@ export class RefusalError extends Error {
     options?: ErrorOptions,
   ) {
     super(message, options);
-    this.name = "RefusalError";
+    this.name = "RunlogError";
     this.code = code;
     this.reason = detail?.reason ?? Reason.UNSPECIFIED;
     this.detail = detail;
@@ -132,7 +132,7 @@ export function isRetryableReason(reason: Reason): boolean {
 
 /** Whether the server itself has explained the end of a call. */
 export function isAnswered(error: unknown): boolean {
-  return error instanceof RefusalError || errorDetailOf(error) !== undefined;
+  return error instanceof RunlogError || errorDetailOf(error) !== undefined;
 }
 
 /** Whether a reason is about the node's state, so that another node may do what it cannot. */
@@ -157,7 +157,7 @@ export function isNodeFault(error: unknown): boolean {
 
 /** Milliseconds that the server asks to be left alone for; 0 where it does not. */
 export function retryAfterMsOf(error: unknown): number {
-  const detail = error instanceof RefusalError ? error.detail : errorDetailOf(error);
+  const detail = error instanceof RunlogError ? error.detail : errorDetailOf(error);
   const { retryAfter } = detail ?? {};
   return retryAfter === undefined ? 0 : Math.max(0, durationMs(retryAfter));
 }
@@ -174,7 +174,7 @@ export function retryAfterMsOf(error: unknown): number {
  * Retries.
  */
 export function isRetryable(error: unknown): boolean {
-  if (error instanceof RefusalError) {
+  if (error instanceof RunlogError) {
     return isRetryableReason(error.reason);
   }
   const detail = errorDetailOf(error);
@@ -213,7 +213,7 @@ export function toFinalError(error: unknown): Error {
   const receiveLimit = receiveLimitOf(error);
   if (receiveLimit !== undefined) return receiveLimit;
   if (error instanceof ConnectError) {
-    return new RefusalError(error.rawMessage, error.code, errorDetailOf(error), { cause: error });
+    return new RunlogError(error.rawMessage, error.code, errorDetailOf(error), { cause: error });
   }
   return error instanceof Error ? error : new Error(String(error));
 }

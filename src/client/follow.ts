@@ -79,7 +79,7 @@ export type FollowItem =
 
 /**
  * Follows the records that match, across any number of calls and servers.
- * Ends where the stop policy does. Throws RefusalError where trying again
+ * Ends where the stop policy does. Throws RunlogError where trying again
  * cannot help (CURSOR_TRIMMED, JOURNAL_CHANGED, RUN_ID_LIMIT, …), and what
  * protobuf-es throws where the request is no valid message.
  *

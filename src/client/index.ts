@@ -12,7 +12,7 @@ export {
   JournalWentBackError,
   NoAnswerError,
   ReceiveLimitError,
-  RefusalError,
+  RunlogError,
   SenderClosedError,
   toFinalError,
 } from "./errors.ts";

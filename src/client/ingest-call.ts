@@ -10,7 +10,7 @@ import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { IngestResponse } from "../../gen/runlog/v1/ingest_pb.js";
 import type { Run, RunResultSchema, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import { startTimer } from "../timers.ts";
-import { isRetryable, NoAnswerError, RefusalError } from "./errors.ts";
+import { isRetryable, NoAnswerError, RunlogError } from "./errors.ts";
 import { ingestPoolOf } from "./ingest-pool.ts";
 import { type MessageFrame, messageFrame, type RequestFrame } from "./ingest-transport.ts";
 import { defaultMaxAppendBytes, maxAnswerWaits, type SenderLimits } from "./limits.ts";
@@ -177,7 +177,7 @@ export class IngestCall implements Lane {
     try {
       this.#take(frame);
     } catch (error) {
-      const isOver = error instanceof RefusalError;
+      const isOver = error instanceof RunlogError;
       this.#leave(isOver ? "over" : "aborted", this.#endBy(error));
     }
   }
@@ -224,7 +224,7 @@ export class IngestCall implements Lane {
         }
         break;
       case "rejected":
-        throw new RefusalError(frame.value.message, undefined, frame.value.detail);
+        throw new RunlogError(frame.value.message, undefined, frame.value.detail);
       case "cancelRequested":
         this.#options.onCancelRequested(frame.value.reason);
         break;
@@ -298,7 +298,7 @@ function checkSize(frame: MessageFrame, field: string, limit: number): MessageFr
   if (length <= limit) return frame;
   const data = { reason: Reason.TOO_LARGE, field, limit: BigInt(limit) };
   const message = `${field} takes ${length} bytes, the limit is ${limit}`;
-  throw new RefusalError(message, undefined, create(ErrorDetailSchema, data));
+  throw new RunlogError(message, undefined, create(ErrorDetailSchema, data));
 }
 
 /** 0 or nothing: the server told no limit. */

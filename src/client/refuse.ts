@@ -3,10 +3,10 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import { RunResultSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
 import { maxRunIdBytes } from "../limits.ts";
-import { RefusalError } from "./errors.ts";
+import { RunlogError } from "./errors.ts";
 import type { ResultInit } from "./sender-types.ts";
 
-/** Throws RefusalError where nothing can be called that. */
+/** Throws RunlogError where nothing can be called that. */
 export function refuseInvalidRunId(runId: string): void {
   const isValid =
     runId !== "" &&
@@ -19,7 +19,7 @@ export function refuseInvalidRunId(runId: string): void {
 }
 
 /**
- * Throws RefusalError where no run can end so.
+ * Throws RunlogError where no run can end so.
  *
  * @param maxBytes of the encoded result
  * @throws what protobuf-es throws where the result is no valid message
@@ -45,7 +45,7 @@ export function refuseInvalidResult(init: ResultInit, maxBytes: number): void {
   }
 }
 
-function refusal(reason: Reason, field: string, problem: string, limit = 0): RefusalError {
+function refusal(reason: Reason, field: string, problem: string, limit = 0): RunlogError {
   const detail = create(ErrorDetailSchema, { reason, field, limit: BigInt(limit) });
-  return new RefusalError(`${field}: ${problem}`, undefined, detail);
+  return new RunlogError(`${field}: ${problem}`, undefined, detail);
 }

@@ -11,7 +11,7 @@ import {
   follow,
   NoAnswerError,
   openRun,
-  RefusalError,
+  RunlogError,
 } from "../../src/client/index.ts";
 import { connectTo, type NodeConnection } from "../../src/client/node/index.ts";
 import { chosenSeed, randomOf } from "../crash/random.ts";
@@ -224,7 +224,7 @@ describe("following", () => {
     const runIds = Array.from({ length: 101 }, (_, i) => `run-${i}`);
     const follower = new Follower(connect(), { filter: runs(...runIds) });
     await assert.rejects(follower.untilEnd(), (error) => {
-      assert.ok(error instanceof RefusalError, String(error));
+      assert.ok(error instanceof RunlogError, String(error));
       assert.equal(error.reason, Reason.RUN_ID_LIMIT);
       assert.equal(error.detail?.limit, 100n);
       assert.match(error.message, /ancestor/i);
@@ -243,7 +243,7 @@ describe("following", () => {
     for (const [i, [request, reason]] of refused.entries()) {
       const follower = new Follower(connect(), request);
       await assert.rejects(follower.untilEnd(), (error) => {
-        assert.ok(error instanceof RefusalError, String(error));
+        assert.ok(error instanceof RunlogError, String(error));
         assert.equal(Reason[error.reason], Reason[reason]);
         return true;
       });
@@ -259,7 +259,7 @@ describe("following", () => {
     await server.remove();
     server = await startTestServer({ port: Number(port) });
     await assert.rejects(follower.untilEnd(), (error) => {
-      assert.ok(error instanceof RefusalError, String(error));
+      assert.ok(error instanceof RunlogError, String(error));
       assert.equal(Reason[error.reason], Reason[Reason.JOURNAL_CHANGED]);
       return true;
     });

@@ -6,7 +6,7 @@ import { Code, ConnectError, createRouterTransport } from "@connectrpc/connect";
 import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { StopPolicy, SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
-import { follow, openRun, RefusalError } from "../../src/client/index.ts";
+import { follow, openRun, RunlogError } from "../../src/client/index.ts";
 
 const retryAfterMs = 40;
 const backoff = { baseMs: 1, capMs: 2 };
@@ -52,7 +52,7 @@ function serverThatRefusesOnce(detail: typeof overloaded, how: "call" | "run") {
   });
 }
 
-const isQuota = (error: unknown) => error instanceof RefusalError && error.reason === Reason.QUOTA;
+const isQuota = (error: unknown) => error instanceof RunlogError && error.reason === Reason.QUOTA;
 /** Half as much again at most: those who were asked at once do not come back at once. */
 const isAsAsked = (delayMs: number) => delayMs >= retryAfterMs && delayMs <= 1.5 * retryAfterMs;
 

@@ -16,7 +16,7 @@ import {
   type OpenRunOptions,
   openRun,
   ReceiveLimitError,
-  RefusalError,
+  RunlogError,
   type SenderState,
 } from "../../src/client/index.ts";
 import { misdirectedTimeoutMs } from "../../src/client/limits.ts";
@@ -98,7 +98,7 @@ describe("a sender", () => {
     ] as const) {
       await assert.rejects(
         sender.finish(result),
-        (error) => error instanceof RefusalError && error.reason === reason,
+        (error) => error instanceof RunlogError && error.reason === reason,
       );
     }
     assert.equal((await sender.finish(succeeded)).durable, 1);
@@ -214,7 +214,7 @@ describe("a client behind a proxy", () => {
       const sender = openRun(connection.transport, { runId: "r", limits: { backoff } });
       await assert.rejects(
         sender.opened,
-        (error) => error instanceof RefusalError && error.code === code,
+        (error) => error instanceof RunlogError && error.code === code,
       );
       assert.equal(answered, 1);
       connection.close();

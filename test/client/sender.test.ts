@@ -13,7 +13,7 @@ import {
   JournalWentBackError,
   type OpenRunOptions,
   openRun,
-  RefusalError,
+  RunlogError,
   SenderClosedError,
   type SenderState,
 } from "../../src/client/index.ts";
@@ -51,7 +51,7 @@ class States {
 
 function isRefusal(reason: Reason) {
   return (error: unknown) => {
-    assert.ok(error instanceof RefusalError, String(error));
+    assert.ok(error instanceof RunlogError, String(error));
     assert.equal(Reason[error.reason], Reason[reason]);
     return true;
   };
@@ -312,7 +312,7 @@ describe("the sender", () => {
   it("asks once where nobody serves the method", async () => {
     const sender = open(`${proxy.url}/wrong`, { spec: {}, limits: { backoff } });
     await assert.rejects(sender.finish(succeeded), (error) => {
-      assert.ok(error instanceof RefusalError && error.code === Code.Unimplemented, String(error));
+      assert.ok(error instanceof RunlogError && error.code === Code.Unimplemented, String(error));
       return true;
     });
     assert.equal(proxy.calls, 1);

@@ -9,7 +9,7 @@ import {
   follow,
   type OpenRunOptions,
   openRun,
-  RefusalError,
+  RunlogError,
   type RunSender,
   SenderClosedError,
 } from "../../src/client/index.ts";
@@ -24,7 +24,7 @@ const succeeded = { state: RunState.SUCCEEDED };
 const shortLease = { lease: { seconds: 1n } };
 
 const isRefusal = (reason: Reason) => (error: unknown) =>
-  error instanceof RefusalError && error.reason === reason;
+  error instanceof RunlogError && error.reason === reason;
 
 describe("senders that share a call", () => {
   let server: TestServer;
