@@ -4,7 +4,7 @@
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { SequencedEvent } from "../gen/runlog/v1/event_pb.js";
+import type { SequencedEvent } from "../gen/runlog/v1/record_pb.js";
 import { RunState } from "../gen/runlog/v1/run_pb.js";
 import { hashOf, type SentLine } from "./recorder.ts";
 

@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import pc from "picocolors";
 import { v7 as uuidv7 } from "uuid";
-import type { SequencedEvent } from "../gen/runlog/v1/event_pb.js";
+import type { SequencedEvent } from "../gen/runlog/v1/record_pb.js";
 import { StopPolicy } from "../gen/runlog/v1/subscribe_pb.js";
 import { type FollowRequest, type FollowState, follow } from "../src/client/index.ts";
 import { connectTo } from "../src/client/node/index.ts";

@@ -3,7 +3,7 @@
  * as many lines as a person can follow. Nothing is left out of the count.
  */
 import pc from "picocolors";
-import type { SequencedEvent } from "../gen/runlog/v1/event_pb.js";
+import type { SequencedEvent } from "../gen/runlog/v1/record_pb.js";
 import { RunState } from "../gen/runlog/v1/run_pb.js";
 
 /** Milliseconds between ordinary lines. */

@@ -6,7 +6,7 @@ import sys
 import grpc
 from grpc_status import rpc_status
 
-from runlog.v1 import error_pb2, event_pb2, ingest_pb2, run_pb2, subscribe_pb2
+from runlog.v1 import error_pb2, event_pb2, ingest_pb2, record_pb2, run_pb2, subscribe_pb2
 from runlog.v1 import ingest_pb2_grpc, subscribe_pb2_grpc
 
 
@@ -74,7 +74,7 @@ def send(channel, run_id):
 
 def subscribe(channel, run_ids):
     request = subscribe_pb2.SubscribeRequest(
-        filter=event_pb2.EventFilter(run_ids=event_pb2.RunIdsScope(run_ids=run_ids)),
+        filter=record_pb2.EventFilter(run_ids=record_pb2.RunIdsScope(run_ids=run_ids)),
         stop=subscribe_pb2.STOP_POLICY_FINISHED,
     )
     answers = subscribe_pb2_grpc.SubscribeServiceStub(channel).Subscribe(request, timeout=30)

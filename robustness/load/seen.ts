@@ -1,7 +1,7 @@
 /** Records and filters as histories have them. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import type { SeenFilter, SeenRecord } from "../history/entry.ts";
 import { crcOf, producerOf } from "./event-bytes.ts";
 import { stateName } from "./runs.ts";

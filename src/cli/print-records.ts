@@ -1,6 +1,6 @@
 /** Records on standard output: readable lines, or JSON. */
 import { type DescMessage, type MessageShape, toJsonString } from "@bufbuild/protobuf";
-import { type SequencedEvent, SequencedEventSchema } from "../../gen/runlog/v1/event_pb.js";
+import { type SequencedEvent, SequencedEventSchema } from "../../gen/runlog/v1/record_pb.js";
 import { terminalColors } from "./colors.ts";
 import { stdout } from "./output.ts";
 import { renderRecord } from "./render-record.ts";

@@ -2,7 +2,8 @@
  * A record as one readable line: seq, time, who in the tree, what.
  */
 import { timestampDate } from "@bufbuild/protobuf/wkt";
-import type { Event, RunFinished, SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { Event } from "../../gen/runlog/v1/event_pb.js";
+import type { RunFinished, SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Colors } from "./colors.ts";
 import type { RunNames } from "./run-names.ts";

@@ -5,7 +5,7 @@
  * Invariant: bounded; the runs that were learnt first are forgotten first, and
  * a run that is not known is shown by a short form of its id.
  */
-import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import type { RunSpec } from "../../gen/runlog/v1/run_pb.js";
 
 /** Names kept: a family of ten thousand, several times over. */

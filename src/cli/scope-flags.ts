@@ -6,7 +6,7 @@
  */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Command } from "commander";
-import type { EventFilterSchema } from "../../gen/runlog/v1/event_pb.js";
+import type { EventFilterSchema } from "../../gen/runlog/v1/record_pb.js";
 import { parseCount } from "./flags.ts";
 
 /** Which records. */

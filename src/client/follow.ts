@@ -9,7 +9,7 @@
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { createClient, type Transport } from "@connectrpc/connect";
-import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import {
   StopPolicy,
   SubscribeRequestSchema,

@@ -1,5 +1,5 @@
 /** Which records a subscriber wants: parsed once, matched by a record's lineage and types. */
-import type { EventFilter } from "../../gen/runlog/v1/event_pb.js";
+import type { EventFilter } from "../../gen/runlog/v1/record_pb.js";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import { maxFilterRunIds } from "../limits.ts";
 import { invalidField, RefusedError } from "../refusal.ts";

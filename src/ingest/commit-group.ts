@@ -3,7 +3,7 @@
  * of the runs that they concern. It writes nothing.
  */
 import { create, equals, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { RunFinishedSchema, RunResumedSchema } from "../../gen/runlog/v1/event_pb.js";
+import { RunFinishedSchema, RunResumedSchema } from "../../gen/runlog/v1/record_pb.js";
 import {
   type RunResult,
   RunResultSchema,

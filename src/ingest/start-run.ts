@@ -1,6 +1,6 @@
 /** How a run comes to be: whether it may, its first row, and its first record. */
 import { create, toBinary } from "@bufbuild/protobuf";
-import { RunStartedSchema } from "../../gen/runlog/v1/event_pb.js";
+import { RunStartedSchema } from "../../gen/runlog/v1/record_pb.js";
 import { type RunSpec, RunSpecSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { CancelNotice } from "../journal/cancellations.ts";
 import { maxDepth } from "../limits.ts";

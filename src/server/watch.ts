@@ -1,7 +1,7 @@
 /** SubscribeService.Watch over the engine. */
 import { create } from "@bufbuild/protobuf";
 import type { HandlerContext } from "@connectrpc/connect";
-import { EventFilterSchema } from "../../gen/runlog/v1/event_pb.js";
+import { EventFilterSchema } from "../../gen/runlog/v1/record_pb.js";
 import {
   type StartSubscription,
   SubscribeRequestSchema,

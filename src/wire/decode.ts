@@ -10,16 +10,15 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { getTextEncoding } from "@bufbuild/protobuf/wire";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import { type IngestResponse, IngestResponseSchema } from "../../gen/runlog/v1/ingest_pb.js";
 import {
-  type Event,
-  EventSchema,
   RunFinishedSchema,
   RunResumedSchema,
   RunStartedSchema,
   type SequencedEvent,
   SequencedEventSchema,
-} from "../../gen/runlog/v1/event_pb.js";
-import { type IngestResponse, IngestResponseSchema } from "../../gen/runlog/v1/ingest_pb.js";
+} from "../../gen/runlog/v1/record_pb.js";
 import {
   type SubscribeResponse,
   SubscribeResponseSchema,

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import pc from "picocolors";
-import { SequencedEventSchema } from "../../gen/runlog/v1/event_pb.js";
+import { SequencedEventSchema } from "../../gen/runlog/v1/record_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { renderRecord } from "../../src/cli/render-record.ts";
 import { RunNames } from "../../src/cli/run-names.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { ConnectError } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
-import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy } from "../../gen/runlog/v1/subscribe_pb.js";
 import {

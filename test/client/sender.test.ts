@@ -3,7 +3,7 @@ import * as net from "node:net";
 import { inspect } from "node:util";
 import { Code } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
-import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy } from "../../gen/runlog/v1/subscribe_pb.js";
 import {

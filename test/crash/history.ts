@@ -7,8 +7,9 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Client, createClient, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
-import { type Event, EventSchema, type SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
+import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { RunService, RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy, SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
 

@@ -1,6 +1,6 @@
 /** The database goes back while nodes run: it is restored, or a standby is promoted that is behind. */
 import assert from "node:assert/strict";
-import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { WentBackError } from "../../src/journal/history.ts";
 import type { Engine } from "../../src/server/engine.ts";
 import { Consumer } from "../support/consumer.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import fc from "fast-check";
-import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { RunResultSchema, RunSpecSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Scope } from "../../src/delivery/filter.ts";
 import type { Producer } from "../../src/ingest/operation.ts";

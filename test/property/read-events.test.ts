@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { fromBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
-import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { EventBatchSchema } from "../../gen/runlog/v1/subscribe_pb.js";
 import { type EventsPage, readEvents } from "../../src/delivery/read-events.ts";
 import { TypeFilter } from "../../src/delivery/type-filter.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import type { Filter } from "../../src/delivery/filter.ts";
 import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import { Watch, type WatchFrame } from "../../src/delivery/watch.ts";

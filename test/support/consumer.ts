@@ -1,5 +1,5 @@
 /** A consumer of the engine, and the settings under which deliveries are tested. */
-import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import type { SubscriptionFrame } from "../../src/delivery/frames.ts";
 import { subscribe } from "../../src/delivery/subscribe.ts";
 import type { Limits } from "../../src/limits.ts";

@@ -1,7 +1,8 @@
 /** The domain put together as the server does it, without the wire. */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { type Event, EventSchema, type SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import type { IngestRequest } from "../../gen/runlog/v1/ingest_pb.js";
+import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import { EventBatchSchema } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { Scope } from "../../src/delivery/filter.ts";

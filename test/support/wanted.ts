@@ -1,5 +1,5 @@
 /** What a filter wants of random trees, told by the test itself. */
-import type { SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { matches, type Scope } from "../../src/delivery/filter.ts";
 
 /** Runs form a tree: run i > 0 is a child of run parents[i], which comes before it. */

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { type ErrorDetail, Reason } from "../../gen/runlog/v1/error_pb.js";
-import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/event_pb.js";
+import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import {
   type SubscribeRequest,
   SubscribeRequestSchema,

@@ -4,11 +4,8 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
-import {
-  type EventFilterSchema,
-  EventSchema,
-  type SequencedEvent,
-} from "../../gen/runlog/v1/event_pb.js";
+import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy, type SubscribeResponse } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { TestServer } from "../support/server.ts";

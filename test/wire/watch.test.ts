@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
-import type { EventFilterSchema } from "../../gen/runlog/v1/event_pb.js";
+import type { EventFilterSchema } from "../../gen/runlog/v1/record_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy } from "../../gen/runlog/v1/subscribe_pb.js";
 import { eventsOf } from "../support/producer.ts";

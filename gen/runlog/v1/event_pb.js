@@ -4,13 +4,12 @@
 
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import { file_runlog_v1_run } from "./run_pb.js";
 
 /**
  * Describes the file runlog/v1/event.proto.
  */
 export const file_runlog_v1_event = /*@__PURE__*/
-  fileDesc("ChVydW5sb2cvdjEvZXZlbnQucHJvdG8SCXJ1bmxvZy52MSLMAQoFRXZlbnQSDAoEdHlwZRgBIAEoCRIMCgRkYXRhGAIgASgMEhQKDGNvbnRlbnRfdHlwZRgDIAEoCRIoCgR0aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI0CgphdHRyaWJ1dGVzGAUgAygLMiAucnVubG9nLnYxLkV2ZW50LkF0dHJpYnV0ZXNFbnRyeRoxCg9BdHRyaWJ1dGVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKoAgoOU2VxdWVuY2VkRXZlbnQSCwoDc2VxGAEgASgEEg4KBnJ1bl9pZBgCIAEoCRIPCgdydW5fc2VxGAMgASgEEi8KC3JlY29yZF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIhCgVldmVudBgFIAEoCzIQLnJ1bmxvZy52MS5FdmVudEgAEiwKC3J1bl9zdGFydGVkGAYgASgLMhUucnVubG9nLnYxLlJ1blN0YXJ0ZWRIABIuCgxydW5fZmluaXNoZWQYByABKAsyFi5ydW5sb2cudjEuUnVuRmluaXNoZWRIABIsCgtydW5fcmVzdW1lZBgIIAEoCzIVLnJ1bmxvZy52MS5SdW5SZXN1bWVkSABCCAoGcmVjb3JkInYKClJ1blN0YXJ0ZWQSIAoEc3BlYxgBIAEoCzISLnJ1bmxvZy52MS5SdW5TcGVjEhMKC3Jvb3RfcnVuX2lkGAIgASgJEg0KBWRlcHRoGAMgASgNEiIKBGZvcmsYBCABKAsyFC5ydW5sb2cudjEuRm9ya1BvaW50IkkKC1J1bkZpbmlzaGVkEiQKBnJlc3VsdBgBIAEoCzIULnJ1bmxvZy52MS5SdW5SZXN1bHQSFAoMbGFzdF9ydW5fc2VxGAIgASgEIiIKClJ1blJlc3VtZWQSFAoMbGFzdF9ydW5fc2VxGAEgASgEIq4BCgtFdmVudEZpbHRlchIsCghhbmNlc3RvchgBIAEoCzIYLnJ1bmxvZy52MS5BbmNlc3RvclNjb3BlSAASKQoHcnVuX2lkcxgCIAEoCzIWLnJ1bmxvZy52MS5SdW5JZHNTY29wZUgAEigKA2FsbBgDIAEoCzIZLnJ1bmxvZy52MS5OYW1lc3BhY2VTY29wZUgAEhMKC2V2ZW50X3R5cGVzGAQgAygJQgcKBXNjb3BlIlEKDUFuY2VzdG9yU2NvcGUSFwoPYW5jZXN0b3JfcnVuX2lkGAEgASgJEhQKDGluY2x1ZGVfc2VsZhgCIAEoCBIRCgltYXhfZGVwdGgYAyABKA0iOQoLUnVuSWRzU2NvcGUSDwoHcnVuX2lkcxgBIAMoCRIZChFpbmNsdWRlX2luaGVyaXRlZBgCIAEoCCIQCg5OYW1lc3BhY2VTY29wZUJWCg1jb20ucnVubG9nLnYxQgpFdmVudFByb3RvUAFaEnJ1bmxvZy92MTtydW5sb2d2MaoCCVJ1bmxvZy5WMcoCCVJ1bmxvZ1xWMeoCClJ1bmxvZzo6VjFiBnByb3RvMw", [file_google_protobuf_timestamp, file_runlog_v1_run]);
+  fileDesc("ChVydW5sb2cvdjEvZXZlbnQucHJvdG8SCXJ1bmxvZy52MSLMAQoFRXZlbnQSDAoEdHlwZRgBIAEoCRIMCgRkYXRhGAIgASgMEhQKDGNvbnRlbnRfdHlwZRgDIAEoCRIoCgR0aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI0CgphdHRyaWJ1dGVzGAUgAygLMiAucnVubG9nLnYxLkV2ZW50LkF0dHJpYnV0ZXNFbnRyeRoxCg9BdHRyaWJ1dGVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUJWCg1jb20ucnVubG9nLnYxQgpFdmVudFByb3RvUAFaEnJ1bmxvZy92MTtydW5sb2d2MaoCCVJ1bmxvZy5WMcoCCVJ1bmxvZ1xWMeoCClJ1bmxvZzo6VjFiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * Describes the message runlog.v1.Event.
@@ -18,60 +17,4 @@ export const file_runlog_v1_event = /*@__PURE__*/
  */
 export const EventSchema = /*@__PURE__*/
   messageDesc(file_runlog_v1_event, 0);
-
-/**
- * Describes the message runlog.v1.SequencedEvent.
- * Use `create(SequencedEventSchema)` to create a new message.
- */
-export const SequencedEventSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_event, 1);
-
-/**
- * Describes the message runlog.v1.RunStarted.
- * Use `create(RunStartedSchema)` to create a new message.
- */
-export const RunStartedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_event, 2);
-
-/**
- * Describes the message runlog.v1.RunFinished.
- * Use `create(RunFinishedSchema)` to create a new message.
- */
-export const RunFinishedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_event, 3);
-
-/**
- * Describes the message runlog.v1.RunResumed.
- * Use `create(RunResumedSchema)` to create a new message.
- */
-export const RunResumedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_event, 4);
-
-/**
- * Describes the message runlog.v1.EventFilter.
- * Use `create(EventFilterSchema)` to create a new message.
- */
-export const EventFilterSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_event, 5);
-
-/**
- * Describes the message runlog.v1.AncestorScope.
- * Use `create(AncestorScopeSchema)` to create a new message.
- */
-export const AncestorScopeSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_event, 6);
-
-/**
- * Describes the message runlog.v1.RunIdsScope.
- * Use `create(RunIdsScopeSchema)` to create a new message.
- */
-export const RunIdsScopeSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_event, 7);
-
-/**
- * Describes the message runlog.v1.NamespaceScope.
- * Use `create(NamespaceScopeSchema)` to create a new message.
- */
-export const NamespaceScopeSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_event, 8);
 

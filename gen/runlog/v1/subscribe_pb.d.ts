@@ -4,7 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { EventFilter, SequencedEvent } from "./event_pb.js";
+import type { EventFilter, SequencedEvent } from "./record_pb.js";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import type { GoAway } from "./ingest_pb.js";
 import type { ErrorDetail } from "./error_pb.js";
