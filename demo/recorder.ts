@@ -1,11 +1,3 @@
-/**
- * A run as the demo's processes write it: through the client's sender, with a
- * file beside it that says what was sent, for the check at the end.
- *
- * Invariant: an event stands in the file before it is given to the sender, so
- * whatever reaches the journal is in some process's file, also of a process
- * that was killed.
- */
 import { createHash } from "node:crypto";
 import { closeSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
@@ -31,7 +23,14 @@ function fromAnother(urls: string): string {
   return [...nodes.slice(at), ...nodes.slice(0, at)].join(",");
 }
 
-/** See the head of this file. */
+/**
+ * A run as the demo's processes write it: through the client's sender, with a
+ * file beside it that says what was sent, for the check at the end.
+ *
+ * Invariant: an event stands in the file before it is given to the sender, so
+ * whatever reaches the journal is in some process's file, also of a process
+ * that was killed.
+ */
 export class Recorder {
   readonly #connection: NodeConnection;
   readonly #sender: RunSender;

@@ -1,7 +1,3 @@
-/**
- * A real PostgreSQL out of npm, for tests, the demo and benchmarks: a cluster in
- * a directory of its own that can be stopped, killed, suspended and followed.
- */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { EventEmitter, on, once } from "node:events";
 import { appendFile, chmod, chown, cp, mkdtemp, rm } from "node:fs/promises";
@@ -65,7 +61,10 @@ async function program(): Promise<string> {
   return postgres;
 }
 
-/** See the head of this file. */
+/**
+ * A real PostgreSQL out of npm, for tests, the demo and benchmarks: a cluster in
+ * a directory of its own that can be stopped, killed, suspended and followed.
+ */
 export class PostgresServer {
   readonly port: number;
   readonly #directory: string;

@@ -1,4 +1,3 @@
-/** What all histories and attacks of a run come to, for people. */
 import type { Verdict } from "./history/check.ts";
 import type { Violation } from "./history/violation.ts";
 
@@ -23,7 +22,7 @@ const maxPrinted = 8;
 /** Characters of each of them. */
 const maxChars = 300;
 
-/** See the head of this file. */
+/** What all histories and attacks of a run come to, for people. */
 export class Report {
   readonly #faults = new Map<string, FaultRow>();
   readonly #attacks: AttackResult[] = [];

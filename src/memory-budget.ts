@@ -1,14 +1,3 @@
-/**
- * One ceiling for what clients can make the process hold in memory.
- *
- * Each class of memory has a share that is its own, so that none starves another, and
- * what no share has is for whoever needs more, and for the tail until then: the tail gives
- * way, up to a small part of its own. Bytes are counted where they are many, once for a batch, a page or a message, so the
- * ceiling is approximate, and what is small and bounded otherwise is not counted.
- *
- * A class that has used up its share and the rest is over. Then, as the class can, those
- * who have held memory longest let go of it, or new work waits, or is refused.
- */
 import { startTimer } from "./timers.ts";
 
 /** What the memory is for, with its share of the whole. The rest is common. */
@@ -37,7 +26,17 @@ export const retryAfterMs = 1_000;
 /** Milliseconds between looks at those who wait, besides each release. */
 const lookMs = 100;
 
-/** See the head of this file. */
+/**
+ * One ceiling for what clients can make the process hold in memory.
+ *
+ * Each class of memory has a share that is its own, so that none starves another, and
+ * what no share has is for whoever needs more, and for the tail until then: the tail gives
+ * way, up to a small part of its own. Bytes are counted where they are many, once for a batch, a page or a message, so the
+ * ceiling is approximate, and what is small and bounded otherwise is not counted.
+ *
+ * A class that has used up its share and the rest is over. Then, as the class can, those
+ * who have held memory longest let go of it, or new work waits, or is refused.
+ */
 export class MemoryBudget {
   readonly messages: MemoryShare;
   readonly appends: MemoryShare;

@@ -1,13 +1,14 @@
+import { startTimer } from "./timers.ts";
+
 /**
  * Notices that nothing was sent on a stream for a while. What else happens on the
  * stream, a wake-up that brings nothing for one, does not put it off.
  *
  * A note costs a reading of the clock: the timer runs on, and looks at what was
  * noted when it fires.
+ *
+ * Close it with its stream.
  */
-import { startTimer } from "./timers.ts";
-
-/** See the head of this file. Close it with its stream. */
 export class QuietTimer {
   readonly #intervalMs: number;
   readonly #onQuiet: () => void;

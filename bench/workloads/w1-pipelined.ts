@@ -1,4 +1,3 @@
-/** W1: one producer, one run, pipelined, 100 to an append, acknowledged durable. */
 import { bytesIn } from "../measure.ts";
 import { Checker, Payloads } from "../payloads.ts";
 import { bareSqlite } from "../systems/bare-sqlite.ts";
@@ -16,7 +15,7 @@ interface Params extends Case {
 const perAppend = 100;
 const name = "256 bytes";
 
-/** See the head of this file. */
+/** W1: one producer, one run, pipelined, 100 to an append, acknowledged durable. */
 export const w1: Workload<Params> = {
   id: "W1",
   title: "one producer, one run, pipelined, 100 to an append",

@@ -1,8 +1,3 @@
-/**
- * W12: how long another client's call waits while somebody asks for what is large:
- * lists among hundreds of thousands of runs, requests to stop a family of half of
- * them, the deletion of a tree of the other half, and hundreds of retentions.
- */
 import { createClient } from "@connectrpc/connect";
 import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
 import { RunService, RunState } from "../../gen/runlog/v1/run_pb.js";
@@ -52,7 +47,11 @@ function* treeOf(root: string, count: number, isEnded: boolean): Generator<NewRu
   }
 }
 
-/** See the head of this file. */
+/**
+ * W12: how long another client's call waits while somebody asks for what is large:
+ * lists among hundreds of thousands of runs, requests to stop a family of half of
+ * them, the deletion of a tree of the other half, and hundreds of retentions.
+ */
 export const w12: Workload<Params> = {
   id: "W12",
   title: "the longest wait of another client",

@@ -1,7 +1,3 @@
-/**
- * W2: 1,000 runs in one process, an event at a time each: as it is emitted, one in
- * each turn of the event loop; and the next once the one before is durable.
- */
 import { Checker, Payloads } from "../payloads.ts";
 import { jetstreamDefault, jetstreamSynced } from "../systems/jetstream.ts";
 import { redis } from "../systems/redis.ts";
@@ -22,7 +18,10 @@ const awaited = "each waits for the one before";
 // Durable Streams is missing: its server answers appends to some of 1,000 new streams with 404.
 const peers = [redis, jetstreamDefault, jetstreamSynced];
 
-/** See the head of this file. */
+/**
+ * W2: 1,000 runs in one process, an event at a time each: as it is emitted, one in
+ * each turn of the event loop; and the next once the one before is durable.
+ */
 export const w2: Workload<Params> = {
   id: "W2",
   title: "1,000 runs in one process, an event at a time each",

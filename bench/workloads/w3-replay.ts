@@ -1,4 +1,3 @@
-/** W3: replay of 1,000,000 events to one subscriber; events are decoded and looked at as they come. */
 import { Checker, Payloads } from "../payloads.ts";
 import { bareGrpc } from "../systems/bare-grpc.ts";
 import { durableStreams } from "../systems/durable-streams.ts";
@@ -15,7 +14,9 @@ interface Params extends Case {
 
 const name = "one run";
 
-/** See the head of this file. */
+/**
+ * W3: replay of 1,000,000 events to one subscriber; events are decoded and looked at as they come.
+ */
 export const w3: Workload<Params> = {
   id: "W3",
   title: "replay of one run to one subscriber",

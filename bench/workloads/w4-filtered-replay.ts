@@ -1,8 +1,3 @@
-/**
- * W4: replay of one family, and of 100 runs, in an empty journal and among a
- * million other events: the cost follows what matches. Peers have no such
- * filters; a stream of theirs is one run.
- */
 import { Checker, Payloads } from "../payloads.ts";
 import { quantile } from "../stats.ts";
 import { RunlogClient, type RunlogScope, runlog } from "../systems/runlog.ts";
@@ -32,7 +27,11 @@ async function firstRecordMs(client: RunlogClient, scope: RunlogScope): Promise<
   return quantile(times, 0.5);
 }
 
-/** See the head of this file. */
+/**
+ * W4: replay of one family, and of 100 runs, in an empty journal and among a
+ * million other events: the cost follows what matches. Peers have no such
+ * filters; a stream of theirs is one run.
+ */
 export const w4: Workload<Params> = {
   id: "W4",
   title: "replay of what matches, among what does not",

@@ -1,4 +1,3 @@
-/** W5: live latency at 5,000 events a second, from the emitting of an event to its arrival at a subscriber. */
 import { fsyncMs } from "../measure.ts";
 import { Checker, Payloads } from "../payloads.ts";
 import { quantile } from "../stats.ts";
@@ -15,7 +14,9 @@ interface Params extends Case {
 
 const name = "5,000 events/s";
 
-/** See the head of this file. */
+/**
+ * W5: live latency at 5,000 events a second, from the emitting of an event to its arrival at a subscriber.
+ */
 export const w5: Workload<Params> = {
   id: "W5",
   title: "live latency at 5,000 events/s, emit to receive",

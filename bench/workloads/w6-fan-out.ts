@@ -1,4 +1,3 @@
-/** W6: one run, 500 subscribers of its ancestor, 1,000 events a second. Peers have no ancestors: there it is the stream. */
 import { cpuMs } from "../measure.ts";
 import { Checker, Payloads } from "../payloads.ts";
 import { durableStreams } from "../systems/durable-streams.ts";
@@ -33,7 +32,9 @@ async function prepare(client: SystemClient) {
     client.followScope({ case: "ancestor", value: { ancestorRunId: "w6-root" } }, onEvent);
 }
 
-/** See the head of this file. */
+/**
+ * W6: one run, 500 subscribers of its ancestor, 1,000 events a second. Peers have no ancestors: there it is the stream.
+ */
 export const w6: Workload<Params> = {
   id: "W6",
   title: "one run, 500 subscribers of its ancestor",

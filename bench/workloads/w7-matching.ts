@@ -1,8 +1,3 @@
-/**
- * W7: 10,000 runs in one family, and subscribers of inner nodes. One of them has
- * news, whatever the number of the others: what a record costs the server does
- * not depend on it.
- */
 import { Tails } from "../../src/delivery/tails.ts";
 import { cpuMs } from "../measure.ts";
 import { Payloads } from "../payloads.ts";
@@ -57,7 +52,11 @@ function matchingUs(
   return best;
 }
 
-/** See the head of this file. */
+/**
+ * W7: 10,000 runs in one family, and subscribers of inner nodes. One of them has
+ * news, whatever the number of the others: what a record costs the server does
+ * not depend on it.
+ */
 export const w7: Workload<Params> = {
   id: "W7",
   title: "10,000 runs in one family, one of n subscriptions matches",

@@ -1,4 +1,3 @@
-/** W8: memory of the server, and how long it takes to start on a large journal. */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -49,7 +48,7 @@ async function startMs(events: number): Promise<number> {
   }
 }
 
-/** See the head of this file. */
+/** W8: memory of the server, and how long it takes to start on a large journal. */
 export const w8: Workload<Params> = {
   id: "W8",
   title: "memory and start-up",

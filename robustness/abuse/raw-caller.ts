@@ -1,4 +1,3 @@
-/** gRPC calls whose messages are bytes, well formed or not. */
 import { Client, credentials, type ServiceError, status } from "@grpc/grpc-js";
 
 /** How a call ended. */
@@ -18,7 +17,7 @@ export interface RawCallOptions {
   readonly over: AbortSignal;
 }
 
-/** See the head of this file. */
+/** gRPC calls whose messages are bytes, well formed or not. */
 export class RawCaller {
   readonly #client: Client;
 

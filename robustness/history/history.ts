@@ -1,11 +1,10 @@
-/** A history on its way: entries are appended to a file and kept for the checker. */
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
 import type { Entry, NewEntry } from "./entry.ts";
 
 /** Characters that are gathered before they are written. */
 const bufferChars = 64 * 1024;
 
-/** See the head of this file. */
+/** A history on its way: entries are appended to a file and kept for the checker. */
 export class History {
   readonly path: string;
   readonly entries: Entry[] = [];

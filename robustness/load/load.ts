@@ -1,7 +1,3 @@
-/**
- * The load of a history: producers of all kinds, rivals for one run, and a subscriber for
- * each kind of filter, all on their own while faults come and go.
- */
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import type { SeenFilter } from "../history/entry.ts";
 import type { History } from "../history/history.ts";
@@ -39,7 +35,10 @@ const filters: Readonly<Record<string, SeenFilter>> = {
   quiet: { scope: { t: "runs", runs: [quietRun] }, types: [] },
 };
 
-/** See the head of this file. */
+/**
+ * The load of a history: producers of all kinds, rivals for one run, and a subscriber for
+ * each kind of filter, all on their own while faults come and go.
+ */
 export class Load {
   readonly #stage: Stage;
   readonly #random: Random;

@@ -1,9 +1,3 @@
-/**
- * A producer on Ingest streams: several runs on one, events sent ahead of their
- * acknowledgements. It chooses a node for each stream, and often gives up before the
- * server does.
- */
-
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ClientDuplexStream } from "@grpc/grpc-js";
 import {
@@ -54,7 +48,11 @@ const shortOneIn = 4;
 const shortDeadlineMs = { min: 100, max: 1_200 };
 const longDeadlineMs = 120_000;
 
-/** See the head of this file. */
+/**
+ * A producer on Ingest streams: several runs on one, events sent ahead of their
+ * acknowledgements. It chooses a node for each stream, and often gives up before the
+ * server does.
+ */
 export class StreamProducer {
   readonly #stage: Stage;
   readonly #options: StreamProducerOptions;

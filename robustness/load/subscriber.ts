@@ -1,7 +1,3 @@
-/**
- * A subscriber on Subscribe or Watch: it resumes from its cursor at a node of its choice
- * after every end, and often leaves by itself.
- */
 import type { Readable } from "node:stream";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import {
@@ -34,7 +30,10 @@ const grant = 200;
 const patienceMs = 20_000;
 const deadlineMs = 600_000;
 
-/** See the head of this file. */
+/**
+ * A subscriber on Subscribe or Watch: it resumes from its cursor at a node of its choice
+ * after every end, and often leaves by itself.
+ */
 export class Subscriber {
   readonly name: string;
   /** The last seq that it need not see again. */

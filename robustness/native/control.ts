@@ -1,7 +1,3 @@
-/**
- * The switches of a preloaded disk (disk.c): a file that the server's process has mapped.
- * What is written here holds from the next system call on.
- */
 import { closeSync, openSync, readSync, writeSync } from "node:fs";
 import { constants } from "node:os";
 
@@ -33,7 +29,10 @@ export interface DiskFailure {
   readonly permille?: number;
 }
 
-/** See the head of this file. */
+/**
+ * The switches of a preloaded disk (disk.c): a file that the server's process has mapped.
+ * What is written here holds from the next system call on.
+ */
 export class DiskControl {
   readonly path: string;
   readonly #fd: number;

@@ -1,4 +1,3 @@
-/** What a nemesis is: one kind of fault, from its begin to its end. */
 import type { Random } from "../random.ts";
 import type { JournalKind, Needs, System } from "../system/system.ts";
 
@@ -30,7 +29,11 @@ interface Common {
   readonly mayEnd?: boolean;
 }
 
-/** See the head of this file. When `strike` resolves, the fault is over. */
+/**
+ * What a nemesis is: one kind of fault, from its begin to its end.
+ *
+ * When `strike` resolves, the fault is over.
+ */
 export type Nemesis = Common &
   (
     | {

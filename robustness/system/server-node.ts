@@ -1,7 +1,3 @@
-/**
- * A server as an operator runs it: `runlog serve` in a process of its own, started again
- * by its supervisor when it ends, and watched.
- */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createWriteStream, readFileSync, type WriteStream, writeFileSync } from "node:fs";
@@ -36,7 +32,10 @@ export interface ServerNodeOptions {
   readonly maxRssBytes: number;
 }
 
-/** See the head of this file. */
+/**
+ * A server as an operator runs it: `runlog serve` in a process of its own, started again
+ * by its supervisor when it ends, and watched.
+ */
 export class ServerNode {
   readonly name: string;
   readonly #options: ServerNodeOptions;

@@ -1,4 +1,3 @@
-/** What faults are made in: server nodes on a journal, with the handles that faults need. */
 import type { PostgresServer } from "../../dev/postgres-server.ts";
 import type { DiskControl } from "../native/control.ts";
 import type { ServerNode } from "./server-node.ts";
@@ -38,7 +37,7 @@ export interface Database {
   promote(): Promise<void>;
 }
 
-/** See the head of this file. */
+/** What faults are made in: server nodes on a journal, with the handles that faults need. */
 export type System = {
   readonly nodes: readonly ServerNode[];
   close(): Promise<void>;

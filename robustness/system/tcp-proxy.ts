@@ -1,6 +1,3 @@
-/**
- * A network between a node and its database that can be cut, swallow everything, or be slow.
- */
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 
@@ -21,7 +18,7 @@ interface Pair {
   isTorn: boolean;
 }
 
-/** See the head of this file. */
+/** A network between a node and its database that can be cut, swallow everything, or be slow. */
 export class TcpProxy {
   readonly port: number;
   readonly #server: Server;

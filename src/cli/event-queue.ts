@@ -1,10 +1,3 @@
-/**
- * From what is read to the sender, without making the reader wait for an outage.
- *
- * Invariants: events leave in the order in which they came; what has been taken is sent, or
- * reported. While the server takes events, its pace is the reader's. Where it has taken none
- * for a second, events go to the spool until that is full, and only then does the reader wait.
- */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
@@ -17,7 +10,13 @@ import { sizeText } from "./text.ts";
 /** Milliseconds without room in the sender that make an outage. */
 const outageMs = 1_000;
 
-/** See the head of this file. */
+/**
+ * From what is read to the sender, without making the reader wait for an outage.
+ *
+ * Invariants: events leave in the order in which they came; what has been taken is sent, or
+ * reported. While the server takes events, its pace is the reader's. Where it has taken none
+ * for a second, events go to the spool until that is full, and only then does the reader wait.
+ */
 export class EventQueue {
   readonly #sender: RunSender;
   readonly #spool: Spool;

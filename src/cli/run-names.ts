@@ -1,10 +1,3 @@
-/**
- * Who is who in a stream, learnt from the stream itself: RunStarted precedes
- * a run's first event, so a reader from the beginning knows every name.
- *
- * Invariant: bounded; the runs that were learnt first are forgotten first, and
- * a run that is not known is shown by a short form of its id.
- */
 import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import type { RunSpec } from "../../gen/runlog/v1/run_pb.js";
 
@@ -29,7 +22,13 @@ function shortRunId(runId: string): string {
   return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(runId) ? runId.slice(-8) : runId;
 }
 
-/** See the head of this file. */
+/**
+ * Who is who in a stream, learnt from the stream itself: RunStarted precedes
+ * a run's first event, so a reader from the beginning knows every name.
+ *
+ * Invariant: bounded; the runs that were learnt first are forgotten first, and
+ * a run that is not known is shown by a short form of its id.
+ */
 export class RunNames {
   readonly #known = new Map<string, Known>();
 

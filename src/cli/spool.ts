@@ -1,10 +1,3 @@
-/**
- * A queue of byte strings on disk, for what comes while the server is away.
- *
- * Invariants: first in, first out; what was put and not taken is in the file and nowhere
- * else; the file has no name, so that it goes with the process whatever ends that. Nothing
- * is synced: a machine that goes down takes the unsent with it, as it would from memory.
- */
 import {
   closeSync,
   ftruncateSync,
@@ -20,7 +13,13 @@ import { join } from "node:path";
 /** Bytes before each entry: its length. */
 const prefixBytes = 4;
 
-/** See the head of this file. */
+/**
+ * A queue of byte strings on disk, for what comes while the server is away.
+ *
+ * Invariants: first in, first out; what was put and not taken is in the file and nowhere
+ * else; the file has no name, so that it goes with the process whatever ends that. Nothing
+ * is synced: a machine that goes down takes the unsent with it, as it would from memory.
+ */
 export class Spool {
   readonly #maxBytes: number;
   #fd: number | undefined;

@@ -1,9 +1,3 @@
-/**
- * One run on an Ingest call, from its opening until it leaves the call.
- *
- * Invariant: one deadline at a time says what the server owes the run next; one
- * that passes ends the call.
- */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
 import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
@@ -69,7 +63,14 @@ const maxOpeningBytes = 60 * 1024;
 
 type Phase = "opening" | "open" | "finishing" | "half_closed" | "over";
 
-/** See the head of this file. Runs once. */
+/**
+ * One run on an Ingest call, from its opening until it leaves the call.
+ *
+ * Invariant: one deadline at a time says what the server owes the run next; one
+ * that passes ends the call.
+ *
+ * Runs once.
+ */
 export class IngestCall implements Lane {
   /** See Lane. */
   readonly runId: string;

@@ -1,11 +1,3 @@
-/**
- * The Ingest calls of a process: one carries all the runs of a namespace that
- * are sent over one transport.
- *
- * Invariant: a run is put on a call only once the server has heard the last of
- * it from the call before, so no opening that was given up can take the run from
- * the one that came later.
- */
 import type { Transport } from "@connectrpc/connect";
 import { type Lane, SharedIngest } from "./shared-ingest.ts";
 
@@ -24,7 +16,14 @@ export function ingestPoolOf(transport: Transport, namespace: string): IngestPoo
   return pool;
 }
 
-/** See the head of this file. */
+/**
+ * The Ingest calls of a process: one carries all the runs of a namespace that
+ * are sent over one transport.
+ *
+ * Invariant: a run is put on a call only once the server has heard the last of
+ * it from the call before, so no opening that was given up can take the run from
+ * the one that came later.
+ */
 export class IngestPool {
   readonly #transport: Transport;
   readonly #onEmpty: () => void;

@@ -1,13 +1,12 @@
+import { isMisdirected, isRetryable } from "./errors.ts";
+import { misdirectedTimeoutMs } from "./limits.ts";
+
 /**
  * Which ends of calls are final, for one who calls again and again.
  *
  * Invariant: once the server has been reached, what a proxy answers in its place (401, 403,
  * 404 while it is being set up anew) ends nothing before it has gone on for a bounded time.
  */
-import { isMisdirected, isRetryable } from "./errors.ts";
-import { misdirectedTimeoutMs } from "./limits.ts";
-
-/** See the head of this file. */
 export class Retries {
   readonly #now: () => number;
   #isKnown = false;

@@ -1,14 +1,3 @@
-/**
- * The events of one run between the agent and the server's acknowledgement.
- *
- * Invariants: positions 1, 2, 3, … are given in the order of emit, with no
- * gap; acked ≤ sent ≤ everSent ≤ last. run_seq = base + position, where base
- * is what the run held when this sender first opened it; before that nothing
- * has a run_seq. An event that has been on the wire is never taken out before
- * it is known to be durable, nor changed.
- *
- * Plain data and synchronous decisions only: no clock, no transport.
- */
 import { ForeignEventsError, JournalWentBackError } from "./errors.ts";
 import { appendFramingBytes, eventFramingBytes } from "./limits.ts";
 
@@ -34,7 +23,17 @@ export interface Frame {
   readonly resent: number;
 }
 
-/** See the head of this file. */
+/**
+ * The events of one run between the agent and the server's acknowledgement.
+ *
+ * Invariants: positions 1, 2, 3, … are given in the order of emit, with no
+ * gap; acked ≤ sent ≤ everSent ≤ last. run_seq = base + position, where base
+ * is what the run held when this sender first opened it; before that nothing
+ * has a run_seq. An event that has been on the wire is never taken out before
+ * it is known to be durable, nor changed.
+ *
+ * Plain data and synchronous decisions only: no clock, no transport.
+ */
 export class SendBuffer {
   readonly #maxEvents: number;
   readonly #maxBytes: number;

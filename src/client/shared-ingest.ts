@@ -1,13 +1,3 @@
-/**
- * An Ingest call that runs share, so that a thousand of them cost little more
- * than one (`ingest-pool.ts` says which).
- *
- * Invariants: requests are pulled by the transport, never pushed: frames are
- * taken from the runs, which take turns, when those before them have been
- * written, so HTTP/2 flow control reaches the runs' buffers and nothing queues
- * in between. The lease of a run that nobody sends for any more begins as if
- * the run had had the call for itself.
- */
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { IngestResponse, RunRejected } from "../../gen/runlog/v1/ingest_pb.js";
@@ -70,7 +60,16 @@ export type Leaving =
   /** The server holds it or may be about to; nobody waits for what it still has to say. */
   | "aborted";
 
-/** See the head of this file. */
+/**
+ * An Ingest call that runs share, so that a thousand of them cost little more
+ * than one (`ingest-pool.ts` says which).
+ *
+ * Invariants: requests are pulled by the transport, never pushed: frames are
+ * taken from the runs, which take turns, when those before them have been
+ * written, so HTTP/2 flow control reaches the runs' buffers and nothing queues
+ * in between. The lease of a run that nobody sends for any more begins as if
+ * the run had had the call for itself.
+ */
 export class SharedIngest {
   readonly #ingest: IngestMethod;
   readonly #hasOtherNodes: boolean;

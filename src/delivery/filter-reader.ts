@@ -1,3 +1,7 @@
+import { RefusedError } from "../refusal.ts";
+import type { Filter } from "./filter.ts";
+import type { Page, PageSource, ScopeStanding } from "./page-source.ts";
+
 /**
  * Reads what a filter wants, page by page, and notices what is deleted
  * meanwhile: whole trees are, so a subscriber in the middle of one is told.
@@ -6,11 +10,6 @@
  * and before the end. The count of deletions is read with the end of the journal,
  * before each page; where it is the same before the next one, there are none.
  */
-import { RefusedError } from "../refusal.ts";
-import type { Filter } from "./filter.ts";
-import type { Page, PageSource, ScopeStanding } from "./page-source.ts";
-
-/** See the head of this file. */
 export class FilterReader {
   /** With what its forks inherit. */
   readonly filter: Filter;

@@ -1,4 +1,3 @@
-/** Who waits for news of a namespace, by the scope that they are for. */
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Scope } from "./filter.ts";
 
@@ -8,7 +7,7 @@ export type Wake = () => void;
 /** By the id of a run; one has an entry while somebody waits for it. */
 type ByRun = Map<string, Set<Wake>>;
 
-/** See the head of this file. */
+/** Who waits for news of a namespace, by the scope that they are for. */
 export class Listeners {
   /** All of them. */
   readonly #all = new Set<Wake>();

@@ -1,16 +1,3 @@
-/**
- * A subscription as a machine that is asked for its next frames. What it holds
- * between two steps is its cursor, its place among those who are woken, and what is
- * left of a page. The page goes where its memory is needed: it is read again from the
- * cursor, which moves with each frame.
- *
- *   starting  nothing was sent
- *   reading   the cursor has not been seen at the end
- *   idle      all that is durable was delivered: news go on, or the progress interval
- *   starved   more is durable than may be delivered: a grant goes on, or a new filter
- *   ended     by its stop policy
- */
-
 import { findEarliestSeq } from "../journal/trees.ts";
 import { type MemoryHold, retryAfterMs } from "../memory-budget.ts";
 import { invalidField, RefusedError } from "../refusal.ts";
@@ -50,7 +37,18 @@ type State = "starting" | "reading" | "idle" | "starved" | "ended";
 /** Steps without a frame after which the subscriber is told how far that was. */
 const progressAfterSteps = 64;
 
-/** See the head of this file. */
+/**
+ * A subscription as a machine that is asked for its next frames. What it holds
+ * between two steps is its cursor, its place among those who are woken, and what is
+ * left of a page. The page goes where its memory is needed: it is read again from the
+ * cursor, which moves with each frame.
+ *
+ *   starting  nothing was sent
+ *   reading   the cursor has not been seen at the end
+ *   idle      all that is durable was delivered: news go on, or the progress interval
+ *   starved   more is durable than may be delivered: a grant goes on, or a new filter
+ *   ended     by its stop policy
+ */
 export class Subscription {
   readonly #options: DeliveryOptions;
   readonly #spec: SubscriptionSpec;

@@ -1,11 +1,3 @@
-/**
- * Keeps the tails in the order of the journal where other nodes append as well:
- * what they committed is read from the journal, and what this node committed is
- * added when everything before it is there.
- *
- * Only namespaces of which somebody waits for news are followed. The tail of
- * another one has a gap as soon as a stranger appends, and begins anew.
- */
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
@@ -44,7 +36,14 @@ function bytesIn(records: readonly CommittedRecord[]): number {
   return records.reduce((sum, record) => sum + record.data.length, 0);
 }
 
-/** See the head of this file. */
+/**
+ * Keeps the tails in the order of the journal where other nodes append as well:
+ * what they committed is read from the journal, and what this node committed is
+ * added when everything before it is there.
+ *
+ * Only namespaces of which somebody waits for news are followed. The tail of
+ * another one has a gap as soon as a stranger appends, and begins anew.
+ */
 export class TailFollower {
   readonly #options: TailFollowerOptions;
   readonly #lineages = new LineageCache();

@@ -1,9 +1,3 @@
-/**
- * The tails of all namespaces, within one bound of memory: the oldest record goes first.
- *
- * Invariant: a namespace has a tail while it has records in it or somebody waits for its
- * news, so that one which was used once costs nothing.
- */
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import { Deque } from "./deque.ts";
 import type { Filter, Scope } from "./filter.ts";
@@ -39,7 +33,12 @@ export interface TailListeners {
 /** Forgotten publications that stay in the queue at least: fewer are not worth a look. */
 const minForgotten = 1_024;
 
-/** See the head of this file. */
+/**
+ * The tails of all namespaces, within one bound of memory: the oldest record goes first.
+ *
+ * Invariant: a namespace has a tail while it has records in it or somebody waits for its
+ * news, so that one which was used once costs nothing.
+ */
 export class Tails {
   readonly #tails = new Map<string, Held>();
   /** What was published, in that order; some of it has been forgotten since. */

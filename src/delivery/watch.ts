@@ -1,13 +1,3 @@
-/**
- * Many subscriptions on one call.
- *
- * Invariant: nothing is pushed. Subscriptions that have something to deliver
- * stand in one queue; who writes the call takes the first, lets it do one step,
- * writes what that brought, and puts it at the back if it has more. So one page
- * is held at a time however many subscriptions there are, and a busy one is
- * asked no more often than a quiet one that has news.
- */
-
 import { yieldToEventLoop } from "../event-loop.ts";
 import { QuietTimer } from "../quiet-timer.ts";
 import { type Refusal, RefusedError } from "../refusal.ts";
@@ -36,7 +26,15 @@ interface Entry {
   ending: { readonly refusal: Refusal | undefined } | undefined;
 }
 
-/** See the head of this file. */
+/**
+ * Many subscriptions on one call.
+ *
+ * Invariant: nothing is pushed. Subscriptions that have something to deliver
+ * stand in one queue; who writes the call takes the first, lets it do one step,
+ * writes what that brought, and puts it at the back if it has more. So one page
+ * is held at a time however many subscriptions there are, and a busy one is
+ * asked no more often than a quiet one that has news.
+ */
 export class Watch {
   readonly #options: DeliveryOptions;
   readonly #entries = new Map<number, Entry>();

@@ -1,8 +1,3 @@
-/**
- * Writes groups of operations, with what is known from the groups before: what a
- * commit has left need not be read for the next one. On a database that takes a
- * group in one go, the next one is pipelined before that is answered.
- */
 import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
@@ -31,7 +26,13 @@ export interface CommitGroupWriterOptions {
   readonly onTimeAhead?: ((namespace: string, aheadMs: number) => void) | undefined;
 }
 
-/** See the head of this file. Of one namespace, one thing is done at a time. */
+/**
+ * Writes groups of operations, with what is known from the groups before: what a
+ * commit has left need not be read for the next one. On a database that takes a
+ * group in one go, the next one is pipelined before that is answered.
+ *
+ * Of one namespace, one thing is done at a time.
+ */
 export class CommitGroupWriter {
   readonly #options: CommitGroupWriterOptions;
   readonly #lineages = new LineageCache();

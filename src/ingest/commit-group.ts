@@ -1,7 +1,3 @@
-/**
- * A group of operations on one namespace, decided one after the other on stagedRuns
- * of the runs that they concern. It writes nothing.
- */
 import { create, equals, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { RunFinishedSchema, RunResumedSchema } from "../../gen/runlog/v1/record_pb.js";
 import {
@@ -71,7 +67,10 @@ export interface CommitGroupCounts {
   readonly taken: number;
 }
 
-/** See the head of this file. */
+/**
+ * A group of operations on one namespace, decided one after the other on stagedRuns
+ * of the runs that they concern. It writes nothing.
+ */
 export class CommitGroup {
   /** The runs that were read or made, by their ids, as they are to be written. */
   readonly stagedRuns: Map<string, StagedRun>;

@@ -1,12 +1,3 @@
-/**
- * Commits a group of operations: again and again while the database is away, for
- * as long as those who asked are there.
- *
- * A caller that left may have asked another node for the same run by now. What takes or
- * makes a run is therefore dropped before each try once its caller has left; an
- * earlier try may have been written without an answer, and if so nobody holds
- * the run that it took: its lease begins.
- */
 import pRetry from "p-retry";
 import { Deadline } from "../journal/deadline.ts";
 import type { Limits } from "../limits.ts";
@@ -68,7 +59,15 @@ export interface Impossible {
   readonly error: unknown;
 }
 
-/** See the head of this file. */
+/**
+ * Commits a group of operations: again and again while the database is away, for
+ * as long as those who asked are there.
+ *
+ * A caller that left may have asked another node for the same run by now. What takes or
+ * makes a run is therefore dropped before each try once its caller has left; an
+ * earlier try may have been written without an answer, and if so nobody holds
+ * the run that it took: its lease begins.
+ */
 export class CommitRetries {
   readonly #options: CommitRetriesOptions;
 

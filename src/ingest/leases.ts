@@ -1,12 +1,3 @@
-/**
- * The runs that are RUNNING and have no producer here, each with the time after
- * which it is lost.
- *
- * The clock of leases is not the wall's: it goes on only as far as it is told
- * to, so that a process which did not run (suspended, swapped out, restarted)
- * loses nothing for the time in which no producer could have reached it.
- */
-
 /** A run that waits for its producer. */
 export interface UnheldRun {
   readonly namespace: string;
@@ -21,7 +12,14 @@ interface Lease {
   readonly endMs: number;
 }
 
-/** See the head of this file. */
+/**
+ * The runs that are RUNNING and have no producer here, each with the time after
+ * which it is lost.
+ *
+ * The clock of leases is not the wall's: it goes on only as far as it is told
+ * to, so that a process which did not run (suspended, swapped out, restarted)
+ * loses nothing for the time in which no producer could have reached it.
+ */
 export class Leases {
   /** By duration: of equal ones, the first that began is the first to lapse. */
   readonly #byDuration = new Map<number, Map<string, Lease>>();

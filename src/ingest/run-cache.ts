@@ -1,9 +1,3 @@
-/**
- * Namespaces and runs as the last commit left them, so that the next one need
- * not read them. A namespace counts the transactions that have locked it: where
- * that is one more than was seen last, nobody else has changed its runs in
- * between. Where no other process can write, not even the namespace is read.
- */
 import type { NamespaceRow } from "../journal/namespaces.ts";
 import type { RunRow } from "../journal/runs.ts";
 
@@ -27,7 +21,12 @@ interface KnownNamespace {
 const maxRuns = 16_384;
 const maxNamespaces = 64;
 
-/** See the head of this file. */
+/**
+ * Namespaces and runs as the last commit left them, so that the next one need
+ * not read them. A namespace counts the transactions that have locked it: where
+ * that is one more than was seen last, nobody else has changed its runs in
+ * between. Where no other process can write, not even the namespace is read.
+ */
 export class RunCache {
   readonly #namespaces = new Map<string, KnownNamespace>();
 

@@ -1,9 +1,3 @@
-/**
- * Tells producers that are connected here what was done to their runs at other
- * nodes: that somebody asked for them to stop, or opened them anew. The
- * namespace counts both, so nothing is looked for while neither happens, and no
- * wake-up that is lost keeps it from them.
- */
 import { findAsked } from "../journal/cancellations.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { HolderCounts, NamespaceRow } from "../journal/namespaces.ts";
@@ -32,7 +26,12 @@ const pageRuns = 500;
 
 const none: HolderCounts = { cancel_count: 0, taken_count: 0 };
 
-/** See the head of this file. */
+/**
+ * Tells producers that are connected here what was done to their runs at other
+ * nodes: that somebody asked for them to stop, or opened them anew. The
+ * namespace counts both, so nothing is looked for while neither happens, and no
+ * wake-up that is lost keeps it from them.
+ */
 export class TakeoverWatch {
   readonly #options: TakeoverWatchOptions;
   readonly #told = new Map<string, Told>();

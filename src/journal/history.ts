@@ -1,13 +1,3 @@
-/**
- * Notices that the database has gone back: it was restored, or a standby was
- * promoted that had not received everything. What a node keeps of a namespace
- * then may never have happened.
- *
- * A namespace's version and its newest seq only grow. So a row that was asked for
- * once another had been seen is not behind it, and one that is was not written by
- * the history that this node knows. Answers overtake each other, so a row is
- * compared with what had been seen before it was asked for.
- */
 import type { NamespaceRow } from "./namespaces.ts";
 
 /** What was seen of a namespace and is durable. */
@@ -35,7 +25,16 @@ export type OnBack = (error: WentBackError) => void;
 /** Namespaces that are kept in mind; those that were seen last. One costs about 200 bytes. */
 const maxSeen = 16_384;
 
-/** See the head of this file. */
+/**
+ * Notices that the database has gone back: it was restored, or a standby was
+ * promoted that had not received everything. What a node keeps of a namespace
+ * then may never have happened.
+ *
+ * A namespace's version and its newest seq only grow. So a row that was asked for
+ * once another had been seen is not behind it, and one that is was not written by
+ * the history that this node knows. Answers overtake each other, so a row is
+ * compared with what had been seen before it was asked for.
+ */
 export class History {
   readonly #seen = new Map<string, SeenNamespace>();
   readonly #onBack: OnBack[] = [];

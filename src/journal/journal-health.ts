@@ -1,9 +1,3 @@
-/**
- * Whether a journal can be written, as its own process has last seen it. Its reports come
- * from a watch that tries, so that a journal that nobody uses does not pass for one that
- * works.
- */
-
 /** Why nothing is acknowledged. */
 export interface JournalProblem {
   /**
@@ -16,7 +10,11 @@ export interface JournalProblem {
   readonly cause?: unknown;
 }
 
-/** See the head of this file. */
+/**
+ * Whether a journal can be written, as its own process has last seen it. Its reports come
+ * from a watch that tries, so that a journal that nobody uses does not pass for one that
+ * works.
+ */
 export class JournalHealth {
   readonly #listeners = new Set<() => void>();
   #problem: JournalProblem | undefined;

@@ -1,7 +1,3 @@
-/**
- * Looks at namespaces that somebody follows, for what other nodes have done to
- * them: after each wake-up, and from time to time, since wake-ups may be lost.
- */
 import type { Journal } from "./journal.ts";
 import { findNamespaces, type NamespaceRow } from "./namespaces.ts";
 import type { Notifications } from "./postgres/notifications.ts";
@@ -28,7 +24,10 @@ export interface NamespaceWatchOptions {
   readonly onFailure: (error: unknown) => void;
 }
 
-/** See the head of this file. */
+/**
+ * Looks at namespaces that somebody follows, for what other nodes have done to
+ * them: after each wake-up, and from time to time, since wake-ups may be lost.
+ */
 export class NamespaceWatch {
   readonly #options: NamespaceWatchOptions;
   #timer: NodeJS.Timeout | undefined;

@@ -1,15 +1,14 @@
-/**
- * The migration of version 0006: indexes by which what is RUNNING, forked or
- * limited by a retention is found without looking at anything else, and requests
- * to stop whole families, which are carried out in steps.
- */
 import { type Kysely, sql } from "kysely";
 import type { Migration } from "kysely/migration";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 
 const isRunning = sql.raw(`state = ${RunState.RUNNING}`);
 
-/** See the head of this file. */
+/**
+ * The migration of version 0006: indexes by which what is RUNNING, forked or
+ * limited by a retention is found without looking at anything else, and requests
+ * to stop whole families, which are carried out in steps.
+ */
 export const queries: Migration = {
   async up(db: Kysely<unknown>): Promise<void> {
     await db.schema

@@ -1,14 +1,3 @@
-/**
- * Asking runs to stop. The request is durable before anybody is told, so a
- * producer that is not connected learns of it when it opens its run.
- *
- * A family is asked in steps so short that appends go on in between. Its runs
- * have smaller keys than all that start later, so the steps need not look for
- * newcomers: those find the request when they start, among those to their
- * ancestors. A process that dies in between leaves the request with the key that
- * was reached; whoever finds it goes on.
- */
-
 import type { Committer } from "../ingest/committer.ts";
 import {
   askRuns,
@@ -54,7 +43,16 @@ interface Step {
   readonly left?: Cancellation;
 }
 
-/** See the head of this file. */
+/**
+ * Asking runs to stop. The request is durable before anybody is told, so a
+ * producer that is not connected learns of it when it opens its run.
+ *
+ * A family is asked in steps so short that appends go on in between. Its runs
+ * have smaller keys than all that start later, so the steps need not look for
+ * newcomers: those find the request when they start, among those to their
+ * ancestors. A process that dies in between leaves the request with the key that
+ * was reached; whoever finds it goes on.
+ */
 export class Cancellations {
   readonly #options: CancellationsOptions;
   readonly #stepRuns: number;

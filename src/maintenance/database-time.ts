@@ -1,13 +1,11 @@
+/** Milliseconds that an answer may take: how late it is cannot be told from how wrong the clock is. */
+const maxAnswerMs = 1_000;
+
 /**
  * The clock of the database, as a clock of this process: nodes whose own clocks
  * differ stamp records by the same one. It is read now and then; in between the
  * steady clock goes on from there.
  */
-
-/** Milliseconds that an answer may take: how late it is cannot be told from how wrong the clock is. */
-const maxAnswerMs = 1_000;
-
-/** See the head of this file. */
 export class DatabaseTime {
   readonly #read: () => Promise<number>;
   readonly #steady: () => number;

@@ -1,8 +1,3 @@
-/**
- * Deletes trees of ended runs: whole trees only, in steps so short that appends
- * go on in between.
- */
-
 import { yieldToEventLoop } from "../event-loop.ts";
 import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
@@ -54,7 +49,10 @@ export interface DeletedTree {
   readonly recordCount: number;
 }
 
-/** See the head of this file. */
+/**
+ * Deletes trees of ended runs: whole trees only, in steps so short that appends
+ * go on in between.
+ */
 export class Deletions {
   readonly #options: DeletionsOptions;
   readonly #stopping = new AbortController();

@@ -1,12 +1,3 @@
-/**
- * The time of a journal: what records are stamped with, and what retention goes by.
- *
- * Somebody may set a clock. So it is believed while it agrees with one that only
- * goes on. Where it jumps, the time from before goes on by the steady clock; a
- * jump that stays for long enough is taken over then, one that is undone has done
- * nothing. Retention deletes for good, so it pauses for longer.
- */
-
 /** Clocks, all in milliseconds. */
 export interface Clocks {
   /** Since 1970: the one that may be set. */
@@ -46,7 +37,14 @@ interface Base {
   readonly uptimeMs: number;
 }
 
-/** See the head of this file. */
+/**
+ * The time of a journal: what records are stamped with, and what retention goes by.
+ *
+ * Somebody may set a clock. So it is believed while it agrees with one that only
+ * goes on. Where it jumps, the time from before goes on by the steady clock; a
+ * jump that stays for long enough is taken over then, one that is undone has done
+ * nothing. Retention deletes for good, so it pauses for longer.
+ */
 export class JournalClock {
   readonly #options: JournalClockOptions;
   #base: Base;

@@ -1,11 +1,3 @@
-/**
- * Lets leases run out: moves their clock on while the process runs, and ends
- * runs whose leases lapse as LOST.
- *
- * Leases begin anew when the server starts, or takes over from a node that is
- * gone: whatever was RUNNING gets its whole lease to come back in, however long
- * its node was away.
- */
 import { fromBinary } from "@bufbuild/protobuf";
 import { RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import type { Committer } from "../ingest/committer.ts";
@@ -53,7 +45,14 @@ type Place = readonly [namespaceId: number, runKey: number];
 
 const beginning: Place = [0, 0];
 
-/** See the head of this file. */
+/**
+ * Lets leases run out: moves their clock on while the process runs, and ends
+ * runs whose leases lapse as LOST.
+ *
+ * Leases begin anew when the server starts, or takes over from a node that is
+ * gone: whatever was RUNNING gets its whole lease to come back in, however long
+ * its node was away.
+ */
 export class LeaseClock {
   readonly #options: LeaseClockOptions;
   readonly #underWay = new Set<Promise<void>>();

@@ -1,15 +1,3 @@
-/**
- * Who serves the journal. Each node moves its beat on, and watches the others':
- * one whose beat stands still is taken for dead. The oldest of those that live
- * is on duty: it takes out the dead, looks after their runs, and does what has
- * to be done from time to time.
- *
- * No clock is compared with another one. A beat stands still only as far as the
- * observer saw it do so, on a clock that goes on only while the observer runs
- * and the database answers; so a suspended observer, or an outage of the
- * database, kills nobody. Two nodes may both take themselves for the one on duty
- * for a moment: what is done on duty is decided in transactions.
- */
 import { hostname } from "node:os";
 import pRetry from "p-retry";
 import type { Journal } from "../journal/journal.ts";
@@ -44,7 +32,18 @@ export interface MembershipOptions {
   readonly onFailure: (error: unknown) => void;
 }
 
-/** See the head of this file. */
+/**
+ * Who serves the journal. Each node moves its beat on, and watches the others':
+ * one whose beat stands still is taken for dead. The oldest of those that live
+ * is on duty: it takes out the dead, looks after their runs, and does what has
+ * to be done from time to time.
+ *
+ * No clock is compared with another one. A beat stands still only as far as the
+ * observer saw it do so, on a clock that goes on only while the observer runs
+ * and the database answers; so a suspended observer, or an outage of the
+ * database, kills nobody. Two nodes may both take themselves for the one on duty
+ * for a moment: what is done on duty is decided in transactions.
+ */
 export class Membership implements NodeIdentity {
   readonly #options: MembershipOptions;
   readonly #observed = new Map<number, { beat: number; silentMs: number }>();

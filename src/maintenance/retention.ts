@@ -1,9 +1,3 @@
-/**
- * Deletes trees whose retention is over, in steps: each look goes through some of
- * a namespace's ended roots and the next one goes on from there, so that trees
- * which cannot be deleted yet keep nobody waiting.
- */
-
 import type { Journal } from "../journal/journal.ts";
 import { findNamespace, listKeptNamespaces, type NamespaceRow } from "../journal/namespaces.ts";
 import { type EndedRoot, findEndedRoots } from "../journal/trees.ts";
@@ -36,7 +30,11 @@ type Place = Pick<EndedRoot, "end_time_ms" | "run_key">;
 
 const beginning: Place = { end_time_ms: -1, run_key: 0 };
 
-/** See the head of this file. */
+/**
+ * Deletes trees whose retention is over, in steps: each look goes through some of
+ * a namespace's ended roots and the next one goes on from there, so that trees
+ * which cannot be deleted yet keep nobody waiting.
+ */
 export class Retention {
   readonly #options: RetentionOptions;
   readonly #everywhere: Rounds;

@@ -1,5 +1,3 @@
-/** Work that is done from time to time, one round after the other. */
-
 /** What rounds are made of. */
 export interface RoundsOptions {
   /** Milliseconds from the beginning of a round to the next one; a longer round delays it. */
@@ -10,7 +8,7 @@ export interface RoundsOptions {
   readonly onFailure: (error: unknown) => void;
 }
 
-/** See the head of this file. */
+/** Work that is done from time to time, one round after the other. */
 export class Rounds {
   readonly #options: RoundsOptions;
   readonly #stopping = new AbortController();

@@ -1,8 +1,3 @@
-/**
- * Goes on with what was begun and not finished: deletions of trees, and requests
- * to stop families. Each node looks for its own, since a database that failed it
- * does not kill it; the node on duty also for those of nodes that are gone.
- */
 import { findUnfinishedCancellations } from "../journal/cancellations.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
@@ -28,7 +23,11 @@ export interface UnfinishedOptions {
   readonly onFailure: (error: unknown) => void;
 }
 
-/** See the head of this file. */
+/**
+ * Goes on with what was begun and not finished: deletions of trees, and requests
+ * to stop families. Each node looks for its own, since a database that failed it
+ * does not kill it; the node on duty also for those of nodes that are gone.
+ */
 export class Unfinished {
   readonly #options: UnfinishedOptions;
   readonly #rounds: Rounds;

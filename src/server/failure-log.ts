@@ -1,8 +1,3 @@
-/**
- * What is logged of a journal that fails: tries that failed, seldom and with
- * their number, so that an outage is neither silent nor a flood; and what is
- * wrong with it, when that changes.
- */
 import type { Logger } from "pino";
 import type { JournalHealth } from "../journal/journal-health.ts";
 import { isDataLoss, isUnavailable } from "../refusal.ts";
@@ -10,7 +5,11 @@ import { isDataLoss, isUnavailable } from "../refusal.ts";
 /** Milliseconds between two lines about one outage. */
 const outageLogMs = 10_000;
 
-/** See the head of this file. */
+/**
+ * What is logged of a journal that fails: tries that failed, seldom and with
+ * their number, so that an outage is neither silent nor a flood; and what is
+ * wrong with it, when that changes.
+ */
 export class FailureLog {
   readonly #logger: Logger;
   #nextMs = 0;

@@ -1,12 +1,3 @@
-/**
- * Whether this node should be sent calls. What is found out by using the node is
- * of no use here: a node that is not ready is not used. So it is told by those
- * who look by themselves, and nothing here waits for what it vouches for.
- *
- * A cause of the node itself, such as a full disk, counts at once. A database that
- * is away counts only after the time for which calls wait for it: a failover of
- * seconds must not make every node unready.
- */
 import type { JournalHealth } from "../journal/journal-health.ts";
 import type { Limits } from "../limits.ts";
 import type { Draining } from "./draining.ts";
@@ -24,7 +15,15 @@ export interface ReadinessOptions {
   readonly limits: Pick<Limits, "databaseWaitMs">;
 }
 
-/** See the head of this file. */
+/**
+ * Whether this node should be sent calls. What is found out by using the node is
+ * of no use here: a node that is not ready is not used. So it is told by those
+ * who look by themselves, and nothing here waits for what it vouches for.
+ *
+ * A cause of the node itself, such as a full disk, counts at once. A database that
+ * is away counts only after the time for which calls wait for it: a failover of
+ * seconds must not make every node unready.
+ */
 export class Readiness {
   readonly #options: ReadinessOptions;
   readonly #listeners = new Set<() => void>();

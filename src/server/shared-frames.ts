@@ -1,8 +1,3 @@
-/**
- * Frames of records that go to many subscribers are put into their envelope
- * once: live subscribers of one run, or of its ancestors, are at the same place
- * and get the same records one after the other.
- */
 import type { SubscriptionFrame } from "../delivery/frames.ts";
 import { envelop } from "../wire/envelope.ts";
 import { type GoAwayFrame, toSubscribeBytes } from "./messages.ts";
@@ -17,7 +12,11 @@ interface Shared {
   readonly pieces: readonly Uint8Array[];
 }
 
-/** See the head of this file. */
+/**
+ * Frames of records that go to many subscribers are put into their envelope
+ * once: live subscribers of one run, or of its ancestors, are at the same place
+ * and get the same records one after the other.
+ */
 export class SharedFrames {
   readonly #recent: Shared[] = [];
   #encoded = 0;

@@ -18,7 +18,7 @@ export type AppendBytes = Omit<Append, "$typeName" | "events"> & {
   readonly events: readonly Uint8Array[];
 };
 
-/** The Append; undefined for what is none, or not as the head of this file says. */
+/** The Append; undefined for anything else, or where it is not encoded in the usual way. */
 export function scanAppend(bytes: Uint8Array): AppendBytes | undefined {
   const scanner = new Scanner(bytes);
   if (!scanner.takes(tagAppend) || scanner.length() !== bytes.length - scanner.at) return undefined;

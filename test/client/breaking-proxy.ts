@@ -1,7 +1,3 @@
-/**
- * A TCP proxy that a test tells, chunk by chunk, what to break. It counts the
- * calls that it forwards: HEADERS frames of HTTP/2 with prior knowledge.
- */
 import { once } from "node:events";
 import * as net from "node:net";
 
@@ -41,7 +37,10 @@ class CallCounter {
   }
 }
 
-/** See the head of this file. */
+/**
+ * A TCP proxy that a test tells, chunk by chunk, what to break. It counts the
+ * calls that it forwards: HEADERS frames of HTTP/2 with prior knowledge.
+ */
 export class BreakingProxy {
   /** For connections from now on. */
   newFault: NewFault = noFault;

@@ -1,8 +1,3 @@
-/**
- * A producer by hand: several runs on one Ingest stream, pipelined, which
- * keeps what it was promised and trusts nothing else. It rebases on
- * RunOpened.last_run_seq and asserts the contract on each answer.
- */
 import assert from "node:assert/strict";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { IngestRequestSchema, IngestResponse } from "../../gen/runlog/v1/ingest_pb.js";
@@ -70,7 +65,11 @@ export class HandRun implements Promised {
   }
 }
 
-/** See the head of this file. */
+/**
+ * A producer by hand: several runs on one Ingest stream, pipelined, which
+ * keeps what it was promised and trusts nothing else. It rebases on
+ * RunOpened.last_run_seq and asserts the contract on each answer.
+ */
 export class HandProducer {
   readonly runs: HandRun[] = [];
   readonly #random: Random;

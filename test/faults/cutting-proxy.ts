@@ -1,8 +1,3 @@
-/**
- * A way to PostgreSQL that breaks where it hurts: at what commits, before the
- * server has it, or after it has it and before its answer is back.
- */
-
 import { once } from "node:events";
 import { createServer, connect as dial, type Server, type Socket } from "node:net";
 
@@ -17,7 +12,10 @@ const commitMessage = Buffer.from([0x51, 0, 0, 0, 11, ...Buffer.from("commit"), 
 const parsed = /P[\s\S]{4}(runlog_[0-9a-f]+)\0with ns as/g;
 const bound = /B[\s\S]{4}\0(runlog_[0-9a-f]+)\0/g;
 
-/** See the head of this file. */
+/**
+ * A way to PostgreSQL that breaks where it hurts: at what commits, before the
+ * server has it, or after it has it and before its answer is back.
+ */
 export class CuttingProxy {
   readonly port: number;
   readonly #server: Server;

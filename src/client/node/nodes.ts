@@ -1,10 +1,3 @@
-/**
- * Several nodes of one journal as one transport.
- *
- * Invariant: calls go to one node until it fails, then to the next in the list. Only the
- * node that failed is left, so calls that fail together move on once. What a node refuses
- * because of the call itself is no failure of the node.
- */
 import type { DescMessage } from "@bufbuild/protobuf";
 import type { StreamResponse, Transport } from "@connectrpc/connect";
 import { isNodeFault, isNodeReason, isRefusedByNode, NoAnswerError } from "../errors.ts";
@@ -20,7 +13,15 @@ export interface Node {
   readonly isConnected: boolean;
 }
 
-/** See the head of this file. A unary call tries each node once where none has begun it. */
+/**
+ * Several nodes of one journal as one transport.
+ *
+ * Invariant: calls go to one node until it fails, then to the next in the list. Only the
+ * node that failed is left, so calls that fail together move on once. What a node refuses
+ * because of the call itself is no failure of the node.
+ *
+ * A unary call tries each node once where none has begun it.
+ */
 export function overNodes(nodes: readonly Node[]): IngestTransport {
   const choice = new Choice(nodes);
   return {

@@ -7,8 +7,6 @@
  * connection that broke reads wait for one commit: once that is confirmed, the
  * standby has all that was visible before.
  */
-
-/** See the head of this file. */
 export class ReadBarrier {
   /** Reasons to wait; a node that starts does not know what was before. */
   #reasons = 1;

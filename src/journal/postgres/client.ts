@@ -1,10 +1,3 @@
-/**
- * One connection to PostgreSQL: which host it leads to, what the server or a
- * pooler at its other end can do, and what became of it.
- *
- * Invariant: where it breaks, whatever waits for it fails with UnreachableError or
- * an error that has a SQLSTATE, and readers wait (postgres/barrier.ts).
- */
 import pg from "pg";
 import { Deadline } from "../deadline.ts";
 import type { ReadBarrier } from "./barrier.ts";
@@ -52,7 +45,13 @@ export interface PostgresClientOptions {
 
 type OnConnected = (error: Error) => void;
 
-/** See the head of this file. */
+/**
+ * One connection to PostgreSQL: which host it leads to, what the server or a
+ * pooler at its other end can do, and what became of it.
+ *
+ * Invariant: where it breaks, whatever waits for it fails with UnreachableError or
+ * an error that has a SQLSTATE, and readers wait (postgres/barrier.ts).
+ */
 export class PostgresClient extends pg.Client {
   readonly #options: PostgresClientOptions;
   readonly #host: PostgresHost;

@@ -1,9 +1,3 @@
-/**
- * Where the database is. A connection string may name several hosts, as libpq's
- * does (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-MULTIPLE-HOSTS):
- * the one that takes writes is looked for by connecting to one after the other.
- */
-
 import type { ClientConfig } from "pg";
 import { parseIntoClientConfig } from "pg-connection-string";
 import { JournalOpenError } from "../../refusal.ts";
@@ -13,7 +7,11 @@ export interface PostgresHost {
   readonly config: ClientConfig;
 }
 
-/** Hosts of a primary and its standbys; see the head of this file. */
+/**
+ * The hosts of a primary and its standbys. A connection string may name several,
+ * as libpq's does (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-MULTIPLE-HOSTS):
+ * connections try one after the other until one takes writes.
+ */
 export class PostgresHosts {
   /** The connection string without its password, for people. */
   readonly name: string;

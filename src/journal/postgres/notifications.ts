@@ -1,14 +1,3 @@
-/**
- * Wake-ups between the nodes of one journal, by LISTEN/NOTIFY on a connection of
- * its own. They say where to look and nothing else, and any of them may be lost:
- * whoever listens looks from time to time as well.
- *
- * A NOTIFY takes a lock that all transactions with a NOTIFY share until their
- * commit is on the disk, so there is none in the transactions that append: a
- * node sends at most one every few milliseconds, in a transaction that is not
- * waited for to be durable
- * (https://www.postgresql.org/docs/current/sql-notify.html).
- */
 import { randomUUID } from "node:crypto";
 import type pg from "pg";
 import type { Logger } from "pino";
@@ -35,7 +24,17 @@ const deafRetryMs = 60_000;
 /** Bytes of a notification: PostgreSQL takes less than 8,000. */
 const maxPayloadBytes = 7_000;
 
-/** See the head of this file. */
+/**
+ * Wake-ups between the nodes of one journal, by LISTEN/NOTIFY on a connection of
+ * its own. They say where to look and nothing else, and any of them may be lost:
+ * whoever listens looks from time to time as well.
+ *
+ * A NOTIFY takes a lock that all transactions with a NOTIFY share until their
+ * commit is on the disk, so there is none in the transactions that append: a
+ * node sends at most one every few milliseconds, in a transaction that is not
+ * waited for to be durable
+ * (https://www.postgresql.org/docs/current/sql-notify.html).
+ */
 export class PostgresNotifications implements Notifications {
   readonly #connect: () => pg.Client;
   readonly #logger: Logger | undefined;

@@ -1,8 +1,3 @@
-/**
- * Statements of one pipeline go over one connection as long as there are any, so that
- * they reach the server in the order in which they were asked for. Where somebody
- * else waits for a connection, a pipeline gives its own back before it goes on.
- */
 import type { CompiledQuery, QueryResult } from "kysely";
 import type { Deadline } from "../deadline.ts";
 import type { PooledClient, PostgresPool } from "./pool.ts";
@@ -15,7 +10,11 @@ interface Pipeline {
   readonly ended: PromiseWithResolvers<void>;
 }
 
-/** See the head of this file. */
+/**
+ * Statements of one pipeline go over one connection as long as there are any, so that
+ * they reach the server in the order in which they were asked for. Where somebody
+ * else waits for a connection, a pipeline gives its own back before it goes on.
+ */
 export class PostgresPipelines {
   readonly #pool: PostgresPool;
   readonly #pipelines = new Map<number, Pipeline>();

@@ -1,11 +1,3 @@
-/**
- * What the thread that writes looks at, so that nothing is acknowledged which
- * goes where nobody will find it: whether the database and its log are still the
- * files that it has open, and whether somebody else writes to them.
- *
- * Files are looked at by `stat` alone: opening and closing one drops SQLite's
- * locks (https://sqlite.org/howtocorrupt.html, 2.2).
- */
 import { type Stats, statSync } from "node:fs";
 import type Database from "better-sqlite3";
 
@@ -73,7 +65,14 @@ export function refuseOtherFiles(path: string, { file, log }: DatabaseFiles): vo
   if (!isSame(foundLog, log)) throw new GuardError("log_lost");
 }
 
-/** See the head of this file. */
+/**
+ * What the thread that writes looks at, so that nothing is acknowledged which
+ * goes where nobody will find it: whether the database and its log are still the
+ * files that it has open, and whether somebody else writes to them.
+ *
+ * Files are looked at by `stat` alone: opening and closing one drops SQLite's
+ * locks (https://sqlite.org/howtocorrupt.html, 2.2).
+ */
 export class SqliteGuard {
   readonly #path: string;
   readonly #owner: string;

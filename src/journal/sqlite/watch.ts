@@ -1,8 +1,3 @@
-/**
- * Looks at a SQLite journal whether anybody writes to it or not, and tells its
- * health: a file that is gone, a disk that is full, or a stranger is noticed
- * within a second, and so is that it is over.
- */
 import type { JournalHealth } from "../journal-health.ts";
 import { isForeignChange, problemOf } from "./errors.ts";
 import type { SqliteWriter } from "./writer.ts";
@@ -21,7 +16,13 @@ export interface SqliteWatchOptions {
   readonly onForeignWrite: () => void;
 }
 
-/** See the head of this file. Begins at once; the result ends it. */
+/**
+ * Looks at a SQLite journal whether anybody writes to it or not, and tells its
+ * health: a file that is gone, a disk that is full, or a stranger is noticed
+ * within a second, and so is that it is over.
+ *
+ * Begins at once; the result ends it.
+ */
 export function watchSqlite(options: SqliteWatchOptions): () => void {
   const { path, thread, health, databaseWaitMs, onForeignWrite } = options;
   let beganMs: number | undefined;

@@ -1,13 +1,3 @@
-/**
- * What arrives of a request's body, as much at a time as has arrived in a turn
- * of the event loop: a body of many small pieces costs no promise for each.
- *
- * Invariants: small pieces are copied together, so that what waits takes about
- * the memory of its bytes, however it was cut; the time that a message takes is
- * counted while the server waits for the client, not while the client waits for
- * the server; and what is here is counted as memory, of which a message that has been
- * arriving for longest gives way.
- */
 import type { IncomingMessage } from "node:http";
 import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -33,7 +23,18 @@ const ignore = () => undefined;
 /** A body, over either protocol. */
 export type BodySource = ServerHttp2Stream | IncomingMessage;
 
-/** See the head of this file. Close it when the body is of no interest any more. */
+/**
+ * What arrives of a request's body, as much at a time as has arrived in a turn
+ * of the event loop: a body of many small pieces costs no promise for each.
+ *
+ * Invariants: small pieces are copied together, so that what waits takes about
+ * the memory of its bytes, however it was cut; the time that a message takes is
+ * counted while the server waits for the client, not while the client waits for
+ * the server; and what is here is counted as memory, of which a message that has been
+ * arriving for longest gives way.
+ *
+ * Close it when the body is of no interest any more.
+ */
 export class Arrivals {
   readonly #source: BodySource;
   readonly #budget: TurnBudget | undefined;

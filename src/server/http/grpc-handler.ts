@@ -51,7 +51,7 @@ export interface GrpcHandlerOptions extends Handling {
   readonly frames: MemoryShare;
 }
 
-/** Makes the handler: it takes the hot streams that come as the head of this file says. */
+/** Makes the handler. It answers the hot streams that come as plain gRPC, and leaves the rest to Connect. */
 export function grpcHandler(options: GrpcHandlerOptions): StreamHandler {
   const { contextValues, onFailure } = options;
   const streams = new Map(
@@ -71,7 +71,7 @@ export function grpcHandler(options: GrpcHandlerOptions): StreamHandler {
   };
 }
 
-/** What a request's headers say, where they are as the head of this file says. */
+/** Reads a request's headers; undefined where it is not plain gRPC. */
 function plainGrpcOf(headers: IncomingHttpHeaders): PlainGrpc | undefined {
   const { ":method": method, "content-type": contentType, "grpc-encoding": encoding } = headers;
   const isPlain =
