@@ -138,10 +138,24 @@ export class BareClient {
     const endSeq = lastSeq + count * eventsPerRecord;
     const data = randomBytes(recordBytes);
     const run = {
-      ...{ namespace_id, run_key: runKey, run_id: runId, parent_key: null, root_key: runKey },
-      ...{ depth: 0, conversation_id: "", spec: Buffer.alloc(0), fork_key: null },
-      ...{ fork_run_seq: null, create_time_ms: 0, epoch: 1, state: 1, last_run_seq: endSeq },
-      ...{ last_event_seq: endSeq, last_seq: endSeq, event_bytes: 0, result: null },
+      namespace_id,
+      run_key: runKey,
+      run_id: runId,
+      parent_key: null,
+      root_key: runKey,
+      depth: 0,
+      conversation_id: "",
+      spec: Buffer.alloc(0),
+      fork_key: null,
+      fork_run_seq: null,
+      create_time_ms: 0,
+      epoch: 1,
+      state: 1,
+      last_run_seq: endSeq,
+      last_event_seq: endSeq,
+      last_seq: endSeq,
+      event_bytes: 0,
+      result: null,
       ...{
         end_time_ms: null,
         cancel_reason: null,
@@ -149,18 +163,31 @@ export class BareClient {
         cancel_descendants: 0,
         node_key: 0,
       },
-      ...{ producer_id: null, producer_attempt: null },
+      producer_id: null,
+      producer_attempt: null,
     };
     const records = Array.from({ length: count }, (_, index) => {
       const seq = lastSeq + (index + 1) * eventsPerRecord;
       return {
-        ...{ namespace_id, last_seq: seq, event_count: eventsPerRecord, run_key: runKey },
-        ...{ root_key: runKey, first_run_seq: seq, types: "token", size: recordBytes, data },
+        namespace_id,
+        last_seq: seq,
+        event_count: eventsPerRecord,
+        run_key: runKey,
+        root_key: runKey,
+        first_run_seq: seq,
+        types: "token",
+        size: recordBytes,
+        data,
       };
     });
     const change = {
-      ...{ last_seq: endSeq, last_time_ms: 0, run_count: 1, running_count: 1 },
-      ...{ event_bytes: 0, taken_count: 0, append_id: endSeq },
+      last_seq: endSeq,
+      last_time_ms: 0,
+      run_count: 1,
+      running_count: 1,
+      event_bytes: 0,
+      taken_count: 0,
+      append_id: endSeq,
     };
     return { runs: [run], records, change };
   }

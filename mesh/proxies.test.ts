@@ -83,7 +83,9 @@ for (const [name, startProxy] of Object.entries(proxies)) {
       };
       await runLoad({
         nodes: [proxy.http2Url],
-        ...{ senders: 3, followers: 2, events: 1_500 },
+        senders: 3,
+        followers: 2,
+        events: 1_500,
         onRecords(count) {
           if (count < 300 || rolling !== undefined) return;
           rolling = roll();

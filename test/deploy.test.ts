@@ -61,8 +61,12 @@ describe("deploy/", () => {
 
   it("has Kubernetes manifests that fit their schemas", () => {
     const kinds = {
-      ...{ Deployment, NetworkPolicy, PodDisruptionBudget },
-      ...{ Namespace, Service, ServiceAccount },
+      Deployment,
+      NetworkPolicy,
+      PodDisruptionBudget,
+      Namespace,
+      Service,
+      ServiceAccount,
     };
     const names = readdirSync(join(directory, "kubernetes")).filter(
       (name) => name !== "kustomization.yaml",

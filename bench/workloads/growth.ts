@@ -58,7 +58,13 @@ const figures = [
 
 function growth(id: string, title: string, xAxis: string, cases: Workload<Params>["cases"]) {
   const workload: Workload<Params> = {
-    ...{ id, title, xAxis, cases, figures: [...figures], systems: [runlog], rounds: 1 },
+    id,
+    title,
+    xAxis,
+    cases,
+    figures: [...figures],
+    systems: [runlog],
+    rounds: 1,
     async run({ client, directory, params }) {
       if (!(client instanceof RunlogClient)) throw new Error("only runlog is looked into");
       return measure(client, directory, params);

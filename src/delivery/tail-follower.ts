@@ -70,8 +70,12 @@ export class TailFollower {
     const known = this.#following.get(name);
     if (known === undefined) {
       this.#following.set(name, {
-        ...{ namespaceId: row.namespace_id, targetSeq: lastSeq, deletionCount },
-        ...{ ahead: [], aheadBytes: 0, isReading: false },
+        namespaceId: row.namespace_id,
+        targetSeq: lastSeq,
+        deletionCount,
+        ahead: [],
+        aheadBytes: 0,
+        isReading: false,
       });
       // What others appended while nobody waited is not worth being read.
       if ((tails.endSeqOf(name) ?? -1) < lastSeq) tails.restart(name, lastSeq, deletionCount);
@@ -196,8 +200,11 @@ export class TailFollower {
       namespaceId,
       { kind: "all", exceptRoots: [] },
       {
-        ...{ direction: "forward", afterSeq, upToSeq },
-        ...{ maxRecords: limits.pageRecords, maxBytes: limits.pageBytes },
+        direction: "forward",
+        afterSeq,
+        upToSeq,
+        maxRecords: limits.pageRecords,
+        maxBytes: limits.pageBytes,
       },
     ).catch((error: unknown) => {
       // Subscribers come upon it in the journal, and are refused.

@@ -82,7 +82,9 @@ export class Watch {
         wake();
       });
       const entry: Entry = {
-        ...{ id, subscription, quiet },
+        id,
+        subscription,
+        quiet,
         isQueued: false,
         ending: undefined,
       };

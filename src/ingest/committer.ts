@@ -91,7 +91,9 @@ export class Committer {
     this.#producers = new ProducerRegistry(options.leases);
     this.#listeners = { ...options, producers: this.#producers };
     this.#retries = new CommitRetries({
-      ...{ writer: this.#writer, producers: this.#producers, limits: options.limits },
+      writer: this.#writer,
+      producers: this.#producers,
+      limits: options.limits,
       stopping: this.#stopping.signal,
       onUncertain: options.onUncertain,
       onFailedTry: options.onFailedTry,

@@ -105,8 +105,11 @@ export async function noteCancellation(
   nodeKey: number,
 ): Promise<void> {
   const changing = {
-    ...{ request, reason, node_key: nodeKey },
-    ...{ after_key: afterKey, through_key: throughKey },
+    request,
+    reason,
+    node_key: nodeKey,
+    after_key: afterKey,
+    through_key: throughKey,
   };
   await tx
     .insertInto("cancellations")

@@ -71,7 +71,9 @@ function alone(options: EngineOptions, time: JournalTime): Engine {
   const tails = new Tails(options.limits.tailBytes);
   const memory = memoryBeside(tails, options.limits);
   const parts = partsOf(options, {
-    ...{ time, tails, memory },
+    time,
+    tails,
+    memory,
     node: onlyNode,
     isOnDuty: () => true,
     isReachable: () => true,
@@ -109,7 +111,9 @@ async function amongOthers(
   const memory = memoryBeside(tails, limits);
   const follower = new TailFollower({ journal, tails, limits, onFailure });
   const parts = partsOf(options, {
-    ...{ time, tails, memory },
+    time,
+    tails,
+    memory,
     node: membership,
     isOnDuty: () => membership.isOnDuty,
     isReachable: () => membership.isReachable,
@@ -124,7 +128,9 @@ async function amongOthers(
   const takeovers = new TakeoverWatch({ journal, committer, node: membership, onFailure });
   journal.history.onBack(({ namespace }) => takeovers.onBack(namespace));
   const watch = new NamespaceWatch({
-    ...{ journal, notifications, onFailure },
+    journal,
+    notifications,
+    onFailure,
     pollIntervalMs: limits.pollIntervalMs,
     followers: [
       { followed: () => tails.watched(), onRow: (row) => follower.onRow(row) },
@@ -174,7 +180,12 @@ function partsOf(options: EngineOptions, setting: Setting) {
   });
   const leases = new Leases();
   const committer = new Committer({
-    ...{ journal, limits, leases, node, now, onCommitted },
+    journal,
+    limits,
+    leases,
+    node,
+    now,
+    onCommitted,
     onUncertain: (namespace) => tails.forget(namespace),
     onImpossible: onFailure,
     ...(onOpened && { onOpened }),
@@ -187,26 +198,53 @@ function partsOf(options: EngineOptions, setting: Setting) {
   });
   const cancellations = new Cancellations({ journal, committer, node });
   const deletions = new Deletions({
-    ...{ journal, committer, node },
+    journal,
+    committer,
+    node,
     onMarked: (namespace) => tails.forget(namespace),
   });
   const retention = new Retention({
-    ...{ journal, deletions, isOnDuty, onFailure },
+    journal,
+    deletions,
+    isOnDuty,
+    onFailure,
     now: () => clock.steadyNow(),
     intervalMs: limits.retentionIntervalMs,
   });
   const unfinished = new Unfinished({
-    ...{ journal, node, isOnDuty, deletions, cancellations, onFailure },
+    journal,
+    node,
+    isOnDuty,
+    deletions,
+    cancellations,
+    onFailure,
     intervalMs: limits.unfinishedIntervalMs,
   });
   const leaseClock = new LeaseClock({
-    ...{ journal, committer, leases, node, isReachable, isOnDuty, onFailure },
+    journal,
+    committer,
+    leases,
+    node,
+    isReachable,
+    isOnDuty,
+    onFailure,
     intervalMs: limits.unfinishedIntervalMs,
     defaultLeaseMs: limits.defaultLeaseMs,
   });
   return {
-    ...{ journal, limits, node, tails, memory, committer, leases, retention, leaseClock },
-    ...{ cancellations, deletions, clock, retentionSettings: new RetentionSettings(journal) },
+    journal,
+    limits,
+    node,
+    tails,
+    memory,
+    committer,
+    leases,
+    retention,
+    leaseClock,
+    cancellations,
+    deletions,
+    clock,
+    retentionSettings: new RetentionSettings(journal),
     start() {
       looks?.start();
       leaseClock.start();

@@ -45,8 +45,10 @@ export async function timeOf({
   await databaseTime?.look();
   const clock = new JournalClock({
     wall: databaseTime === undefined ? now : () => databaseTime.now(),
-    ...{ steady, uptime: () => uptime() * 1_000 },
-    ...{ settleMs: limits.clockSettleMs, pauseMs: limits.retentionPauseMs },
+    steady,
+    uptime: () => uptime() * 1_000,
+    settleMs: limits.clockSettleMs,
+    pauseMs: limits.retentionPauseMs,
     onJump: (jump) => onClock?.(textOfJump(jump, limits)),
   });
   const looks =

@@ -161,7 +161,8 @@ describe("Subscribe over runlog's own transport", () => {
       if (++following === 2) void server.drain();
     };
     const { error, responses } = await both("short", StopPolicy.UNSPECIFIED, () => ({
-      ...{ timeoutMs: 0, onCaughtUp },
+      timeoutMs: 0,
+      onCaughtUp,
     }));
     assert.equal(error?.code, "Unavailable");
     assert.ok(Object.hasOwn(responses.at(-1) as object, "goAway"));

@@ -243,13 +243,18 @@ describe("a client whose node stops in mid-stream", () => {
       await processes.start({ journal, limits }),
     ];
     const connection = connectTo(`${first.url},${second.url}`, {
-      ...{ connectTimeoutMs: 500, pingIntervalMs: 200, pingTimeoutMs: 500 },
+      connectTimeoutMs: 500,
+      pingIntervalMs: 200,
+      pingTimeoutMs: 500,
     });
     const ending = new AbortController();
     try {
       const { transport } = connection;
       const sender = openRun(transport, {
-        ...{ runId: "r", spec: { agentId: "a" }, limits: { backoff }, signal: ending.signal },
+        runId: "r",
+        spec: { agentId: "a" },
+        limits: { backoff },
+        signal: ending.signal,
       });
       sender.emit({ type: "before" });
       await sender.flush();

@@ -135,8 +135,14 @@ describe("a sender that finds no server", () => {
         runStreamingCall({
           signal,
           req: {
-            ...{ stream: true, service: IngestService, method, message, header },
-            ...{ requestMethod: "POST", url: "", contextValues: {} as never },
+            stream: true,
+            service: IngestService,
+            method,
+            message,
+            header,
+            requestMethod: "POST",
+            url: "",
+            contextValues: {} as never,
           } as never,
           next: () => Promise.reject(problem as unknown as Error),
         }),
@@ -224,7 +230,9 @@ describe("a client behind a proxy", () => {
       const connection = connectTo(url);
       const seen: SenderState["t"][] = [];
       const sender = openRun(connection.transport, {
-        ...{ runId: "r", limits: { backoff }, onState: ({ t }) => seen.push(t) },
+        runId: "r",
+        limits: { backoff },
+        onState: ({ t }) => seen.push(t),
       });
       sender.emit({ type: "before" });
       await sender.flush();

@@ -284,7 +284,10 @@ describe("the sender", () => {
       await tx.updateTable("runs").set({ node_key: 0 }).execute();
     });
     await engineOver(journal).committer.lose({
-      ...{ namespace: "default", runId: "r", epoch: 1, leaseMs: 1 },
+      namespace: "default",
+      runId: "r",
+      epoch: 1,
+      leaseMs: 1,
     });
     sender.emit({ type: "e2" });
     assert.equal((await sender.finish(succeeded)).durable, 2);

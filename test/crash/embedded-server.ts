@@ -75,11 +75,16 @@ function serverOn(url: string, process: RunningCommand, connection: Connection):
   const filter = { scope: { case: "runIds" as const, value: { runIds: ["r"] } } };
   return {
     ...connection,
-    ...{ url, process, health },
+    url,
+    process,
+    health,
     async append(runSeq, data = `${runSeq}`) {
       const events = [{ type: "t", data: Buffer.from(data) }];
       const { seq } = await connection.ingest.appendEvents({
-        ...{ runId: "r", create: {}, firstRunSeq: BigInt(runSeq), events },
+        runId: "r",
+        create: {},
+        firstRunSeq: BigInt(runSeq),
+        events,
       });
       return Number(seq);
     },

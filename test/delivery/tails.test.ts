@@ -30,7 +30,11 @@ function* recordsOf({ dataBytes, runs, depth }: Shape): Generator<CommittedRecor
 }
 
 const one = (firstSeq: number, runId = "r"): CommittedRecord => ({
-  ...{ firstSeq, count: 1, lineage: [runId], types: "", data: new Uint8Array(10) },
+  firstSeq,
+  count: 1,
+  lineage: [runId],
+  types: "",
+  data: new Uint8Array(10),
 });
 
 setFlagsFromString("--expose-gc");

@@ -93,7 +93,9 @@ default_pool_size = 4
       const journals = await Promise.all([0, 1, 2].map(() => openJournal(pooled, limits)));
       for (const one of journals) {
         const engine = await openEngine({
-          ...{ journal: one, limits, now: Date.now },
+          journal: one,
+          limits,
+          now: Date.now,
           onFailure: () => undefined,
         });
         await engine.stop();

@@ -84,7 +84,8 @@ describe("a node that is suspended past its lease", () => {
     stream.send(late("taken"));
     const { ingest, subscribe } = connectTo(other.url);
     const window = await ingest.appendEvents({
-      ...{ runId: "taken", firstRunSeq: 2n },
+      runId: "taken",
+      firstRunSeq: 2n,
       events: [eventAt("elsewhere", 2)],
       finish: { state: RunState.SUCCEEDED },
     });

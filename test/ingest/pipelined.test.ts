@@ -36,7 +36,11 @@ describeJournal("a group that is sent ahead", (open) => {
     };
     const limits = defaultLimits;
     const committer = new Committer({
-      ...{ journal: held, limits, leases: new Leases(), node: onlyNode, now: Date.now },
+      journal: held,
+      limits,
+      leases: new Leases(),
+      node: onlyNode,
+      now: Date.now,
       onCommitted: (_, records) => {
         for (const { firstSeq } of records) seen.push(`published ${firstSeq}`);
       },

@@ -14,7 +14,11 @@ describeJournal("record_time", (open) => {
       const ahead: number[] = [];
       const { journal, limits, leases } = plain;
       const committer = new Committer({
-        ...{ journal, limits, leases, node: onlyNode, now: () => nowMs },
+        journal,
+        limits,
+        leases,
+        node: onlyNode,
+        now: () => nowMs,
         onCommitted: () => undefined,
         onUncertain: () => undefined,
         onTimeAhead: (_, ms) => ahead.push(ms),

@@ -257,7 +257,11 @@ describe("a page's cost", () => {
     const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: connection }) });
     const write = () => Promise.reject(new Error("this journal is only read"));
     const journal: Journal = {
-      ...{ id: "", db, scans: db, history: new History(), write },
+      id: "",
+      db,
+      scans: db,
+      history: new History(),
+      write,
       reclaimSpace: () => Promise.resolve(false),
       close: () => db.destroy(),
     };
@@ -268,7 +272,11 @@ describe("a page's cost", () => {
       } as const;
       const read = (seq: number) =>
         readEvents(engineOver(journal, { readPages: 1 }), {
-          ...{ namespace: "default", filter, direction: "backward", seq, maxEvents: 100 },
+          namespace: "default",
+          filter,
+          direction: "backward",
+          seq,
+          maxEvents: 100,
         });
       connection.prepare("select count(*) from namespaces").get();
       const before = bytesReadByProcess();

@@ -20,12 +20,31 @@ const settings = { ...defaultLimits, lockTimeoutMs: 1_000 };
 
 function runOf(namespaceId: number, key: number): RunRow {
   return {
-    ...{ namespace_id: namespaceId, run_key: key, run_id: `run ${key}`, parent_key: null },
-    ...{ root_key: key, depth: 0, conversation_id: "", spec: Buffer.from([1]), fork_key: null },
-    ...{ fork_run_seq: null, create_time_ms: 1, epoch: 1, state: 1, last_run_seq: 0 },
-    ...{ last_event_seq: 0, last_seq: key, event_bytes: 0, result: null, end_time_ms: null },
-    ...{ cancel_reason: null, cancel_request: 0, cancel_descendants: 0, node_key: 1 },
-    ...{ producer_id: null, producer_attempt: null },
+    namespace_id: namespaceId,
+    run_key: key,
+    run_id: `run ${key}`,
+    parent_key: null,
+    root_key: key,
+    depth: 0,
+    conversation_id: "",
+    spec: Buffer.from([1]),
+    fork_key: null,
+    fork_run_seq: null,
+    create_time_ms: 1,
+    epoch: 1,
+    state: 1,
+    last_run_seq: 0,
+    last_event_seq: 0,
+    last_seq: key,
+    event_bytes: 0,
+    result: null,
+    end_time_ms: null,
+    cancel_reason: null,
+    cancel_request: 0,
+    cancel_descendants: 0,
+    node_key: 1,
+    producer_id: null,
+    producer_attempt: null,
   };
 }
 
@@ -100,8 +119,13 @@ describe("commits to PostgreSQL", () => {
     return (known: NamespaceRow): Append => ({
       namespace: known,
       change: {
-        ...{ last_seq: seq, last_time_ms: 2, run_count: 3, running_count: 4 },
-        ...{ event_bytes: 5, taken_count: 6, append_id: 7 },
+        last_seq: seq,
+        last_time_ms: 2,
+        run_count: 3,
+        running_count: 4,
+        event_bytes: 5,
+        taken_count: 6,
+        append_id: 7,
       },
       runs: runs.map((run) => ({ ...runOf(known.namespace_id, run.run_key), ...run })),
       records: rows.map((row) => ({ ...row, namespace_id: known.namespace_id })),
@@ -124,8 +148,15 @@ describe("commits to PostgreSQL", () => {
 
   const some: Append["records"] = [
     {
-      ...{ namespace_id: 0, last_seq: 2_000, event_count: 1, run_key: 1, root_key: 1 },
-      ...{ first_run_seq: 1, types: "token", size: 1, data: Buffer.from([7]) },
+      namespace_id: 0,
+      last_seq: 2_000,
+      event_count: 1,
+      run_key: 1,
+      root_key: 1,
+      first_run_seq: 1,
+      types: "token",
+      size: 1,
+      data: Buffer.from([7]),
     },
   ];
   const someAppend = (): Append => ({

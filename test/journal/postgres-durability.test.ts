@@ -199,7 +199,9 @@ describe("commits to a PostgreSQL with a standby", () => {
     it("are not there any more, and readers are told", async () => {
       const failures: unknown[] = [];
       const node = await openEngine({
-        ...{ journal, limits: settings, now: Date.now },
+        journal,
+        limits: settings,
+        now: Date.now,
         onFailure: (error) => failures.push(error),
       });
       node.start();

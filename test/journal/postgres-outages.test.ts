@@ -13,7 +13,9 @@ import { giveBackDatabase, sharedServer, takeDatabase } from "../support/postgre
 
 const settings = {
   ...defaultLimits,
-  ...{ databaseConnections: 2, databaseWaitMs: 20_000, lockTimeoutMs: 500 },
+  databaseConnections: 2,
+  databaseWaitMs: 20_000,
+  lockTimeoutMs: 500,
 };
 
 /** Bytes of an answer that a hole lets through. */

@@ -151,10 +151,14 @@ describeJournal("listing runs", (open, backend) => {
 
   it("takes any number of states and labels", async () => {
     const page = await listRuns(store.journal, namespace, {
-      ...{ parentRunId: undefined, ancestorRunId: undefined, conversationId: undefined },
+      parentRunId: undefined,
+      ancestorRunId: undefined,
+      conversationId: undefined,
       states: Array.from({ length: 100_000 }, (_, n) => n as RunState),
       labels: Object.fromEntries(Array.from({ length: 50 }, (_, n) => [`label-${n}`, "no"])),
-      ...{ pageSize: 1_000, maxBytes: 3_000_000, beforeKey: undefined },
+      pageSize: 1_000,
+      maxBytes: 3_000_000,
+      beforeKey: undefined,
     });
     assert.deepEqual(page, { runs: [], nextBeforeKey: undefined });
   });

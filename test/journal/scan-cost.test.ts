@@ -46,14 +46,31 @@ const settings = { ...defaultLimits, lockTimeoutMs: 1_000 };
 function runOf(namespaceId: number, key: number): RunRow {
   const isRoot = key === 1;
   return {
-    ...{ namespace_id: namespaceId, run_key: key, run_id: `run-${key}` },
-    ...{ parent_key: isRoot ? null : 1, root_key: 1, depth: isRoot ? 0 : 1 },
-    ...{ conversation_id: key < 20 ? "rare" : "usual", spec: Buffer.alloc(0) },
-    ...{ fork_key: null, fork_run_seq: null, create_time_ms: 1, epoch: 1 },
-    ...{ state: isRoot ? RunState.RUNNING : RunState.SUCCEEDED, last_run_seq: 0 },
-    ...{ last_event_seq: 0, last_seq: key, event_bytes: 0, result: null },
-    ...{ end_time_ms: isRoot ? null : key, cancel_reason: null, cancel_request: 0 },
-    ...{ cancel_descendants: 0, node_key: 0, producer_id: null, producer_attempt: null },
+    namespace_id: namespaceId,
+    run_key: key,
+    run_id: `run-${key}`,
+    parent_key: isRoot ? null : 1,
+    root_key: 1,
+    depth: isRoot ? 0 : 1,
+    conversation_id: key < 20 ? "rare" : "usual",
+    spec: Buffer.alloc(0),
+    fork_key: null,
+    fork_run_seq: null,
+    create_time_ms: 1,
+    epoch: 1,
+    state: isRoot ? RunState.RUNNING : RunState.SUCCEEDED,
+    last_run_seq: 0,
+    last_event_seq: 0,
+    last_seq: key,
+    event_bytes: 0,
+    result: null,
+    end_time_ms: isRoot ? null : key,
+    cancel_reason: null,
+    cancel_request: 0,
+    cancel_descendants: 0,
+    node_key: 0,
+    producer_id: null,
+    producer_attempt: null,
   };
 }
 
@@ -86,7 +103,9 @@ async function fill(journal: Journal): Promise<void> {
 }
 
 const all: RunListing = {
-  ...{ parentRunId: undefined, ancestorRunId: undefined, conversationId: undefined },
+  parentRunId: undefined,
+  ancestorRunId: undefined,
+  conversationId: undefined,
   ...{
     states: undefined,
     labels: {},

@@ -16,7 +16,8 @@ class Machine {
     wall: () => this.wallMs,
     steady: () => this.steadyMs,
     uptime: () => this.uptimeMs,
-    ...{ settleMs, pauseMs },
+    settleMs,
+    pauseMs,
     onJump: (jump) => this.jumps.push(jump),
   });
 

@@ -33,16 +33,22 @@ describeJournal("retention", (open) => {
         wall: () => wallMs,
         steady: () => steadyMs,
         uptime: () => steadyMs,
-        ...{ settleMs: 60_000, pauseMs: 2 * hour },
+        settleMs: 60_000,
+        pauseMs: 2 * hour,
         onJump: () => undefined,
       });
       const deletions = new Deletions({
-        ...{ journal, committer, node: onlyNode },
+        journal,
+        committer,
+        node: onlyNode,
         onMarked: () => undefined,
       });
       const look = async () => {
         const retention = new Retention({
-          ...{ journal, deletions, isOnDuty: () => true, now: () => clock.steadyNow() },
+          journal,
+          deletions,
+          isOnDuty: () => true,
+          now: () => clock.steadyNow(),
           intervalMs: hour,
           onFailure: (error) => assert.fail(String(error)),
         });

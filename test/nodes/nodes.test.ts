@@ -147,8 +147,11 @@ describe("several nodes", () => {
     await until(async () => {
       const node = [a, b][count % 2]!;
       const window = create(AppendEventsRequestSchema, {
-        ...{ namespace, runId: "run", epoch: BigInt(opened.epoch!) },
-        ...{ firstRunSeq: BigInt(++count), events: [eventOf("x")] },
+        namespace,
+        runId: "run",
+        epoch: BigInt(opened.epoch!),
+        firstRunSeq: BigInt(++count),
+        events: [eventOf("x")],
       });
       const { signal } = new AbortController();
       await appendWindow(node, toWindowBytes(window), signal);

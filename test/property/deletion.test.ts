@@ -300,8 +300,12 @@ describeJournal("deleting trees", (open, backend) => {
       const producer = await openRun(engine, "0.0");
       const result = create(RunResultSchema, { state: RunState.SUCCEEDED });
       await engine.committer.submit({
-        ...{ kind: "finish", namespace, runId: "0.0", producer },
-        ...{ lastRunSeq: 0, result },
+        kind: "finish",
+        namespace,
+        runId: "0.0",
+        producer,
+        lastRunSeq: 0,
+        result,
       });
       const reading = new Consumer({ scope: { kind: "runs", runIds: ["0.0"] }, types: [] });
       reading.attach(engine);
@@ -328,8 +332,12 @@ describeJournal("deleting trees", (open, backend) => {
       for (let at = 1; at <= 200; at++) await append(engine, large, at, [eventOf(payload)]);
       const result = create(RunResultSchema, { state: RunState.SUCCEEDED });
       await engine.committer.submit({
-        ...{ kind: "finish", namespace, runId: "large", producer: large },
-        ...{ lastRunSeq: 200, result },
+        kind: "finish",
+        namespace,
+        runId: "large",
+        producer: large,
+        lastRunSeq: 200,
+        result,
       });
       const small = await openRun(engine, "small");
       const before = await store.sizeBytes();

@@ -195,8 +195,11 @@ describeJournal("a fork with what it inherits", (open, backend) => {
                 const seqs: number[] = [];
                 for (let seq = 0, end = false; !end; ) {
                   const page = await readEvents(engine, {
-                    ...{ namespace: "default", filter: { scope, types } },
-                    ...{ direction, seq, maxEvents: 4 },
+                    namespace: "default",
+                    filter: { scope, types },
+                    direction,
+                    seq,
+                    maxEvents: 4,
                   });
                   const batch = fromBinary(EventBatchSchema, Buffer.concat(page.items));
                   seqs.push(...batch.events.map((record) => Number(record.seq)));

@@ -25,8 +25,10 @@ class CuttingPort {
   constructor(target: URL) {
     this.#server = net.createServer({ allowHalfOpen: true }, (client) => {
       const server = net.connect({
-        ...{ host: target.hostname, port: Number(target.port) },
-        ...{ noDelay: true, allowHalfOpen: true },
+        host: target.hostname,
+        port: Number(target.port),
+        noDelay: true,
+        allowHalfOpen: true,
       });
       for (const socket of [client, server]) {
         this.#sockets.add(socket);
@@ -162,7 +164,10 @@ describe("the answers of a server", () => {
     const answers = await Promise.all(
       requests.map(async ({ path, type, body }) => {
         const stream = session.request({
-          ...{ ":method": "POST", ":path": path, te: "trailers", "content-type": type },
+          ":method": "POST",
+          ":path": path,
+          te: "trailers",
+          "content-type": type,
         });
         stream.on("error", () => undefined);
         const heads: http2.IncomingHttpHeaders[] = [];

@@ -137,7 +137,9 @@ describe("an answer", () => {
       assert.equal(code, Code.Unimplemented);
       const post = (type: string) =>
         fetch(`${server.url}/runlog.v1.${path}`, {
-          ...{ method: "POST", headers: { "content-type": type }, body: empty },
+          method: "POST",
+          headers: { "content-type": type },
+          body: empty,
         });
       const web = await post("application/grpc-web+proto");
       assert.deepEqual([web.status, web.headers.get("grpc-status")], [200, "12"]);
@@ -157,7 +159,8 @@ describe("an answer", () => {
       for (const accepted of [undefined, "gzip", "identity, gzip"]) {
         const method = type.includes("connect") ? "SubscribeService/Watch" : "RunService/ListRuns";
         const stream = ask(method, {
-          ...{ "content-type": type, [encoding]: "gzip" },
+          "content-type": type,
+          [encoding]: "gzip",
           ...(accepted === undefined ? {} : { [accept]: accepted }),
         });
         stream.end(type.includes("connect") ? undefined : compressed);

@@ -97,7 +97,9 @@ describe("decodeSubscribeResponse", () => {
     const record = {
       case: "event" as const,
       value: {
-        ...{ type: "a", data: Uint8Array.of(1, 2), contentType: "b" },
+        type: "a",
+        data: Uint8Array.of(1, 2),
+        contentType: "b",
         time: { seconds: 299n, nanos: 299 },
       },
     };

@@ -28,9 +28,13 @@ export function withFastSubscribe(transport: Transport, call: GrpcCall): Transpo
         ...(signal && { signal }),
         ...(deadlineMs !== undefined && { timeoutMs: deadlineMs }),
         req: {
-          ...{ stream: true, service: method.parent, method, message },
+          stream: true,
+          service: method.parent,
+          method,
+          message,
           // The call knows better; only interceptors would look at it.
-          ...{ requestMethod: "POST", url: "" },
+          requestMethod: "POST",
+          url: "",
           header: requestHeader(true, deadlineMs, header),
           contextValues: contextValues ?? createContextValues(),
         },

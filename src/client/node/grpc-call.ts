@@ -50,7 +50,8 @@ export function grpcCallTo(baseUrl: string, sessions: Sessions, readMaxBytes: nu
     const notifyResponseByteRead = (read: ClientHttp2Stream) =>
       sessions.notifyResponseByteRead(read);
     const sessionProvider = () => ({
-      ...{ authority, notifyResponseByteRead },
+      authority,
+      notifyResponseByteRead,
       async request(...asked: Parameters<typeof sessions.request>) {
         const asking = sessions.request(...asked);
         try {

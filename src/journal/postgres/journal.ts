@@ -73,8 +73,11 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
   const timeouts = { lockTimeoutMs, statementTimeoutMs };
   const hosts = new PostgresHosts(options.url);
   const pool = {
-    ...{ hosts, connections, session: sessionSettings(timeouts) },
-    ...{ barrier: new ReadBarrier(), statements: new PreparedStatements() },
+    hosts,
+    connections,
+    session: sessionSettings(timeouts),
+    barrier: new ReadBarrier(),
+    statements: new PreparedStatements(),
   };
   const writes = new PostgresPool(pool);
   const lanes = new PostgresPipelines(writes);

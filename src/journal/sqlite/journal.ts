@@ -62,7 +62,8 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
     const reader = lazyReader({ path, lockTimeoutMs, databaseWaitMs, files }, onError);
     opened.defer(() => reader.stop());
     return {
-      ...{ id, health },
+      id,
+      health,
       db: new Kysely<Schema>({ dialect: dialect(connection, onError) }),
       scans: new Kysely<Schema>({ dialect: writerDialect(reader) }),
       history: new History(),
