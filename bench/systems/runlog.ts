@@ -129,7 +129,7 @@ class Ingest {
 
 /** runlog's client; it can do more than its peers. */
 export class RunlogClient implements SystemClient {
-  readonly #url: string;
+  readonly url: string;
   readonly #clients: readonly Client[];
   /** runlog's own client, where it is used. */
   #own: NodeConnection | undefined;
@@ -140,7 +140,7 @@ export class RunlogClient implements SystemClient {
   readonly #single = new Map<string, { ingest: Ingest; acked: (() => void)[]; sent: number }>();
 
   constructor(url: string) {
-    this.#url = url;
+    this.url = url;
     this.#clients = Array.from(
       { length: connections },
       (_, index) =>
@@ -168,7 +168,7 @@ export class RunlogClient implements SystemClient {
 
   /** runlog's own transport, for calls that its peers do not have. */
   get transport(): NodeConnection["transport"] {
-    this.#own ??= connectTo(this.#url);
+    this.#own ??= connectTo(this.url);
     return this.#own.transport;
   }
 
@@ -218,7 +218,7 @@ export class RunlogClient implements SystemClient {
     payloads: Payloads,
     { eventsEach, unacked }: Emission,
   ): Promise<void> {
-    this.#own ??= connectTo(this.#url);
+    this.#own ??= connectTo(this.url);
     const { transport } = this.#own;
     await Promise.all(
       streams.map(async (runId) => {

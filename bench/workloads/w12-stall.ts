@@ -1,7 +1,9 @@
+import { setTimeout as pause } from "node:timers/promises";
 import { createClient } from "@connectrpc/connect";
 import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
 import { RunService, RunState } from "../../gen/runlog/v1/run_pb.js";
 import { type NewRun, type RunlogClient, runlog } from "../systems/runlog.ts";
+import { Canary } from "./canary.ts";
 import type { Case, Verdict, Workload } from "./workload.ts";
 
 interface Params extends Case {
@@ -13,25 +15,9 @@ interface Params extends Case {
 const name = "a canary in another namespace";
 const boundMs = 50;
 const attacks = ["ListRuns", "CancelRun", "SetRetention", "DeleteTree"] as const;
-/** Milliseconds; the runs are held by nobody. */
+/** Seconds; the runs are held by nobody. */
 const leaseS = 24 * 3_600;
-
-/** Calls one after the other until `done`; the longest wait, in milliseconds. */
-async function longestWait(call: () => Promise<unknown>, done: Promise<unknown>): Promise<number> {
-  let isDone = false;
-  const ending = done.finally(() => {
-    isDone = true;
-  });
-  ending.catch(() => undefined);
-  let longestMs = 0;
-  do {
-    const startMs = performance.now();
-    await call();
-    longestMs = Math.max(longestMs, performance.now() - startMs);
-  } while (!isDone);
-  await ending;
-  return longestMs;
-}
+const undisturbedMs = 2_000;
 
 /** A tree: a root, and runs below it in groups, of which one in a thousand has the label "rare". */
 function* treeOf(root: string, count: number, isEnded: boolean): Generator<NewRun> {
@@ -72,12 +58,6 @@ export const w12: Workload<Params> = {
     await client.makeRuns(treeOf("ended", count / 2, true));
     const runs = createClient(RunService, client.transport);
     const admin = createClient(AdminService, client.transport);
-    const canary = { namespace: "canary", runId: "canary" };
-    await runs.createRun({ ...canary, spec: {} });
-    const call = async () => {
-      await runs.getRun(canary);
-      await runs.createRun({ ...canary, spec: {} });
-    };
     const listings = [
       { labels: { all: "yes", rare: "yes" } },
       { labels: { all: "yes" }, states: [RunState.FAILED] },
@@ -96,20 +76,22 @@ export const w12: Workload<Params> = {
     };
     const set = (_: unknown, n: number) =>
       admin.setRetention({ namespace: `kept-${n}`, retention: { seconds: 3_600n } });
-    const undisturbed = async () => {
-      for (let n = 0; n < lists; n++) await runs.getRun(canary);
-    };
-    const waits = {
-      undisturbed: await longestWait(call, undisturbed()),
-      ListRuns: await longestWait(call, list()),
-      CancelRun: await longestWait(
-        call,
-        runs.cancelRun({ runId: "running", includeDescendants: true, reason: "enough" }),
-      ),
-      SetRetention: await longestWait(call, Promise.all(Array.from({ length: retentions }, set))),
-      DeleteTree: await longestWait(call, admin.deleteTree({ rootRunId: "ended" })),
-    };
-    return waits;
+    const canary = await Canary.start(client.url);
+    try {
+      return {
+        undisturbed: await canary.longestDuring(() => pause(undisturbedMs)),
+        ListRuns: await canary.longestDuring(list),
+        CancelRun: await canary.longestDuring(() =>
+          runs.cancelRun({ runId: "running", includeDescendants: true, reason: "enough" }),
+        ),
+        SetRetention: await canary.longestDuring(() =>
+          Promise.all(Array.from({ length: retentions }, set)),
+        ),
+        DeleteTree: await canary.longestDuring(() => admin.deleteTree({ rootRunId: "ended" })),
+      };
+    } finally {
+      await canary.stop();
+    }
   },
   verdicts: (medians) =>
     attacks.map((attack): Verdict => {
