@@ -44,7 +44,7 @@ interface Setting {
   /** Milliseconds; null keeps trees for ever. */
   readonly retentionMs: number | null;
   readonly nowMs: number;
-  readonly settled: PromiseWithResolvers<NamespaceRow>;
+  readonly settled: PromiseWithResolvers<NamespaceView>;
 }
 
 /**
@@ -68,12 +68,11 @@ export class RetentionSettings {
    * @param retentionMs milliseconds; null keeps trees for ever
    * @throws RefusedError journal_unavailable where the database failed
    */
-  async set(name: string, retentionMs: number | null, nowMs: number): Promise<NamespaceView> {
-    const settled = Promise.withResolvers<NamespaceRow>();
+  set(name: string, retentionMs: number | null, nowMs: number): Promise<NamespaceView> {
+    const settled = Promise.withResolvers<NamespaceView>();
     this.#waiting.push({ name, retentionMs, nowMs, settled });
     if (!this.#isWriting) void this.#writeAll();
-    const [view] = await viewsOf(this.#journal, [await settled.promise]);
-    return view!;
+    return settled.promise;
   }
 
   /** Never rejects: each caller gets the error. */
@@ -83,7 +82,8 @@ export class RetentionSettings {
       const some = this.#waiting.splice(0, settingsPerCommit);
       try {
         const rows = await this.#journal.write((tx) => writeSettings(tx, some));
-        for (const [index, { settled }] of some.entries()) settled.resolve(rows[index]!);
+        const views = await viewsOf(this.#journal, rows);
+        for (const [index, { settled }] of some.entries()) settled.resolve(views[index]!);
       } catch (error) {
         for (const { settled } of some) settled.reject(error);
       }

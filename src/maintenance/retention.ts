@@ -1,5 +1,5 @@
 import type { Journal } from "../journal/journal.ts";
-import { findNamespace, listKeptNamespaces, type NamespaceRow } from "../journal/namespaces.ts";
+import { findNamespaces, listKeptNamespaces, type NamespaceRow } from "../journal/namespaces.ts";
 import { type EndedRoot, findEndedRoots } from "../journal/trees.ts";
 import { RefusedError } from "../refusal.ts";
 import type { Deletions } from "./delete-tree.ts";
@@ -84,9 +84,8 @@ export class Retention {
     const due = [...this.#due];
     this.#due.clear();
     if (!this.#options.isOnDuty()) return;
-    for (const name of due) {
-      const row = await findNamespace(this.#options.journal.scans, name);
-      if (row !== undefined) await this.#lookThrough(row, signal);
+    for (const row of await findNamespaces(this.#options.journal.scans, due)) {
+      await this.#lookThrough(row, signal);
     }
   }
 

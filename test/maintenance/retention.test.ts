@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
+import type { KyselyPlugin } from "kysely";
 import { RunResultSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Journal } from "../../src/journal/journal.ts";
 import { onlyNode } from "../../src/journal/nodes.ts";
@@ -77,12 +78,21 @@ describeJournal("retention", (open) => {
 });
 
 describeJournal("setting retentions", (open) => {
-  it("shares commits among those that are asked for at once, whatever namespaces they are for", async () => {
+  it("shares commits and reads among those that are asked for at once, whatever namespaces they are for", async () => {
     const store = await open();
     try {
       let commits = 0;
+      let reads = 0;
+      const counting: KyselyPlugin = {
+        transformQuery({ node }) {
+          reads++;
+          return node;
+        },
+        transformResult: ({ result }) => Promise.resolve(result),
+      };
       const journal: Journal = {
         ...store.journal,
+        scans: store.journal.scans.withPlugin(counting),
         write(work) {
           commits++;
           return store.journal.write(work);
@@ -98,6 +108,7 @@ describeJournal("setting retentions", (open) => {
         names,
       );
       assert.ok(commits <= 4, `${commits} commits`);
+      assert.ok(reads <= commits, `${reads} reads for ${commits} commits`);
       const page = await readNamespaces(journal, "", 1_000);
       const kept = new Map(page.namespaces.map(({ row }) => [row.name, row.retention_ms]));
       // Of two for one namespace the later one holds.
