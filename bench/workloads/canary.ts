@@ -1,15 +1,14 @@
-/**
- * A client of its own: in a thread, on a connection, in a namespace that nobody else uses.
- * It calls without a pause, one call after the other, and measures how long each takes;
- * what the others' client is busy with itself does not count.
- */
 import { once } from "node:events";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { createClient } from "@connectrpc/connect";
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { connectTo } from "../../src/client/node/index.ts";
 
-/** The canary as those who disturb it see it. */
+/**
+ * A client of its own: in a thread, on a connection, in a namespace that nobody else uses.
+ * It calls without a pause, one call after the other, and measures how long each takes;
+ * what the others' client is busy with itself does not count.
+ */
 export class Canary {
   readonly #worker: Worker;
 
