@@ -30,7 +30,8 @@ describe("layers", () => {
 
   it("are seen by the check, with the imports of their TypeScript", () => {
     const sources = result.modules.map((module) => module.source);
-    for (const layer of ["journal", "ingest", "delivery", "server", "client", "cli"]) {
+    const layers = ["wire", "journal", "ingest", "delivery", "maintenance"];
+    for (const layer of [...layers, "server", "server/http", "client", "cli"]) {
       assert.ok(
         sources.some((source) => source.startsWith(`src/${layer}/`)),
         `no module of src/${layer} was seen`,
