@@ -15,7 +15,7 @@ export interface SenderLimits {
    * event.
    */
   readonly maxBufferedBytes: number;
-  /** Events in one Append. Measured in DESIGN.md: beyond 256 nothing is gained. */
+  /** Events in one Append. docs/performance.md has the rates of 1, 16 and 256. */
   readonly maxFrameEvents: number;
   /** Encoded bytes of events in one Append, unless a single event is larger. */
   readonly maxFrameBytes: number;
