@@ -12,7 +12,7 @@ describe("docs/limits.md", () => {
     const [all, start, , end] =
       /^(.*<!-- limits -->\n)(.*?)(<!-- \/limits -->\n.*)$/s.exec(text) ?? [];
     assert.ok(all !== undefined, "the marks around the table are missing");
-    const expected = `${start}${limitsTable()}${end}`;
+    const expected = `${start}\n${limitsTable()}\n\n${end}`;
     // UPDATE_DOCS=1 writes the table instead of comparing it.
     if (process.env["UPDATE_DOCS"]) await writeFile(file, expected);
     else assert.equal(text, expected, "UPDATE_DOCS=1 writes the table");

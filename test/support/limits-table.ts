@@ -1,8 +1,9 @@
-/** The table of docs/limits.md, from what the code has. */
+/** The tables of docs/limits.md, from src/limits.ts. */
 import { limitText, offeredLimits, rangeText } from "../../src/cli/limit-settings.ts";
 import { exactDurationText } from "../../src/cli/quantities.ts";
 import {
   defaultPageSize,
+  firstBytesTimeoutMs,
   type LimitSpec,
   limitSpecs,
   maxAppendEvents,
@@ -12,6 +13,7 @@ import {
   maxDepth,
   maxFilterRunIds,
   maxFilterTypes,
+  maxInheritedRuns,
   maxJsonDepth,
   maxJsonValues,
   maxKeyBytes,
@@ -23,169 +25,169 @@ import {
   maxPageSize,
   maxPlainFields,
   maxProducerIdBytes,
+  maxReasonBytes,
   maxRecordBytes,
+  maxRetentionMs,
   maxRunIdBytes,
   maxScannedEvents,
   maxSpecStringBytes,
+  maxStreamsPerConnection,
   maxSuppressed,
   maxTypeBytes,
   minLeaseMs,
   minProgressIntervalMs,
+  minRetentionMs,
+  pingIntervalMs,
+  pingTimeoutMs,
+  responseRoomBytes,
 } from "../../src/limits.ts";
 
-type Row = readonly [name: string, value: string, range: string, what: string, beyond: string];
+type Row = readonly [name: string, value: string, what: string, beyond: string];
 
 const invalid = "`INVALID_FIELD`";
-const fixed = "fixed";
+const seconds = (ms: number) => exactDurationText(ms);
 
-/** What the contract fixes, and what everything that is stored relies on. */
+/** Fixed by the contract. */
 const contractRows: readonly Row[] = [
-  ["namespace", `${maxNamespaceBytes} bytes`, fixed, "its name", invalid],
-  ["run_id", `${maxRunIdBytes} bytes`, fixed, "a UUID, or a path-like name", invalid],
-  [
-    "producer_id",
-    `${maxProducerIdBytes} bytes`,
-    fixed,
-    "drawn at random by each producer",
-    invalid,
-  ],
-  ["Event.type", `${maxTypeBytes} bytes`, fixed, "its length", invalid],
-  [
-    "content_type",
-    `${maxContentTypeBytes} bytes`,
-    fixed,
-    "a media type, of an event or a result",
-    invalid,
-  ],
-  ["Event.attributes", String(maxAttributes), fixed, "pairs", invalid],
+  ["namespace", `${maxNamespaceBytes} bytes`, "the name", invalid],
+  ["run_id", `${maxRunIdBytes} bytes`, "a UUID, or a path-like name", invalid],
+  ["producer_id", `${maxProducerIdBytes} bytes`, "each producer draws one at random", invalid],
+  ["Event.type", `${maxTypeBytes} bytes`, "the event's type", invalid],
+  ["content_type", `${maxContentTypeBytes} bytes`, "media type of an event or a result", invalid],
+  ["Event.attributes", `${maxAttributes}`, "pairs", invalid],
   [
     "attribute values",
     `${maxAttributeValueBytes} bytes`,
-    fixed,
     "`tracestate` alone may take 512",
     invalid,
   ],
-  ["keys", `${maxKeyBytes} bytes`, fixed, "of labels and attributes", invalid],
-  ["label values", `${maxLabelValueBytes} bytes`, fixed, "their length", invalid],
-  [
-    "RunSpec strings",
-    `${maxSpecStringBytes} bytes`,
-    fixed,
-    "conversation, agent, version and name",
-    invalid,
-  ],
+  ["keys", `${maxKeyBytes} bytes`, "keys of labels and attributes", invalid],
+  ["label values", `${maxLabelValueBytes} bytes`, "values of labels", invalid],
+  ["RunSpec strings", `${maxSpecStringBytes} bytes`, "conversation, agent, version, name", invalid],
   [
     "RunSpec.lease",
-    `${exactDurationText(minLeaseMs)} to ${exactDurationText(maxLeaseMs)}`,
-    fixed,
-    "shorter ones lapse during a garbage collection",
+    `${seconds(minLeaseMs)} to ${seconds(maxLeaseMs)}`,
+    "shorter leases lapse during a garbage collection",
     invalid,
   ],
-  ["depth", String(maxDepth), fixed, "edges from a root to a run: each ancestor is a row", invalid],
+  ["retention", `${seconds(minRetentionMs)} to ${seconds(maxRetentionMs)}`, "or forever", invalid],
+  ["CancelRunRequest.reason", `${maxReasonBytes} bytes`, "text for the producers", invalid],
+  ["depth", `${maxDepth}`, "edges from a root to a run; each ancestor is a row", invalid],
   [
     "Append.events",
-    String(maxAppendEvents),
-    fixed,
-    "events of one append or window: each costs memory however small it is",
+    `${maxAppendEvents}`,
+    "events of one append or window; each takes memory however small it is",
     invalid,
   ],
-  ["RunResult.suppressed", String(maxSuppressed), fixed, "failures", invalid],
+  ["RunResult.suppressed", `${maxSuppressed}`, "failures", invalid],
   [
     "RunIdsScope.run_ids",
-    String(maxFilterRunIds),
-    fixed,
-    "runs of one filter: for more, subscribe to an ancestor",
+    `${maxFilterRunIds}`,
+    "runs in one filter; for more, subscribe to an ancestor",
     "`RUN_ID_LIMIT`",
   ],
-  ["ListRunsRequest.states", String(maxListedStates), fixed, "states; there are five", invalid],
-  ["EventFilter.event_types", String(maxFilterTypes), fixed, "types of one filter", invalid],
+  [
+    "include_inherited",
+    `${maxInheritedRuns}`,
+    "runs whose events the forks in one filter inherit, over forks of forks",
+    "`QUOTA`",
+  ],
+  ["ListRunsRequest.states", `${maxListedStates}`, "states; there are five", invalid],
+  ["EventFilter.event_types", `${maxFilterTypes}`, "types in one filter", invalid],
   [
     "page_size",
-    String(maxPageSize),
-    fixed,
-    `runs or records of one page; ${defaultPageSize} where the caller does not say`,
+    `${maxPageSize}`,
+    `runs, namespaces or records in one page; ${defaultPageSize} by default`,
     invalid,
   ],
-  ["texts", "UTF-8", fixed, "without U+0000, which PostgreSQL does not take", invalid],
-  [
-    "times",
-    "years 1 to 9999",
-    fixed,
-    "which is what JSON can write; durations to 10,000 years",
-    invalid,
-  ],
+  ["strings", "UTF-8", "without U+0000, which PostgreSQL refuses", invalid],
+  ["timestamps", "years 1 to 9999", "JSON can write no others; durations to 10,000 years", invalid],
   [
     "lists in one message",
-    String(maxListItems),
-    fixed,
-    `items up to which a message is decoded, to be refused for its own limit; ${maxScannedEvents} events`,
+    `${maxListItems}`,
+    `items; ${maxScannedEvents} for events. Beyond it the server does not decode the message`,
     invalid,
   ],
   [
     "other fields in one message",
-    String(maxPlainFields),
-    fixed,
-    "unknown and repeated ones included: a message has a dozen",
+    `${maxPlainFields}`,
+    "repeated and unknown fields included; a message has a dozen",
     invalid,
   ],
   [
     "values in one message in JSON",
-    String(maxJsonValues),
-    fixed,
-    `nested ${maxJsonDepth} deep: each costs far more than its bytes`,
+    `${maxJsonValues}`,
+    `nested at most ${maxJsonDepth} deep; each costs far more than its bytes`,
     invalid,
   ],
   [
     "progress_interval",
-    `from ${exactDurationText(minProgressIntervalMs)}`,
-    fixed,
-    "more often would be load, not news",
+    `at least ${seconds(minProgressIntervalMs)}`,
+    "more frequent Progress would be load without news",
     invalid,
+  ],
+  [
+    "response",
+    `4MiB`,
+    `or \`max-event-bytes\` plus ${limitText(responseRoomBytes, "bytes")} if that is more`,
+    "the page ends earlier",
+  ],
+];
+
+/** Fixed in the server. */
+const serverRows: readonly Row[] = [
+  [
+    "streams of a connection",
+    `${maxStreamsPerConnection}`,
+    "calls at once on one HTTP/2 connection",
+    "the client waits with the call; open another connection",
+  ],
+  [
+    "ping",
+    seconds(pingIntervalMs),
+    `the server pings an HTTP/2 connection this often and waits ${seconds(pingTimeoutMs)} for the answer`,
+    "the server closes the connection",
+  ],
+  [
+    "first bytes",
+    seconds(firstBytesTimeoutMs),
+    "time for the first bytes of a connection",
+    "the server closes the connection",
   ],
   [
     "record",
     limitText(maxRecordBytes, "bytes"),
-    fixed,
-    "events that are stored together, unless one alone is larger: bounds a page",
-    "several records",
+    "events stored together, unless one event is larger; bounds a page",
+    "the append becomes several records",
   ],
+  ...Object.entries<LimitSpec>(limitSpecs).flatMap(([name, spec]): Row[] =>
+    spec.range === undefined
+      ? [[name, limitText(spec.default, spec.unit), whatAndWhy(spec), spec.beyond]]
+      : [],
+  ),
 ];
 
-/** Renders the table as Markdown. */
+/** Renders the tables as Markdown. */
 export function limitsTable(): string {
-  const offered = offeredLimits.map((limit): Row => {
+  const settings = offeredLimits.map((limit) => {
     const { name, spec } = limit;
-    return [
-      `\`${name}\``,
-      limitText(spec.default, spec.unit),
-      rangeText(limit),
-      whatAndWhy(spec),
-      spec.range.beyond,
-    ];
+    const value = limitText(spec.default, spec.unit);
+    return [`\`${name}\``, value, rangeText(limit), whatAndWhy(spec), spec.beyond];
   });
-  const internal = Object.entries<LimitSpec>(limitSpecs).flatMap(([name, spec]): Row[] =>
-    spec.range === undefined
-      ? [
-          [
-            name,
-            limitText(spec.default, spec.unit),
-            fixed,
-            whatAndWhy(spec),
-            ["lockTimeoutMs", "statementTimeoutMs"].includes(name)
-              ? "`JOURNAL_UNAVAILABLE`"
-              : "goes into the next one",
-          ],
-        ]
-      : [],
-  );
-  const lines = [
-    ["limit", "default", "range", "what and why", "beyond it"],
-    ["---", "---", "---", "---", "---"],
-    ...offered,
-    ...contractRows,
-    ...internal,
-  ].map((cells) => `| ${cells.join(" | ")} |`);
-  return `${lines.join("\n")}\n`;
+  const rest = ["limit", "value", "what it bounds", "beyond it"];
+  return [
+    "## Settings",
+    table(["limit", "default", "range", "what it bounds, and why", "beyond it"], settings),
+    "## Fixed by the contract",
+    table(rest, contractRows),
+    "## Fixed in the server",
+    table(rest, serverRows),
+  ].join("\n\n");
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const lines = [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`);
+  return lines.join("\n");
 }
 
 function whatAndWhy({ what, why }: LimitSpec): string {

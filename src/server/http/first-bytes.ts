@@ -7,12 +7,11 @@
  * for more would never stop.
  */
 import type { Socket } from "node:net";
+import { firstBytesTimeoutMs } from "../../limits.ts";
 import { startTimer } from "../../timers.ts";
 
 /** First bytes of HTTP/2's preface that no HTTP/1.1 method begins with. */
 const prefaceStart = Buffer.from("PRI ");
-/** Milliseconds for a connection's first bytes, all of them. */
-const firstBytesTimeoutMs = 10_000;
 /** What Node's HTTP/1.1 server answers to a request that ends too early. */
 const badRequest = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
 

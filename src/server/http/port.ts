@@ -12,6 +12,7 @@ import { once } from "node:events";
 import * as http from "node:http";
 import * as http2 from "node:http2";
 import type * as net from "node:net";
+import { maxStreamsPerConnection, pingIntervalMs, pingTimeoutMs } from "../../limits.ts";
 import { startTimer } from "../../timers.ts";
 import { serveByFirstBytes } from "./first-bytes.ts";
 import { type Call, setTurnBudget, turnBudgetOf } from "./turn-budget.ts";
@@ -46,17 +47,12 @@ export interface Port {
   destroy(): void;
 }
 
-/** Milliseconds between pings, and for their answer. */
-const pingIntervalMs = 30_000;
-const pingTimeoutMs = 10_000;
 const KiB = 1024;
 const MiB = 1024 * KiB;
 
 /** The default 64 KiB window caps a stream at a window per round trip. */
 const streamWindowBytes = 4 * MiB;
 const sessionWindowBytes = 16 * MiB;
-/** The default 100 stalls the 101st subscriber of a connection silently. */
-const maxConcurrentStreams = 10_000;
 /** Megabytes; the default 10 refuses streams while subscribers are slow. */
 const maxSessionMemoryMB = 512;
 /** A client that cancels thousands of subscriptions at once is no attacker. */
@@ -112,7 +108,10 @@ export async function listen(options: PortOptions): Promise<Port> {
   http1Server.keepAliveTimeout = 65_000;
   const http2Server = http2.createServer(
     {
-      settings: { initialWindowSize: streamWindowBytes, maxConcurrentStreams },
+      settings: {
+        initialWindowSize: streamWindowBytes,
+        maxConcurrentStreams: maxStreamsPerConnection,
+      },
       maxSessionMemory: maxSessionMemoryMB,
       streamResetBurst,
       streamResetRate,
