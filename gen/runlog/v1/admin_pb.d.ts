@@ -12,7 +12,7 @@ import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_runlog_v1_admin: GenFile;
 
 /**
- * An ordered journal with its runs. The unit of isolation and of order.
+ * An ordered journal with its runs: the unit of isolation and order.
  *
  * @generated from message runlog.v1.Namespace
  */
@@ -39,7 +39,7 @@ export declare type Namespace = Message<"runlog.v1.Namespace"> & {
   latestSeq: bigint;
 
   /**
-   * Runs by state, RUNNING ones and all.
+   * RUNNING runs.
    *
    * @generated from field: uint64 running_count = 4;
    */
@@ -60,7 +60,8 @@ export declare type Namespace = Message<"runlog.v1.Namespace"> & {
   eventBytes: bigint;
 
   /**
-   * How long a tree is kept once all its runs have ended. Unset: forever.
+   * How long the namespace keeps a tree after its last run has ended. Unset:
+   * forever.
    *
    * @generated from field: google.protobuf.Duration retention = 7;
    */
@@ -94,7 +95,7 @@ export declare type ListNamespacesRequest = Message<"runlog.v1.ListNamespacesReq
   pageSize: number;
 
   /**
-   * next_page_token of the page before.
+   * next_page_token of the previous page.
    *
    * @generated from field: string page_token = 2;
    */
@@ -135,7 +136,7 @@ export declare type ListNamespacesResponse = Message<"runlog.v1.ListNamespacesRe
 export declare const ListNamespacesResponseSchema: GenMessage<ListNamespacesResponse>;
 
 /**
- * Sets how long ended runs are kept.
+ * Sets how long a namespace keeps ended runs.
  *
  * @generated from message runlog.v1.SetRetentionRequest
  */
@@ -162,7 +163,7 @@ export declare type SetRetentionRequest = Message<"runlog.v1.SetRetentionRequest
 export declare const SetRetentionRequestSchema: GenMessage<SetRetentionRequest>;
 
 /**
- * The namespace as it is now.
+ * The namespace after the change.
  *
  * @generated from message runlog.v1.SetRetentionResponse
  */
@@ -209,7 +210,7 @@ export declare type DeleteTreeRequest = Message<"runlog.v1.DeleteTreeRequest"> &
 export declare const DeleteTreeRequestSchema: GenMessage<DeleteTreeRequest>;
 
 /**
- * What was deleted.
+ * Counts of what was deleted.
  *
  * @generated from message runlog.v1.DeleteTreeResponse
  */
@@ -236,7 +237,7 @@ export declare type DeleteTreeResponse = Message<"runlog.v1.DeleteTreeResponse">
 export declare const DeleteTreeResponseSchema: GenMessage<DeleteTreeResponse>;
 
 /**
- * AdminService looks after namespaces. Needs the admin permission.
+ * AdminService manages namespaces. Needs the admin permission.
  *
  * @generated from service runlog.v1.AdminService
  */
@@ -252,7 +253,7 @@ export declare const AdminService: GenService<{
     output: typeof ListNamespacesResponseSchema;
   },
   /**
-   * Sets how long ended runs are kept.
+   * Sets how long a namespace keeps ended runs.
    *
    * @generated from rpc runlog.v1.AdminService.SetRetention
    */
@@ -263,7 +264,7 @@ export declare const AdminService: GenService<{
   },
   /**
    * Deletes a whole tree of ended runs with all its records.
-   * FAILED_PRECONDITION while one of them is RUNNING, or while a fork in
+   * FAILED_PRECONDITION while one of the runs is RUNNING, or while a fork in
    * another tree refers to one of them. The seqs of deleted records are never
    * used again.
    *

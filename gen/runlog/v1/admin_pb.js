@@ -61,7 +61,7 @@ export const DeleteTreeResponseSchema = /*@__PURE__*/
   messageDesc(file_runlog_v1_admin, 6);
 
 /**
- * AdminService looks after namespaces. Needs the admin permission.
+ * AdminService manages namespaces. Needs the admin permission.
  *
  * @generated from service runlog.v1.AdminService
  */

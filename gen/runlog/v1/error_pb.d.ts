@@ -12,7 +12,7 @@ import type { Duration } from "@bufbuild/protobuf/wkt";
 export declare const file_runlog_v1_error: GenFile;
 
 /**
- * What a client needs to act on a refusal.
+ * The details that a client needs to act on a refusal.
  *
  * @generated from message runlog.v1.ErrorDetail
  */
@@ -39,21 +39,21 @@ export declare type ErrorDetail = Message<"runlog.v1.ErrorDetail"> & {
   limit: bigint;
 
   /**
-   * With SEQ_GAP: the run_seq that the server takes next.
+   * With SEQ_GAP and CONFLICT: the run_seq that the server expects next.
    *
    * @generated from field: uint64 expected_run_seq = 4;
    */
   expectedRunSeq: bigint;
 
   /**
-   * With FENCED and SUPERSEDED: the epoch that holds the run now.
+   * With FENCED and SUPERSEDED: the run's current epoch.
    *
    * @generated from field: uint64 epoch = 5;
    */
   epoch: bigint;
 
   /**
-   * With CURSOR_TRIMMED: the oldest seq from which on nothing is missing.
+   * With CURSOR_TRIMMED: the oldest seq from which nothing is missing.
    *
    * @generated from field: uint64 earliest_seq = 6;
    */
@@ -67,14 +67,14 @@ export declare type ErrorDetail = Message<"runlog.v1.ErrorDetail"> & {
   latestSeq: bigint;
 
   /**
-   * With OVERLOADED: how long to wait before calling again, at least.
+   * With OVERLOADED: the least time to wait before a retry.
    *
    * @generated from field: google.protobuf.Duration retry_after = 8;
    */
   retryAfter?: Duration | undefined;
 
   /**
-   * With DATA_LOSS: the first damaged seq, 0 where it is not known.
+   * With DATA_LOSS: the first damaged seq; 0 if it is unknown.
    *
    * @generated from field: uint64 first_seq = 9;
    */
@@ -95,8 +95,8 @@ export declare type ErrorDetail = Message<"runlog.v1.ErrorDetail"> & {
 export declare const ErrorDetailSchema: GenMessage<ErrorDetail>;
 
 /**
- * Why a call or a run on a stream was refused. Carried as a detail of the
- * gRPC status, and in RunRejected and SubscriptionEnded.
+ * Why the server refused a call, a run or a subscription. Carried as a detail
+ * of the gRPC status, and in RunRejected and SubscriptionEnded.
  *
  * @generated from enum runlog.v1.Reason
  */
@@ -116,7 +116,7 @@ export enum Reason {
   INVALID_FIELD = 1,
 
   /**
-   * More run ids than one filter takes. INVALID_ARGUMENT; limit is set.
+   * The filter has too many run ids. INVALID_ARGUMENT; limit is set.
    *
    * @generated from enum value: REASON_RUN_ID_LIMIT = 2;
    */
@@ -137,7 +137,7 @@ export enum Reason {
   PARENT_NOT_FOUND = 4,
 
   /**
-   * The run id is taken by a run with another spec. ALREADY_EXISTS.
+   * A run with another spec has the run id. ALREADY_EXISTS.
    *
    * @generated from enum value: REASON_RUN_EXISTS = 5;
    */
@@ -152,8 +152,8 @@ export enum Reason {
   SEQ_GAP = 6,
 
   /**
-   * Another producer has opened the run since. FAILED_PRECONDITION; epoch is
-   * set. Not to be retried: two producers would fence each other for ever.
+   * Another producer has opened the run. FAILED_PRECONDITION; epoch is set. Do
+   * not retry: two producers would fence each other for ever.
    *
    * @generated from enum value: REASON_FENCED = 7;
    */
@@ -167,8 +167,8 @@ export enum Reason {
   RUN_FINISHED = 8,
 
   /**
-   * An append came for a run that this stream has not opened, or for one that
-   * was LOST since: open it again. FAILED_PRECONDITION.
+   * The stream has not opened the run, or the run became LOST: open it again.
+   * FAILED_PRECONDITION.
    *
    * @generated from enum value: REASON_RUN_NOT_OPEN = 9;
    */
@@ -184,9 +184,9 @@ export enum Reason {
 
   /**
    * Records after the cursor have been deleted. OUT_OF_RANGE; earliest_seq is
-   * set. Only for the scope "all": of runs and families the trees are there
-   * as a whole or not at all. after_seq 0 is never refused: it means whatever
-   * is left.
+   * set. Only for the scope "all": the tree of a run or family exists as a
+   * whole or not at all. after_seq 0 is never refused: it means the records
+   * that remain.
    *
    * @generated from enum value: REASON_CURSOR_TRIMMED = 11;
    */
@@ -208,8 +208,8 @@ export enum Reason {
   JOURNAL_CHANGED = 17,
 
   /**
-   * An event that was sent again differs from the durable one of the same
-   * run_seq. FAILED_PRECONDITION; expected_run_seq is set.
+   * An event differs from the durable one with the same run_seq.
+   * FAILED_PRECONDITION; expected_run_seq is set.
    *
    * @generated from enum value: REASON_CONFLICT = 18;
    */
@@ -230,15 +230,15 @@ export enum Reason {
   QUOTA = 14,
 
   /**
-   * The server is going away; call again. UNAVAILABLE.
+   * The server is draining: retry. UNAVAILABLE.
    *
    * @generated from enum value: REASON_DRAINING = 15;
    */
   DRAINING = 15,
 
   /**
-   * The journal's database did not answer; nothing was acknowledged that is
-   * not durable. UNAVAILABLE.
+   * The journal's database did not answer: retry. Every acknowledged event is
+   * durable. UNAVAILABLE.
    *
    * @generated from enum value: REASON_JOURNAL_UNAVAILABLE = 16;
    */
@@ -253,36 +253,34 @@ export enum Reason {
   TREE_IN_USE = 19,
 
   /**
-   * What the journal holds there is damaged: bytes on its disk have changed.
-   * DATA_LOSS; first_seq and last_seq are set where the records are known, and
-   * reading goes on after last_seq, without them. Not to be retried: the
-   * operator has to restore the journal.
+   * Records are damaged: bytes on the journal's disk have changed. DATA_LOSS;
+   * first_seq and last_seq are set if the records are known, and reading can
+   * continue after last_seq without them. Do not retry: the operator has to
+   * restore the journal.
    *
    * @generated from enum value: REASON_DATA_LOSS = 20;
    */
   DATA_LOSS = 20,
 
   /**
-   * The server has no memory to spare for it now, whoever uses it; nothing is
-   * wrong with the request. RESOURCE_EXHAUSTED; retry_after is set: call again
-   * after it.
+   * The server has no memory to spare now; nothing is wrong with the request.
+   * RESOURCE_EXHAUSTED; retry_after is set: retry after it.
    *
    * @generated from enum value: REASON_OVERLOADED = 21;
    */
   OVERLOADED = 21,
 
   /**
-   * A later attempt of the same producer has opened the run: this one is over,
-   * and there is nothing to be done about it. FAILED_PRECONDITION; epoch is
-   * set.
+   * A later attempt of the same producer has opened the run, and this one is
+   * over: nothing to do. FAILED_PRECONDITION; epoch is set.
    *
    * @generated from enum value: REASON_SUPERSEDED = 22;
    */
   SUPERSEDED = 22,
 
   /**
-   * The server failed on this request alone, and its log tells why. INTERNAL.
-   * It may be over later: call again with backoff.
+   * The server failed on this request alone, and its log has the cause.
+   * INTERNAL. Retry with back-off.
    *
    * @generated from enum value: REASON_INTERNAL = 23;
    */

@@ -25,8 +25,8 @@ export const ReasonSchema = /*@__PURE__*/
   enumDesc(file_runlog_v1_error, 0);
 
 /**
- * Why a call or a run on a stream was refused. Carried as a detail of the
- * gRPC status, and in RunRejected and SubscriptionEnded.
+ * Why the server refused a call, a run or a subscription. Carried as a detail
+ * of the gRPC status, and in RunRejected and SubscriptionEnded.
  *
  * @generated from enum runlog.v1.Reason
  */

@@ -12,13 +12,14 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_runlog_v1_event: GenFile;
 
 /**
- * What a producer records. The server never reads data.
+ * An event of a run. The server never reads data.
  *
  * @generated from message runlog.v1.Event
  */
 export declare type Event = Message<"runlog.v1.Event"> & {
   /**
-   * What happened, for example "tool_call.started". Required, to 128 bytes.
+   * The kind of event, for example "tool_call.started". Required; at most 128
+   * bytes.
    *
    * @generated from field: string type = 1;
    */
@@ -39,7 +40,7 @@ export declare type Event = Message<"runlog.v1.Event"> & {
   contentType: string;
 
   /**
-   * Producer's clock.
+   * The producer's clock.
    *
    * @generated from field: google.protobuf.Timestamp time = 4;
    */

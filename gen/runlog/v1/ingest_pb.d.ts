@@ -20,13 +20,13 @@ export declare const file_runlog_v1_ingest: GenFile;
  */
 export declare type IngestRequest = Message<"runlog.v1.IngestRequest"> & {
   /**
-   * What the frame does.
+   * The frame.
    *
    * @generated from oneof runlog.v1.IngestRequest.frame
    */
   frame: {
     /**
-     * Takes a run.
+     * Opens a run.
      *
      * @generated from field: runlog.v1.OpenRun open = 1;
      */
@@ -50,7 +50,7 @@ export declare type IngestRequest = Message<"runlog.v1.IngestRequest"> & {
     case: "finish";
   } | {
     /**
-     * Leaves a run that this stream has opened.
+     * Releases a run that this stream has opened.
      *
      * @generated from field: runlog.v1.ReleaseRun release = 4;
      */
@@ -66,21 +66,21 @@ export declare type IngestRequest = Message<"runlog.v1.IngestRequest"> & {
 export declare const IngestRequestSchema: GenMessage<IngestRequest>;
 
 /**
- * Takes a run for this stream. A stream that held it before is fenced, or
- * superseded where it is an earlier attempt of the same producer.
+ * Opens a run on this stream. A stream that had it is fenced, or superseded if
+ * it is an earlier attempt of the same producer.
  *
  * @generated from message runlog.v1.OpenRun
  */
 export declare type OpenRun = Message<"runlog.v1.OpenRun"> & {
   /**
-   * Empty means "default". The same for all runs of one stream.
+   * Empty means "default". All runs of one stream have the same.
    *
    * @generated from field: string namespace = 1;
    */
   namespace: string;
 
   /**
-   * Minted by the producer (a UUIDv7 is a good choice) or by CreateRun: 1 to 128
+   * Chosen by the producer (a UUIDv7 is a good choice) or by CreateRun: 1 to 128
    * visible ASCII characters, as in Run.run_id.
    *
    * @generated from field: string run_id = 2;
@@ -88,19 +88,19 @@ export declare type OpenRun = Message<"runlog.v1.OpenRun"> & {
   runId: string;
 
   /**
-   * Creates the run where it does not exist yet. Without it an unknown run is
-   * refused with RUN_NOT_FOUND, never silently started afresh.
+   * Creates the run if it does not exist. Without it an unknown run is refused
+   * with RUN_NOT_FOUND, and never silently created.
    *
    * @generated from field: runlog.v1.RunSpec create = 3;
    */
   create?: RunSpec | undefined;
 
   /**
-   * Names the producer among those that ever open the run: drawn at random
-   * when the producer begins with the run, at most 128 visible ASCII
-   * characters. With it an open that arrives late, when the producer has long
-   * opened the run elsewhere, cannot take the run from it. Empty: every open
-   * takes the run from whoever has it.
+   * Identifies the producer among all that open the run. The producer draws it
+   * at random when it begins with the run; at most 128 visible ASCII
+   * characters. It keeps an open that arrives late, after the producer has
+   * opened the run elsewhere, from fencing that producer. Empty: every open
+   * fences the producer that has the run.
    *
    * @generated from field: string producer_id = 4;
    */
@@ -108,9 +108,9 @@ export declare type OpenRun = Message<"runlog.v1.OpenRun"> & {
 
   /**
    * Grows with each try of this producer to open the run. The same attempt
-   * again is answered with the same epoch, since its answer may have been
-   * lost; one that is older than the run's is refused with SUPERSEDED. Read
-   * only where producer_id is set.
+   * gets the same epoch again, because its answer may have been lost; an older
+   * attempt than the run's is refused with SUPERSEDED. Ignored if producer_id
+   * is empty.
    *
    * @generated from field: uint64 attempt = 5;
    */
@@ -137,10 +137,10 @@ export declare type Append = Message<"runlog.v1.Append"> & {
   runId: string;
 
   /**
-   * run_seq of events[0]; the others follow with no gap. Events that are
-   * durable already are skipped, so resending is safe; one that differs from
-   * the durable one is refused with CONFLICT. Beyond the next run_seq the run
-   * is refused with SEQ_GAP.
+   * run_seq of events[0]; the others follow without a gap. The server skips
+   * events that are durable already, so resending is safe; it refuses one that
+   * differs from the durable one with CONFLICT. Beyond the next run_seq it
+   * refuses the run with SEQ_GAP.
    *
    * @generated from field: uint64 first_run_seq = 2;
    */
@@ -174,8 +174,8 @@ export declare type FinishRun = Message<"runlog.v1.FinishRun"> & {
   runId: string;
 
   /**
-   * run_seq of the run's last event. The run ends only when every event up to
-   * it is durable; otherwise it is refused with SEQ_GAP and stays RUNNING.
+   * run_seq of the run's last event. The run ends only if every event up to it
+   * is durable; otherwise the server answers SEQ_GAP and the run stays RUNNING.
    *
    * @generated from field: uint64 last_run_seq = 2;
    */
@@ -183,7 +183,7 @@ export declare type FinishRun = Message<"runlog.v1.FinishRun"> & {
 
   /**
    * How the run ended. The first result stands: a later different one is
-   * refused with RUN_FINISHED, an equal one is answered as the first was.
+   * refused with RUN_FINISHED, an equal one gets the first answer again.
    *
    * @generated from field: runlog.v1.RunResult result = 3;
    */
@@ -197,9 +197,9 @@ export declare type FinishRun = Message<"runlog.v1.FinishRun"> & {
 export declare const FinishRunSchema: GenMessage<FinishRun>;
 
 /**
- * Leaves a run as it is, as the end of the stream would: its lease begins, and
- * the stream goes on with its other runs. What was sent for the run before is
- * decided and answered first.
+ * Releases a run without ending it, as the end of the stream would. Its lease
+ * begins, and the stream keeps its other runs. The server first answers all
+ * frames that were sent for the run before.
  *
  * @generated from message runlog.v1.ReleaseRun
  */
@@ -225,13 +225,13 @@ export declare const ReleaseRunSchema: GenMessage<ReleaseRun>;
  */
 export declare type IngestResponse = Message<"runlog.v1.IngestResponse"> & {
   /**
-   * What the frame says.
+   * The frame.
    *
    * @generated from oneof runlog.v1.IngestResponse.frame
    */
   frame: {
     /**
-     * The run is this stream's.
+     * The stream has the run.
      *
      * @generated from field: runlog.v1.RunOpened opened = 1;
      */
@@ -255,7 +255,7 @@ export declare type IngestResponse = Message<"runlog.v1.IngestResponse"> & {
     case: "ended";
   } | {
     /**
-     * The run was refused.
+     * The server refused the run.
      *
      * @generated from field: runlog.v1.RunRejected rejected = 4;
      */
@@ -263,7 +263,7 @@ export declare type IngestResponse = Message<"runlog.v1.IngestResponse"> & {
     case: "rejected";
   } | {
     /**
-     * Somebody asked for the run to stop.
+     * Somebody asked the run to stop.
      *
      * @generated from field: runlog.v1.CancelRequested cancel_requested = 5;
      */
@@ -271,7 +271,7 @@ export declare type IngestResponse = Message<"runlog.v1.IngestResponse"> & {
     case: "cancelRequested";
   } | {
     /**
-     * The server is going away.
+     * The server is draining.
      *
      * @generated from field: runlog.v1.GoAway go_away = 6;
      */
@@ -279,7 +279,7 @@ export declare type IngestResponse = Message<"runlog.v1.IngestResponse"> & {
     case: "goAway";
   } | {
     /**
-     * The run is not this stream's any more.
+     * The stream no longer has the run.
      *
      * @generated from field: runlog.v1.RunReleased released = 7;
      */
@@ -287,7 +287,7 @@ export declare type IngestResponse = Message<"runlog.v1.IngestResponse"> & {
     case: "released";
   } | {
     /**
-     * The server is there and has nothing to say.
+     * The server is alive and has nothing to report.
      *
      * @generated from field: runlog.v1.Heartbeat heartbeat = 8;
      */
@@ -303,7 +303,7 @@ export declare type IngestResponse = Message<"runlog.v1.IngestResponse"> & {
 export declare const IngestResponseSchema: GenMessage<IngestResponse>;
 
 /**
- * The run is this stream's.
+ * The stream has the run.
  *
  * @generated from message runlog.v1.RunOpened
  */
@@ -316,21 +316,21 @@ export declare type RunOpened = Message<"runlog.v1.RunOpened"> & {
   runId: string;
 
   /**
-   * Grows with every open of the run, unless that repeats the one before.
+   * Grows with every open of the run, except one that repeats the last.
    *
    * @generated from field: uint64 epoch = 2;
    */
   epoch: bigint;
 
   /**
-   * The last durable event; the producer goes on with the next one.
+   * The last durable event; the producer continues with the next one.
    *
    * @generated from field: uint64 last_run_seq = 3;
    */
   lastRunSeq: bigint;
 
   /**
-   * What the server takes.
+   * The server's limits.
    *
    * @generated from field: runlog.v1.IngestLimits limits = 4;
    */
@@ -344,7 +344,7 @@ export declare type RunOpened = Message<"runlog.v1.RunOpened"> & {
 export declare const RunOpenedSchema: GenMessage<RunOpened>;
 
 /**
- * What the server takes.
+ * The server's limits.
  *
  * @generated from message runlog.v1.IngestLimits
  */
@@ -364,7 +364,7 @@ export declare type IngestLimits = Message<"runlog.v1.IngestLimits"> & {
   maxAppendBytes: bigint;
 
   /**
-   * Events that may await acknowledgement, per run.
+   * Unacknowledged events, per run.
    *
    * @generated from field: uint64 max_unacked_events = 3;
    */
@@ -398,7 +398,7 @@ export declare type AppendAck = Message<"runlog.v1.AppendAck"> & {
   runSeq: bigint;
 
   /**
-   * Its place in the journal.
+   * Its seq in the journal.
    *
    * @generated from field: uint64 seq = 3;
    */
@@ -432,7 +432,8 @@ export declare type RunEnded = Message<"runlog.v1.RunEnded"> & {
 export declare const RunEndedSchema: GenMessage<RunEnded>;
 
 /**
- * The run was refused. Frames for it are discarded until it is opened again.
+ * The server refused the run. It discards frames for the run until the producer
+ * opens it again.
  *
  * @generated from message runlog.v1.RunRejected
  */
@@ -466,7 +467,7 @@ export declare type RunRejected = Message<"runlog.v1.RunRejected"> & {
 export declare const RunRejectedSchema: GenMessage<RunRejected>;
 
 /**
- * Somebody asked for the run to stop.
+ * Somebody asked the run to stop.
  *
  * @generated from message runlog.v1.CancelRequested
  */
@@ -493,8 +494,8 @@ export declare type CancelRequested = Message<"runlog.v1.CancelRequested"> & {
 export declare const CancelRequestedSchema: GenMessage<CancelRequested>;
 
 /**
- * The server is going away: finish what is in flight and reconnect. All that
- * it acknowledged is durable.
+ * The server is draining: finish what is in flight and reconnect. Every
+ * acknowledged event is durable.
  *
  * @generated from message runlog.v1.GoAway
  */
@@ -514,8 +515,8 @@ export declare type GoAway = Message<"runlog.v1.GoAway"> & {
 export declare const GoAwaySchema: GenMessage<GoAway>;
 
 /**
- * The run is not this stream's any more: the last frame about it, unless the
- * stream opens it again. Also the answer where the run was not this stream's.
+ * The stream no longer has the run. This is the last frame about it, unless the
+ * stream opens it again. Also the answer if the stream never had the run.
  *
  * @generated from message runlog.v1.RunReleased
  */
@@ -535,9 +536,9 @@ export declare type RunReleased = Message<"runlog.v1.RunReleased"> & {
 export declare const RunReleasedSchema: GenMessage<RunReleased>;
 
 /**
- * Sent where nothing else was for the server's progress interval: proxies cut
- * streams that are silent for too long. It says nothing about any run; a client
- * that does not know it, or any other frame, ignores it.
+ * Sent when the server has sent nothing else for its progress interval, because
+ * proxies cut streams that are silent for too long. It concerns no run. Clients
+ * ignore it, and every other frame that they do not know.
  *
  * @generated from message runlog.v1.Heartbeat
  */
@@ -571,30 +572,30 @@ export declare type AppendEventsRequest = Message<"runlog.v1.AppendEventsRequest
   runId: string;
 
   /**
-   * 0 takes the run as OpenRun does; otherwise the epoch from the response
-   * before.
+   * 0 opens the run as OpenRun does; otherwise the epoch from the previous
+   * response.
    *
    * @generated from field: uint64 epoch = 3;
    */
   epoch: bigint;
 
   /**
-   * As in OpenRun; read only where epoch is 0.
+   * As in OpenRun; ignored unless epoch is 0.
    *
    * @generated from field: runlog.v1.RunSpec create = 4;
    */
   create?: RunSpec | undefined;
 
   /**
-   * run_seq of events[0]. 0 where there are no events.
+   * run_seq of events[0]; 0 if there are no events.
    *
    * @generated from field: uint64 first_run_seq = 5;
    */
   firstRunSeq: bigint;
 
   /**
-   * The events, to 16,384. None is fine: the answer then only tells
-   * last_run_seq.
+   * The events, at most 16,384. Without events the response only reports where
+   * the run stands.
    *
    * @generated from field: repeated runlog.v1.Event events = 6;
    */
@@ -608,15 +609,15 @@ export declare type AppendEventsRequest = Message<"runlog.v1.AppendEventsRequest
   finish?: RunResult | undefined;
 
   /**
-   * As in OpenRun. The same in every window of one producer.
+   * As in OpenRun; the same in every window of one producer.
    *
    * @generated from field: string producer_id = 8;
    */
   producerId: string;
 
   /**
-   * As in OpenRun: grows with each try to take the run, with epoch 0. A window
-   * that is sent again carries the same.
+   * As in OpenRun: grows with each try to open the run, with epoch 0. Repeat a
+   * window with the same attempt.
    *
    * @generated from field: uint64 attempt = 9;
    */
@@ -650,21 +651,21 @@ export declare type AppendEventsResponse = Message<"runlog.v1.AppendEventsRespon
   lastRunSeq: bigint;
 
   /**
-   * Its place in the journal.
+   * Its seq in the journal.
    *
    * @generated from field: uint64 seq = 3;
    */
   seq: bigint;
 
   /**
-   * Somebody asked for the run to stop.
+   * Somebody asked the run to stop.
    *
    * @generated from field: bool cancel_requested = 4;
    */
   cancelRequested: boolean;
 
   /**
-   * What the server takes.
+   * The server's limits.
    *
    * @generated from field: runlog.v1.IngestLimits limits = 5;
    */
@@ -678,8 +679,8 @@ export declare type AppendEventsResponse = Message<"runlog.v1.AppendEventsRespon
 export declare const AppendEventsResponseSchema: GenMessage<AppendEventsResponse>;
 
 /**
- * IngestService takes events from producers. An acknowledged event is durable
- * and will be delivered to every subscriber that matches it.
+ * IngestService accepts events from producers. An acknowledged event is durable,
+ * and reaches every subscriber whose filter matches it.
  *
  * @generated from service runlog.v1.IngestService
  */
@@ -689,8 +690,9 @@ export declare const IngestService: GenService<{
    *
    * For each run: open, wait for RunOpened, append from last_run_seq + 1 on
    * without waiting for each acknowledgement, finish, wait for RunEnded.
-   * Half-closing the stream makes the server acknowledge what it has accepted
-   * and then end the call. A refusal of one run leaves the others alone.
+   * When the producer half-closes the stream, the server acknowledges what it
+   * has accepted, then ends the call. A refusal of one run does not affect the
+   * others.
    *
    * @generated from rpc runlog.v1.IngestService.Ingest
    */
@@ -700,8 +702,8 @@ export declare const IngestService: GenService<{
     output: typeof IngestResponseSchema;
   },
   /**
-   * The same for one run and one window of events, for callers that have no
-   * bidirectional stream: browsers, HTTP/1.1 proxies, serverless functions.
+   * The same for one run and one window of events, for callers without
+   * bidirectional streams: browsers, HTTP/1.1 proxies, serverless functions.
    *
    * @generated from rpc runlog.v1.IngestService.AppendEvents
    */

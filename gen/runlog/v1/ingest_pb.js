@@ -133,8 +133,8 @@ export const AppendEventsResponseSchema = /*@__PURE__*/
   messageDesc(file_runlog_v1_ingest, 16);
 
 /**
- * IngestService takes events from producers. An acknowledged event is durable
- * and will be delivered to every subscriber that matches it.
+ * IngestService accepts events from producers. An acknowledged event is durable,
+ * and reaches every subscriber whose filter matches it.
  *
  * @generated from service runlog.v1.IngestService
  */

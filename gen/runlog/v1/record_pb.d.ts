@@ -20,7 +20,7 @@ export declare const file_runlog_v1_record: GenFile;
  */
 export declare type SequencedEvent = Message<"runlog.v1.SequencedEvent"> & {
   /**
-   * Place in the namespace's journal: 1, 2, 3, ... with no gap, in commit
+   * Position in the namespace's journal: 1, 2, 3, ... without a gap, in commit
    * order. This is the cursor.
    *
    * @generated from field: uint64 seq = 1;
@@ -35,22 +35,22 @@ export declare type SequencedEvent = Message<"runlog.v1.SequencedEvent"> & {
   runId: string;
 
   /**
-   * Place in the run's own order, given by its producer: 1, 2, 3, ... with no
-   * gap. 0 where the server recorded a fact.
+   * Position in the run, assigned by its producer: 1, 2, 3, ... without a gap.
+   * 0 for a fact about the run.
    *
    * @generated from field: uint64 run_seq = 3;
    */
   runSeq: bigint;
 
   /**
-   * Server's clock at commit. Never decreases as seq grows.
+   * The server's clock at the commit. Never decreases as seq grows.
    *
    * @generated from field: google.protobuf.Timestamp record_time = 4;
    */
   recordTime?: Timestamp | undefined;
 
   /**
-   * What was recorded.
+   * The content.
    *
    * @generated from oneof runlog.v1.SequencedEvent.record
    */
@@ -64,7 +64,7 @@ export declare type SequencedEvent = Message<"runlog.v1.SequencedEvent"> & {
     case: "event";
   } | {
     /**
-     * The run came to be. Precedes its first event.
+     * The run was created. Precedes its first event.
      *
      * @generated from field: runlog.v1.RunStarted run_started = 6;
      */
@@ -96,7 +96,7 @@ export declare type SequencedEvent = Message<"runlog.v1.SequencedEvent"> & {
 export declare const SequencedEventSchema: GenMessage<SequencedEvent>;
 
 /**
- * A run came to be: enough to draw the tree from the stream alone.
+ * A run was created. Has enough to draw the tree from the stream alone.
  *
  * @generated from message runlog.v1.RunStarted
  */
@@ -123,7 +123,7 @@ export declare type RunStarted = Message<"runlog.v1.RunStarted"> & {
   depth: number;
 
   /**
-   * Set where the run was forked from another.
+   * Set if the run is a fork.
    *
    * @generated from field: runlog.v1.ForkPoint fork = 4;
    */
@@ -143,7 +143,7 @@ export declare const RunStartedSchema: GenMessage<RunStarted>;
  */
 export declare type RunFinished = Message<"runlog.v1.RunFinished"> & {
   /**
-   * How.
+   * How the run ended.
    *
    * @generated from field: runlog.v1.RunResult result = 1;
    */
@@ -170,7 +170,7 @@ export declare const RunFinishedSchema: GenMessage<RunFinished>;
  */
 export declare type RunResumed = Message<"runlog.v1.RunResumed"> & {
   /**
-   * run_seq of the last event before.
+   * run_seq of the last event before it.
    *
    * @generated from field: uint64 last_run_seq = 1;
    */
@@ -184,7 +184,7 @@ export declare type RunResumed = Message<"runlog.v1.RunResumed"> & {
 export declare const RunResumedSchema: GenMessage<RunResumed>;
 
 /**
- * Which records a subscriber wants.
+ * Selects records.
  *
  * @generated from message runlog.v1.EventFilter
  */
@@ -221,8 +221,8 @@ export declare type EventFilter = Message<"runlog.v1.EventFilter"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * Only producers' events of these types: exact, or a prefix that ends in
-   * "*". Facts about runs are always delivered. Empty means every type. To 32.
+   * Only events of these types: exact, or a prefix that ends in "*". Facts about
+   * runs always match. Empty means every type. At most 32.
    *
    * @generated from field: repeated string event_types = 4;
    */
@@ -236,7 +236,7 @@ export declare type EventFilter = Message<"runlog.v1.EventFilter"> & {
 export declare const EventFilterSchema: GenMessage<EventFilter>;
 
 /**
- * All descendants of a run, also those that start after the subscription.
+ * All descendants of a run, including those that start after the subscription.
  *
  * @generated from message runlog.v1.AncestorScope
  */
@@ -256,7 +256,8 @@ export declare type AncestorScope = Message<"runlog.v1.AncestorScope"> & {
   includeSelf: boolean;
 
   /**
-   * Only descendants at most this many edges below; 0 means any depth.
+   * Only descendants at most this many edges below the ancestor; 0 means any
+   * depth.
    *
    * @generated from field: uint32 max_depth = 3;
    */
@@ -284,9 +285,8 @@ export declare type RunIdsScope = Message<"runlog.v1.RunIdsScope"> & {
   runIds: string[];
 
   /**
-   * For a run that is a fork, also the events that it inherits, in seq order
-   * and under their own run_id; not the facts about the runs that they are of.
-   * Over forks of forks too.
+   * For a fork, also the events that it inherits, in seq order and under their
+   * own run_id, but not the facts about their runs. Over forks of forks too.
    *
    * @generated from field: bool include_inherited = 2;
    */

@@ -12,15 +12,16 @@ import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_runlog_v1_run: GenFile;
 
 /**
- * What a caller says of a run when it creates it. Immutable afterwards.
+ * Describes a run. The caller sets it on creation; it never changes.
  *
  * @generated from message runlog.v1.RunSpec
  */
 export declare type RunSpec = Message<"runlog.v1.RunSpec"> & {
   /**
-   * The run that started this one, in the same namespace. Empty for a root. It
-   * may have ended: the child starts all the same, and the tree goes on. A
-   * request to stop that it had with include_descendants reaches the child too.
+   * The run that started this one, in the same namespace. Empty for a root. The
+   * parent may have ended: the child starts all the same, and the tree
+   * continues. A request to stop the parent with include_descendants reaches
+   * the child too.
    *
    * @generated from field: string parent_run_id = 1;
    */
@@ -55,15 +56,16 @@ export declare type RunSpec = Message<"runlog.v1.RunSpec"> & {
   displayName: string;
 
   /**
-   * Free-form key/value pairs; at most 32, keys to 63 and values to 256 bytes.
+   * Free-form key/value pairs: at most 32, with keys of up to 63 bytes and
+   * values of up to 256.
    *
    * @generated from field: map<string, string> labels = 6;
    */
   labels: { [key: string]: string };
 
   /**
-   * How long the run may be without a connected producer before it becomes
-   * LOST. The server's default where unset.
+   * How long the run may lack a connected producer before it becomes LOST.
+   * Unset: the server's default.
    *
    * @generated from field: google.protobuf.Duration lease = 7;
    */
@@ -132,7 +134,7 @@ export declare type Run = Message<"runlog.v1.Run"> & {
   result?: RunResult | undefined;
 
   /**
-   * run_seq of the last durable event; 0 while there is none.
+   * run_seq of the last durable event; 0 if there is none.
    *
    * @generated from field: uint64 last_run_seq = 8;
    */
@@ -174,7 +176,7 @@ export declare type Run = Message<"runlog.v1.Run"> & {
   eventBytes: bigint;
 
   /**
-   * Set where the run was forked from another.
+   * Set if the run is a fork.
    *
    * @generated from field: runlog.v1.ForkPoint fork = 14;
    */
@@ -228,15 +230,15 @@ export declare type RunResult = Message<"runlog.v1.RunResult"> & {
   state: RunState;
 
   /**
-   * The primary failure, where state is FAILED. Nothing that goes wrong later,
-   * in cleanup for example, replaces it.
+   * The primary failure, if state is FAILED. A later failure, for example in
+   * cleanup, does not replace it.
    *
    * @generated from field: runlog.v1.Failure failure = 2;
    */
   failure?: Failure | undefined;
 
   /**
-   * Failures that happened while the primary one was handled.
+   * Failures during the handling of the primary one.
    *
    * @generated from field: repeated runlog.v1.Failure suppressed = 3;
    */
@@ -311,14 +313,14 @@ export declare type CreateRunRequest = Message<"runlog.v1.CreateRunRequest"> & {
   namespace: string;
 
   /**
-   * Empty lets the server mint a UUIDv7. Else as in Run.run_id.
+   * As in Run.run_id. Empty: the server generates a UUIDv7.
    *
    * @generated from field: string run_id = 2;
    */
   runId: string;
 
   /**
-   * What the run is.
+   * Describes the run.
    *
    * @generated from field: runlog.v1.RunSpec spec = 3;
    */
@@ -399,7 +401,7 @@ export declare type GetRunResponse = Message<"runlog.v1.GetRunResponse"> & {
 export declare const GetRunResponseSchema: GenMessage<GetRunResponse>;
 
 /**
- * Which runs to list. Conditions that are set must all hold.
+ * Selects runs. All conditions that are set must hold.
  *
  * @generated from message runlog.v1.ListRunsRequest
  */
@@ -433,14 +435,14 @@ export declare type ListRunsRequest = Message<"runlog.v1.ListRunsRequest"> & {
   conversationId: string;
 
   /**
-   * Only runs in one of these states. To 32; what comes twice counts once.
+   * Only runs in one of these states. At most 32; repeated states count once.
    *
    * @generated from field: repeated runlog.v1.RunState states = 5;
    */
   states: RunState[];
 
   /**
-   * Only runs that carry all these labels. To 32.
+   * Only runs that have all these labels. At most 32.
    *
    * @generated from field: map<string, string> labels = 6;
    */
@@ -454,7 +456,7 @@ export declare type ListRunsRequest = Message<"runlog.v1.ListRunsRequest"> & {
   pageSize: number;
 
   /**
-   * next_page_token of the page before.
+   * next_page_token of the previous page.
    *
    * @generated from field: string page_token = 8;
    */
@@ -474,9 +476,9 @@ export declare const ListRunsRequestSchema: GenMessage<ListRunsRequest>;
  */
 export declare type ListRunsResponse = Message<"runlog.v1.ListRunsResponse"> & {
   /**
-   * Newest first. Fewer than page_size where they are large, or none where many
-   * runs had to be looked through for them; only an empty next_page_token says
-   * that no more runs follow.
+   * Newest first. Fewer than page_size if the runs are large, and perhaps none
+   * if the server examined many runs that do not match. Only an empty
+   * next_page_token means that no more runs follow.
    *
    * @generated from field: repeated runlog.v1.Run runs = 1;
    */
@@ -524,14 +526,14 @@ export declare type ForkRunRequest = Message<"runlog.v1.ForkRunRequest"> & {
   runSeq: bigint;
 
   /**
-   * Id of the new run. Empty lets the server mint a UUIDv7. Else as in Run.run_id.
+   * Id of the new run, as in Run.run_id. Empty: the server generates a UUIDv7.
    *
    * @generated from field: string run_id = 4;
    */
   runId: string;
 
   /**
-   * What the new run is.
+   * Describes the new run.
    *
    * @generated from field: runlog.v1.RunSpec spec = 5;
    */
@@ -592,7 +594,7 @@ export declare type CancelRunRequest = Message<"runlog.v1.CancelRunRequest"> & {
   includeDescendants: boolean;
 
   /**
-   * For people; passed on to the producers.
+   * For people; the producers receive it.
    *
    * @generated from field: string reason = 4;
    */
@@ -606,14 +608,14 @@ export declare type CancelRunRequest = Message<"runlog.v1.CancelRunRequest"> & {
 export declare const CancelRunRequestSchema: GenMessage<CancelRunRequest>;
 
 /**
- * What the request reached.
+ * Counts the runs that the request reached.
  *
  * @generated from message runlog.v1.CancelRunResponse
  */
 export declare type CancelRunResponse = Message<"runlog.v1.CancelRunResponse"> & {
   /**
-   * Runs that were RUNNING when they were asked. A large family is asked in
-   * steps; a run of it that ends before its turn is not counted.
+   * Runs that were RUNNING when the server asked them. It asks a large family
+   * in steps; a run that ends before its turn does not count.
    *
    * @generated from field: uint32 run_count = 1;
    */
@@ -692,8 +694,8 @@ export declare const RunStateSchema: GenEnum<RunState>;
 export declare const RunService: GenService<{
   /**
    * Creates a run, or returns the run that an equal earlier call created.
-   * ALREADY_EXISTS if the id is taken by a run with another spec;
-   * NOT_FOUND if the parent does not exist.
+   * ALREADY_EXISTS if a run with another spec has the id; NOT_FOUND if the
+   * parent does not exist.
    *
    * @generated from rpc runlog.v1.RunService.CreateRun
    */
@@ -713,8 +715,9 @@ export declare const RunService: GenService<{
     output: typeof GetRunResponseSchema;
   },
   /**
-   * Lists runs, newest first, a page at a time. A page looks through a bounded
-   * number of runs, so it may be short or empty before the last one.
+   * Lists runs, newest first, a page at a time. The server examines a bounded
+   * number of runs for a page, so a page may be short or empty before the last
+   * one.
    *
    * @generated from rpc runlog.v1.RunService.ListRuns
    */
@@ -725,7 +728,7 @@ export declare const RunService: GenService<{
   },
   /**
    * Creates a run whose history begins with another run's events up to a
-   * point. No event is copied: the fork refers to its source.
+   * point. Copies no event: the fork refers to its source.
    * OUT_OF_RANGE if the source has no event at that run_seq.
    *
    * @generated from rpc runlog.v1.RunService.ForkRun
@@ -739,9 +742,9 @@ export declare const RunService: GenService<{
    * Asks the producers of a run, and optionally of all its descendants, to
    * stop. Each connected producer receives CancelRequested on its Ingest
    * stream; the run ends when its producer finishes it. The request is durable
-   * before the first of them is asked: descendants that start later are asked
-   * too, and where the server dies before the last one, the rest is asked by
-   * whoever serves next. Runs that have ended are left alone.
+   * before the server asks the first producer. Descendants that start later
+   * are asked too, and if the server dies before the last one, the next server
+   * asks the rest. Runs that have ended stay as they are.
    *
    * @generated from rpc runlog.v1.RunService.CancelRun
    */

@@ -28,7 +28,7 @@ export declare type SubscribeRequest = Message<"runlog.v1.SubscribeRequest"> & {
   namespace: string;
 
   /**
-   * Which records.
+   * Selects the records.
    *
    * @generated from field: runlog.v1.EventFilter filter = 2;
    */
@@ -65,8 +65,8 @@ export declare type SubscribeRequest = Message<"runlog.v1.SubscribeRequest"> & {
   stop: StopPolicy;
 
   /**
-   * How often to send Progress while nothing matches. The server's default
-   * where unset; at least 1 s.
+   * How often to send Progress while nothing matches; at least 1 s. Unset: the
+   * server's default.
    *
    * @generated from field: google.protobuf.Duration progress_interval = 6;
    */
@@ -74,16 +74,17 @@ export declare type SubscribeRequest = Message<"runlog.v1.SubscribeRequest"> & {
 
   /**
    * Wait for an ancestor or run ids that do not exist yet, instead of
-   * NOT_FOUND. Not with include_inherited: what a fork inherits lies before it.
+   * NOT_FOUND. Not with include_inherited: a fork inherits events that are older
+   * than the fork.
    *
    * @generated from field: bool allow_missing = 7;
    */
   allowMissing: boolean;
 
   /**
-   * From Subscribed, where after_seq came from. If the journal has another id
-   * (it was restored from a backup, say) the cursor means nothing here:
-   * OUT_OF_RANGE, JOURNAL_CHANGED. Empty skips the check.
+   * The journal_id of the Subscribed frame that after_seq belongs to. If the
+   * journal has another id (for example after a restore from a backup), the
+   * cursor is invalid: OUT_OF_RANGE, JOURNAL_CHANGED. Empty skips the check.
    *
    * @generated from field: string journal_id = 8;
    */
@@ -103,7 +104,7 @@ export declare const SubscribeRequestSchema: GenMessage<SubscribeRequest>;
  */
 export declare type SubscribeResponse = Message<"runlog.v1.SubscribeResponse"> & {
   /**
-   * What the frame says.
+   * The frame.
    *
    * @generated from oneof runlog.v1.SubscribeResponse.frame
    */
@@ -125,8 +126,8 @@ export declare type SubscribeResponse = Message<"runlog.v1.SubscribeResponse"> &
     case: "events";
   } | {
     /**
-     * Everything that was durable at the start has been delivered; what
-     * follows is live. Sent once.
+     * Everything that was durable at the start has been delivered; later
+     * records are live. Sent once.
      *
      * @generated from field: runlog.v1.CaughtUp caught_up = 3;
      */
@@ -142,7 +143,7 @@ export declare type SubscribeResponse = Message<"runlog.v1.SubscribeResponse"> &
     case: "progress";
   } | {
     /**
-     * The server is going away: resume at another one.
+     * The server is draining: resume at another one.
      *
      * @generated from field: runlog.v1.GoAway go_away = 5;
      */
@@ -164,8 +165,8 @@ export declare const SubscribeResponseSchema: GenMessage<SubscribeResponse>;
  */
 export declare type Subscribed = Message<"runlog.v1.Subscribed"> & {
   /**
-   * Identifies the journal. Changes when it is restored or replaced, never
-   * otherwise. Keep it beside the cursor.
+   * Identifies the journal. Keep it beside the cursor: with another journal_id
+   * the cursor is invalid.
    *
    * @generated from field: string journal_id = 1;
    */
@@ -253,24 +254,24 @@ export declare type Progress = Message<"runlog.v1.Progress"> & {
 export declare const ProgressSchema: GenMessage<Progress>;
 
 /**
- * A frame from the consumer.
+ * A frame from the subscriber.
  *
  * @generated from message runlog.v1.WatchRequest
  */
 export declare type WatchRequest = Message<"runlog.v1.WatchRequest"> & {
   /**
-   * Chosen by the consumer, from 1 on. A start under an id that is in use is
-   * answered by SubscriptionEnded with the field "subscription_id", and the
-   * subscription that has the id goes on; after its end an id may be used
-   * again. Other frames for an id that is not in use are ignored, since its end
-   * may have crossed them.
+   * Chosen by the subscriber, from 1 on. The server answers a start under an id
+   * that is in use with SubscriptionEnded and the field "subscription_id"; the
+   * subscription that has the id continues. After its end an id may be used
+   * again. The server ignores other frames for an id that is not in use,
+   * because its end may have crossed them.
    *
    * @generated from field: uint32 subscription_id = 1;
    */
   subscriptionId: number;
 
   /**
-   * What the frame does.
+   * The frame.
    *
    * @generated from oneof runlog.v1.WatchRequest.frame
    */
@@ -284,9 +285,9 @@ export declare type WatchRequest = Message<"runlog.v1.WatchRequest"> & {
     case: "start";
   } | {
     /**
-     * Changes the filter. Records up to the seq in FilterChanged were matched
-     * by the old filter, those after it by the new one. Each change is answered
-     * by one FilterChanged; a wrong one ends the subscription.
+     * Changes the filter. The server answers each change with one FilterChanged:
+     * the old filter applies to records up to its seq, the new one to those
+     * after it. An invalid filter ends the subscription.
      *
      * @generated from field: runlog.v1.EventFilter change_filter = 3;
      */
@@ -302,8 +303,8 @@ export declare type WatchRequest = Message<"runlog.v1.WatchRequest"> & {
     case: "stop";
   } | {
     /**
-     * Allows this many more records, where the subscription is limited. Grants
-     * add up. Frames without records cost none.
+     * Allows this many more records, if the subscription is limited. Grants add
+     * up. Frames without records cost nothing.
      *
      * @generated from field: uint32 grant = 5;
      */
@@ -325,15 +326,15 @@ export declare const WatchRequestSchema: GenMessage<WatchRequest>;
  */
 export declare type StartSubscription = Message<"runlog.v1.StartSubscription"> & {
   /**
-   * What to deliver.
+   * The subscription.
    *
    * @generated from field: runlog.v1.SubscribeRequest request = 1;
    */
   request?: SubscribeRequest | undefined;
 
   /**
-   * Records that may be delivered before the first grant. 0: the subscription
-   * is not limited, and grants are ignored.
+   * Records that the server may deliver before the first grant. 0: the
+   * subscription is not limited, and the server ignores grants.
    *
    * @generated from field: uint32 initial_grant = 2;
    */
@@ -367,14 +368,14 @@ export declare const StopSubscriptionSchema: GenMessage<StopSubscription>;
  */
 export declare type WatchResponse = Message<"runlog.v1.WatchResponse"> & {
   /**
-   * The subscription. 0 where the frame concerns the whole call.
+   * The subscription; 0 if the frame concerns the whole call.
    *
    * @generated from field: uint32 subscription_id = 1;
    */
   subscriptionId: number;
 
   /**
-   * What the frame says.
+   * The frame.
    *
    * @generated from oneof runlog.v1.WatchResponse.frame
    */
@@ -388,7 +389,7 @@ export declare type WatchResponse = Message<"runlog.v1.WatchResponse"> & {
     case: "response";
   } | {
     /**
-     * The new filter holds after seq.
+     * The new filter applies after seq.
      *
      * @generated from field: runlog.v1.FilterChanged filter_changed = 3;
      */
@@ -396,7 +397,7 @@ export declare type WatchResponse = Message<"runlog.v1.WatchResponse"> & {
     case: "filterChanged";
   } | {
     /**
-     * The subscription has ended; the others go on.
+     * The subscription has ended; the others continue.
      *
      * @generated from field: runlog.v1.SubscriptionEnded ended = 4;
      */
@@ -412,13 +413,13 @@ export declare type WatchResponse = Message<"runlog.v1.WatchResponse"> & {
 export declare const WatchResponseSchema: GenMessage<WatchResponse>;
 
 /**
- * The new filter holds after seq.
+ * The new filter applies after seq.
  *
  * @generated from message runlog.v1.FilterChanged
  */
 export declare type FilterChanged = Message<"runlog.v1.FilterChanged"> & {
   /**
-   * The last seq that the old filter decided.
+   * The last seq that the old filter applies to.
    *
    * @generated from field: uint64 seq = 1;
    */
@@ -438,7 +439,7 @@ export declare const FilterChangedSchema: GenMessage<FilterChanged>;
  */
 export declare type SubscriptionEnded = Message<"runlog.v1.SubscriptionEnded"> & {
   /**
-   * Unset where it ended as asked.
+   * Unset if it ended as requested.
    *
    * @generated from field: runlog.v1.ErrorDetail detail = 1;
    */
@@ -472,15 +473,15 @@ export declare type ReadEventsRequest = Message<"runlog.v1.ReadEventsRequest"> &
   namespace: string;
 
   /**
-   * Which records.
+   * Selects the records.
    *
    * @generated from field: runlog.v1.EventFilter filter = 2;
    */
   filter?: EventFilter | undefined;
 
   /**
-   * Forward: only records with a greater seq. Backward: only with a smaller
-   * one, and 0 means from the end.
+   * Forward: only records with a greater seq. Backward: only records with a
+   * smaller one; 0 means from the end.
    *
    * @generated from field: uint64 seq = 3;
    */
@@ -508,8 +509,9 @@ export declare type ReadEventsRequest = Message<"runlog.v1.ReadEventsRequest"> &
 export declare const ReadEventsRequestSchema: GenMessage<ReadEventsRequest>;
 
 /**
- * One page of records. It is bounded in bytes too, and in what is looked through
- * for it, so that it may hold fewer than page_size, or none, and not be the last.
+ * One page of records. Its bytes are bounded too, and so are the records that the
+ * server examines for it. So a page may hold fewer than page_size records, or
+ * none, and not be the last.
  *
  * @generated from message runlog.v1.ReadEventsResponse
  */
@@ -522,16 +524,16 @@ export declare type ReadEventsResponse = Message<"runlog.v1.ReadEventsResponse">
   events: SequencedEvent[];
 
   /**
-   * The seq to ask for the next page with, in the same direction. Set also where
-   * the page is empty. Backward never 0, which would be the end again.
+   * The seq of the next request, in the same direction. Set even if the page is
+   * empty. Never 0 backward, which would mean the end again.
    *
    * @generated from field: uint64 next_seq = 2;
    */
   nextSeq: bigint;
 
   /**
-   * Nothing that matches was durable beyond this page. Forward, asking again
-   * from next_seq gives what has come since.
+   * No matching record was durable beyond this page. Forward, a request from
+   * next_seq returns the records that have come since.
    *
    * @generated from field: bool end = 3;
    */
@@ -558,7 +560,7 @@ export enum StopPolicy {
   UNSPECIFIED = 0,
 
   /**
-   * When everything has been delivered that was durable at the start.
+   * When everything that was durable at the start has been delivered.
    *
    * @generated from enum value: STOP_POLICY_CAUGHT_UP = 1;
    */
@@ -566,8 +568,8 @@ export enum StopPolicy {
 
   /**
    * When the ancestor with all its descendants, or all of run_ids, have ended
-   * and everything has been delivered. Not for the scope "all". A descendant
-   * that starts after that end is delivered to whoever resumes from the cursor.
+   * and everything has been delivered. Not for the scope "all". To get a
+   * descendant that starts later, resume from the cursor.
    *
    * @generated from enum value: STOP_POLICY_FINISHED = 2;
    */
@@ -580,9 +582,9 @@ export enum StopPolicy {
 export declare const StopPolicySchema: GenEnum<StopPolicy>;
 
 /**
- * SubscribeService delivers the journal to consumers. Whatever the filter, the
+ * SubscribeService delivers the journal to subscribers. Whatever the filter, the
  * cursor is one number, and resuming after it loses nothing and repeats
- * nothing: history and live tail are one sequence.
+ * nothing: history and live records are one sequence.
  *
  * @generated from service runlog.v1.SubscribeService
  */
@@ -591,7 +593,7 @@ export declare const SubscribeService: GenService<{
    * Streams one subscription. Browsers use this one.
    * INVALID_ARGUMENT, NOT_FOUND (an ancestor or a run id that does not exist),
    * OUT_OF_RANGE (CURSOR_TRIMMED, CURSOR_AHEAD, JOURNAL_CHANGED),
-   * PERMISSION_DENIED, DATA_LOSS where the next record is damaged.
+   * PERMISSION_DENIED, DATA_LOSS if the next record is damaged.
    *
    * @generated from rpc runlog.v1.SubscribeService.Subscribe
    */
@@ -602,10 +604,10 @@ export declare const SubscribeService: GenService<{
   },
   /**
    * Carries many subscriptions over one call, and changes their filters in
-   * place. What is wrong with one of them is told in its SubscriptionEnded, and
-   * the others go on; the call fails only for a frame that concerns none:
-   * INVALID_ARGUMENT. After the client has half-closed, the call ends with its
-   * last subscription.
+   * place. An error of one subscription comes in its SubscriptionEnded, and the
+   * others continue. The call fails only for a frame that concerns no
+   * subscription: INVALID_ARGUMENT. After the client half-closes, the call ends
+   * with its last subscription.
    *
    * @generated from rpc runlog.v1.SubscribeService.Watch
    */
@@ -615,11 +617,11 @@ export declare const SubscribeService: GenService<{
     output: typeof WatchResponseSchema;
   },
   /**
-   * Reads one page. For callers that poll, and for scrolling back. Over Connect
+   * Reads one page, for callers that poll and for scrolling back. Over Connect
    * also by HTTP GET.
    * INVALID_ARGUMENT, NOT_FOUND (an ancestor or a run id that does not exist),
    * OUT_OF_RANGE (CURSOR_TRIMMED, CURSOR_AHEAD), PERMISSION_DENIED, DATA_LOSS
-   * where the first record of the page is damaged.
+   * if the first record of the page is damaged.
    *
    * @generated from rpc runlog.v1.SubscribeService.ReadEvents
    */

@@ -127,9 +127,9 @@ export const StopPolicy = /*@__PURE__*/
   tsEnum(StopPolicySchema);
 
 /**
- * SubscribeService delivers the journal to consumers. Whatever the filter, the
+ * SubscribeService delivers the journal to subscribers. Whatever the filter, the
  * cursor is one number, and resuming after it loses nothing and repeats
- * nothing: history and live tail are one sequence.
+ * nothing: history and live records are one sequence.
  *
  * @generated from service runlog.v1.SubscribeService
  */
