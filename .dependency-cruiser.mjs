@@ -34,7 +34,6 @@ export default {
       "^src/wire/",
       "^src/limits\\.ts$",
       gen,
-      "^(node:)?buffer$",
       ...packages("@bufbuild/protobuf"),
     ]),
     only("journal-imports", "^src/journal/", [

@@ -6,6 +6,11 @@
 import plugin from "@typescript-eslint/eslint-plugin";
 import parser from "@typescript-eslint/parser";
 
+const timers = {
+  name: "setTimeout",
+  message: "Use startTimer of src/timers.ts: Node makes 1 ms of long waits.",
+};
+
 export default [
   { ignores: ["gen/", "dist/", "bench/results/"] },
   {
@@ -43,12 +48,17 @@ export default [
     files: ["src/**/*.ts"],
     ignores: ["src/timers.ts"],
     rules: {
+      "no-restricted-globals": ["error", timers],
+    },
+  },
+  {
+    files: ["src/wire/**/*.ts", "src/*.ts", "src/client/*.ts"],
+    ignores: ["src/timers.ts"],
+    rules: {
       "no-restricted-globals": [
         "error",
-        {
-          name: "setTimeout",
-          message: "Use startTimer of src/timers.ts: Node makes 1 ms of long waits.",
-        },
+        timers,
+        { name: "Buffer", message: "This runs in browsers: use Uint8Array." },
       ],
     },
   },

@@ -1,13 +1,10 @@
 /** Which times and durations everybody can read: the well-known types' own ranges, outside of which JSON cannot write them. */
+import { maxNanos, maxTimestampSeconds } from "./wire/timestamp.ts";
 
-/** Seconds since 1970 of the years 1 to 9999, which RFC 3339 can write. */
+/** The first second that RFC 3339 can write: of the year 1. */
 const minTimestampSeconds = -62_135_596_800n;
-/** See minTimestampSeconds. */
-export const maxTimestampSeconds = 253_402_300_799n;
 /** About 10,000 years, as `google/protobuf/duration.proto` says. */
 const maxDurationSeconds = 315_576_000_000n;
-/** Nanoseconds stay below a second. */
-export const maxNanos = 999_999_999;
 
 interface SecondsAndNanos {
   readonly seconds: bigint;

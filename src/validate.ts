@@ -20,12 +20,13 @@ import {
 import { maxKeyBytes, maxNamespaceBytes, maxRunIdBytes } from "./limits.ts";
 import { invalidField } from "./refusal.ts";
 import { isDuration, isTimestamp } from "./times.ts";
+import { encodeText } from "./wire/field-writer.ts";
 
 /** Bytes of a string in UTF-8, without encoding the usual short one. */
 function exceeds(text: string, limit: number): boolean {
   // A UTF-16 unit takes one to three bytes of UTF-8.
   if (text.length > limit) return true;
-  return text.length * 3 > limit && Buffer.byteLength(text, "utf8") > limit;
+  return text.length * 3 > limit && encodeText(text).length > limit;
 }
 
 /** Checks the length of a text in UTF-8. */

@@ -13,7 +13,7 @@ import {
   maxTypeBytes,
 } from "../limits.ts";
 import { isTimestamp } from "../times.ts";
-import { type EventInit, encodeEvent } from "../wire/encode.ts";
+import { type EventInit, encodeEvent } from "../wire/event.ts";
 
 /** The event, encoded (see encodeEvent); undefined where it is not valid or cannot be encoded. */
 export function encodeValid(init: EventInit, nowMs: number): Uint8Array | undefined {

@@ -1,7 +1,7 @@
 /** The client: a reliable producer, a resuming consumer, typed errors. Browser-safe. */
 
-export { decodeSubscribeResponse } from "../wire/decode.ts";
-export type { EventInit } from "../wire/encode.ts";
+export type { EventInit } from "../wire/event.ts";
+export { decodeSubscribeResponse } from "../wire/subscribe-response.ts";
 export { type BackoffOptions, defaultBackoff } from "./backoff.ts";
 export {
   errorDetailOf,

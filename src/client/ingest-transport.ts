@@ -11,7 +11,7 @@ import {
   type IngestResponse,
   IngestService,
 } from "../../gen/runlog/v1/ingest_pb.js";
-import type { EncodedAppend } from "../wire/encode.ts";
+import type { EncodedAppend } from "../wire/append.ts";
 
 /** A frame that is no Append. */
 export interface MessageFrame {

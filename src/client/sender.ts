@@ -17,8 +17,8 @@ import type { Transport } from "@connectrpc/connect";
 import { v4 as uuidv4, v7 as uuidv7 } from "uuid";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { startTimer } from "../timers.ts";
-import type { EventInit } from "../wire/encode.ts";
-import { eventOf } from "../wire/encode.ts";
+import type { EventInit } from "../wire/event.ts";
+import { eventOf } from "../wire/event.ts";
 import { delayMs, sleep } from "./backoff.ts";
 import {
   FirstContactError,

@@ -1,5 +1,5 @@
 /** Frames for a subscriber, and how a page becomes some. */
-import { itemsOf, skipItems, stretchesOf } from "../wire/record-codec.ts";
+import { itemsOf, skipItems, stretchesOf } from "../wire/event-batch.ts";
 import type { Page, PageRecord } from "./page-source.ts";
 import type { TypeFilter } from "./type-filter.ts";
 

@@ -12,7 +12,7 @@ import { familyIsRunning, findRuns, type RunRow } from "../journal/runs.ts";
 import { findMarkedRoots } from "../journal/trees.ts";
 import { type Limits, maxDepth as maxTreeDepth } from "../limits.ts";
 import { RefusedError } from "../refusal.ts";
-import { takeItems } from "../wire/record-codec.ts";
+import { takeItems } from "../wire/event-batch.ts";
 import type { Filter, Scope } from "./filter.ts";
 import { beforeHole } from "./holes.ts";
 import { findInherited } from "./inherited.ts";

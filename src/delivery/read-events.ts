@@ -12,7 +12,7 @@ import type { Direction, SeqRange } from "../journal/pages/keys.ts";
 import { rangeAfter } from "../journal/pages/read-page.ts";
 import { type Limits, maxRecordBytes } from "../limits.ts";
 import { isDataLoss, RefusedError } from "../refusal.ts";
-import { itemsOf, stretchesOf } from "../wire/record-codec.ts";
+import { itemsOf, stretchesOf } from "../wire/event-batch.ts";
 import type { Filter } from "./filter.ts";
 import { type PageRecord, PageSource } from "./page-source.ts";
 import { refuseTrimmed } from "./subscription.ts";

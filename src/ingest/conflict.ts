@@ -6,7 +6,7 @@ import { equals, fromBinary } from "@bufbuild/protobuf";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { readRunFrom } from "../journal/records.ts";
 import type { Db } from "../journal/schema.ts";
-import { eventsIn } from "../wire/record-codec.ts";
+import { eventsIn } from "../wire/event-batch.ts";
 import type { CheckedEvent } from "./operation.ts";
 import type { StagedRun } from "./staged-run.ts";
 

@@ -9,7 +9,7 @@ import { checksumOf } from "../journal/checksum.ts";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { NewRecord } from "../journal/records.ts";
 import { maxRecordBytes } from "../limits.ts";
-import { type FactKind, layOutEvents, layOutFact, writeRecords } from "../wire/record-codec.ts";
+import { type FactKind, layOutEvents, layOutFact, writeRecords } from "../wire/event-batch.ts";
 import type { CheckedEvent } from "./operation.ts";
 import type { StagedRun } from "./staged-run.ts";
 

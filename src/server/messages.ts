@@ -16,7 +16,7 @@ import type { RunView } from "../journal/runs.ts";
 import type { Limits } from "../limits.ts";
 import type { NamespaceView } from "../maintenance/namespace-directory.ts";
 import { describeRefusal } from "../refusal.ts";
-import { varintBytes, writeVarint } from "../wire/field-writer.ts";
+import { eventsField, eventsResponse } from "../wire/subscribe-response.ts";
 import { toErrorDetail } from "./errors.ts";
 
 /** A run as the API shows it. */
@@ -127,18 +127,6 @@ export type MessageFormat = "binary" | "json";
 /** What a client is told when the server goes away. */
 export const goAwayReason = "this connection is going away";
 
-/** Field number of SubscribeResponse.events. */
-const eventsField = SubscribeResponseSchema.field.events.number;
-/** Protobuf's wire type of a length-delimited field. */
-const lengthDelimited = 2;
-const eventsTag = Uint8Array.of((eventsField << 3) | lengthDelimited);
-
-function lengthPrefix(length: number): Uint8Array {
-  const bytes = new Uint8Array(varintBytes(length));
-  writeVarint(bytes, 0, length);
-  return bytes;
-}
-
 function decodeBatch(parts: readonly Uint8Array[]): EventBatch {
   return fromBinary(EventBatchSchema, Buffer.concat(parts));
 }
@@ -154,8 +142,7 @@ export function toSubscribeBytes(frame: SubscriptionFrame | GoAwayFrame): readon
   if (frame.t !== "events") {
     return [toBinary(SubscribeResponseSchema, toSubscribeResponse(frame, "binary"))];
   }
-  const length = frame.parts.reduce((sum, part) => sum + part.length, 0);
-  return [eventsTag, lengthPrefix(length), ...frame.parts];
+  return eventsResponse(frame.parts);
 }
 
 /**
@@ -185,10 +172,8 @@ export function toSubscribeResponse(
           frame: { case: "events", value: decodeBatch(frame.parts) },
         });
       }
-      const length = frame.parts.reduce((sum, part) => sum + part.length, 0);
-      const data = Buffer.concat([lengthPrefix(length), ...frame.parts]);
       const response = create(SubscribeResponseSchema);
-      response.$unknown = [{ no: eventsField, wireType: lengthDelimited, data }];
+      response.$unknown = [eventsField(frame.parts)];
       return response;
     }
     case "caught_up":

@@ -4,6 +4,7 @@
  * that a message costs what its bytes are worth; what they do not mean is not
  * kept.
  */
+import { isUtf8 } from "node:buffer";
 import {
   type DescField,
   type DescMessage,
@@ -16,8 +17,8 @@ import {
 } from "@bufbuild/protobuf";
 import { maxFilterRunIds } from "../limits.ts";
 import { invalidField, RefusedError } from "../refusal.ts";
-import { scanJson } from "../wire/json-scan.ts";
 import { MalformedMessage, scanMessage } from "../wire/message-scan.ts";
+import { scanJson } from "./json-scan.ts";
 
 /** EventFilter.run_ids.run_ids, in whatever it stands. */
 const runIdsPath = "run_ids.run_ids";
@@ -39,7 +40,7 @@ export function parseMessage<Desc extends DescMessage>(
   bytes: Uint8Array,
 ): MessageShape<Desc> {
   try {
-    scanMessage(schema, bytes);
+    scanMessage(schema, bytes, isUtf8);
     return fromBinary(schema, bytes, { readUnknownFields: false });
   } catch (error) {
     throw refusalOf("", error);

@@ -2,10 +2,12 @@
  * gRPC's envelopes: five bytes before a message, flags and its length as a
  * big-endian number (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
  */
-import { FieldWriter, type WritableMessage } from "./field-writer.ts";
+import { bytesIn, concat, FieldWriter, type WritableMessage } from "./field-writer.ts";
 
 const headerBytes = 5;
-const compressedFlag = 1;
+
+/** The flag of a message that is compressed. */
+export const compressedFlag = 1;
 
 /** A message that cannot be read; servers and clients map it to their own errors. */
 export class EnvelopeError extends Error {
@@ -21,7 +23,7 @@ export class EnvelopeError extends Error {
 /** Bytes of memory that the first bytes of a message get; with more than that it grows by what has come. */
 const firstBytes = 64 * 1024;
 
-const empty = Buffer.alloc(0);
+const empty = new Uint8Array(0);
 
 /**
  * Takes a body apart into messages, however it was cut into chunks.
@@ -112,8 +114,8 @@ export class EnvelopeReader {
     const size = this.#filled + end - begin;
     if (this.#filled === 0 || size > this.#partial.length) {
       const grown = Math.min(this.#needed, Math.max(size, 4 * this.#filled, firstBytes));
-      const partial = Buffer.allocUnsafe(grown);
-      this.#partial.copy(partial, 0, 0, this.#filled);
+      const partial = new Uint8Array(grown);
+      partial.set(this.#partial.subarray(0, this.#filled));
       this.#partial = partial;
     }
     this.#partial.set(chunk.subarray(begin, end), this.#filled);
@@ -148,11 +150,11 @@ export function envelop(messages: readonly MessageParts[]): readonly Uint8Array[
   const pieces: Uint8Array[] = [];
   let gathered: Uint8Array[] = [];
   const gather = () => {
-    if (gathered.length > 0) pieces.push(Buffer.concat(gathered));
+    if (gathered.length > 0) pieces.push(concat(gathered));
     gathered = [];
   };
   for (const parts of messages) {
-    gathered.push(headerOf(parts));
+    gathered.push(headerOf(bytesIn(parts)));
     for (const part of parts) {
       if (part.length < pieceBytes) {
         gathered.push(part);
@@ -166,20 +168,13 @@ export function envelop(messages: readonly MessageParts[]): readonly Uint8Array[
   return pieces;
 }
 
-function headerOf(parts: MessageParts): Uint8Array {
-  let size = 0;
-  for (const part of parts) size += part.length;
-  return writeHeader(Buffer.allocUnsafe(headerBytes), size);
-}
-
 /** Puts messages into envelopes, one behind the other in one piece of memory: for many small ones. */
 export function envelopTogether(messages: readonly (Uint8Array | WritableMessage)[]): Uint8Array {
   let bytes = 0;
   for (const message of messages) bytes += headerBytes + sizeOf(message);
   const out = new FieldWriter(bytes);
-  const header = Buffer.alloc(headerBytes);
   for (const message of messages) {
-    out.raw(writeHeader(header, sizeOf(message)));
+    out.raw(headerOf(sizeOf(message)));
     if (message instanceof Uint8Array) out.raw(message);
     else message.writeTo(out);
   }
@@ -190,8 +185,6 @@ function sizeOf(message: Uint8Array | WritableMessage): number {
   return message instanceof Uint8Array ? message.length : message.size;
 }
 
-function writeHeader(header: Buffer, size: number): Buffer {
-  header[0] = 0;
-  header.writeUInt32BE(size, 1);
-  return header;
+function headerOf(size: number): Uint8Array {
+  return Uint8Array.of(0, size >>> 24, size >>> 16, size >>> 8, size);
 }

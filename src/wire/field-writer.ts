@@ -50,6 +50,11 @@ export function writeVarint(target: Uint8Array, at: number, value: number): numb
   return offset;
 }
 
+/** A text in UTF-8. */
+export function encodeText(text: string): Uint8Array {
+  return utf8.encode(text);
+}
+
 /** A message that is written where it is to stand. */
 export interface WritableMessage {
   /** Bytes. */
@@ -63,15 +68,31 @@ export class FieldWriter {
   readonly buffer: Uint8Array<ArrayBuffer>;
   #at = 0;
 
+  /** Bytes written. */
+  get at(): number {
+    return this.#at;
+  }
+
   /** @param bytes all that will be written */
   constructor(bytes: number) {
     this.buffer = new Uint8Array(bytes);
   }
 
-  /** A number's field, or a tag with the length of what follows. */
+  /** A number's field, where it is not 0. */
   number(tag: number, value: number): void {
+    if (value > 0) this.head(tag, value);
+  }
+
+  /** The tag of a field, and the length of what follows. */
+  head(tag: number, length: number): void {
     this.buffer[this.#at++] = tag;
-    this.#at = writeVarint(this.buffer, this.#at, value);
+    this.#at = writeVarint(this.buffer, this.#at, length);
+  }
+
+  /** A message's field, also where it is empty. */
+  message(tag: number, message: WritableMessage): void {
+    this.head(tag, message.size);
+    message.writeTo(this);
   }
 
   /** What is encoded already. */
@@ -82,7 +103,7 @@ export class FieldWriter {
 
   /** A field of bytes, also where there are none. */
   bytes(tag: number, bytes: Uint8Array): void {
-    this.number(tag, bytes.length);
+    this.head(tag, bytes.length);
     this.raw(bytes);
   }
 
@@ -93,11 +114,32 @@ export class FieldWriter {
    */
   text(tag: number, text: string, length: number): void {
     if (length === 0) return;
-    this.number(tag, length);
+    this.head(tag, length);
     if (length > text.length) {
       this.raw(utf8.encode(text));
       return;
     }
     for (let i = 0; i < length; i++) this.buffer[this.#at++] = text.charCodeAt(i);
   }
+}
+
+/** A message as bytes of its own. */
+export function encodeMessage({ size, writeTo }: WritableMessage): Uint8Array<ArrayBuffer> {
+  const out = new FieldWriter(size);
+  writeTo(out);
+  return out.buffer;
+}
+
+/** Bytes of all parts. */
+export function bytesIn(parts: readonly Uint8Array[]): number {
+  let bytes = 0;
+  for (const part of parts) bytes += part.length;
+  return bytes;
+}
+
+/** Parts, one behind the other in one piece of memory. */
+export function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const out = new FieldWriter(bytesIn(parts));
+  for (const part of parts) out.raw(part);
+  return out.buffer;
 }

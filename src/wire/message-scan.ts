@@ -10,9 +10,10 @@
  *
  * Layout: https://protobuf.dev/programming-guides/encoding/
  */
-import { isUtf8 } from "node:buffer";
 import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
+import { WireType } from "@bufbuild/protobuf/wire";
 import { maxListItems, maxPlainFields, maxScannedEvents } from "../limits.ts";
+import { FieldReader } from "./field-reader.ts";
 
 /** What is wrong with a message, and where. */
 export class MalformedMessage extends Error {
@@ -32,18 +33,13 @@ export class MalformedMessage extends Error {
   }
 }
 
-const wireTypes = { varint: 0, fixed64: 1, lengthDelimited: 2, fixed32: 5 } as const;
 /** Field numbers are of 29 bits. */
 const maxTag = 0xffff_ffff;
-/** Bytes of a varint. */
-const maxVarintBytes = 10;
-
-type Wire = (typeof wireTypes)[keyof typeof wireTypes];
 
 /** How a field is encoded, and how often it may come. */
 interface FieldPlan {
   readonly name: string;
-  readonly wire: Wire;
+  readonly wire: WireType;
   readonly isText: boolean;
   /** Items that may come of a list; undefined where it is none. */
   readonly maxItems: number | undefined;
@@ -94,13 +90,13 @@ function planField(field: DescField, index: number): FieldPlan {
   const base = { name, maxItems: isList ? most : undefined, index };
   if (field.fieldKind === "map") {
     const entry = planEntry(field);
-    return { ...base, wire: wireTypes.lengthDelimited, isText: false, inside: () => entry };
+    return { ...base, wire: WireType.LengthDelimited, isText: false, inside: () => entry };
   }
   if (field.message !== undefined) {
     const { message } = field;
     return {
       ...base,
-      wire: wireTypes.lengthDelimited,
+      wire: WireType.LengthDelimited,
       isText: false,
       inside: () => planOf(message),
     };
@@ -124,7 +120,7 @@ function planEntry(field: DescField & { fieldKind: "map" }): MessagePlan {
     index: 1,
     ...(message === undefined
       ? { ...scalar(field.scalar ?? ScalarType.INT32), inside: undefined }
-      : { wire: wireTypes.lengthDelimited, isText: false, inside: () => planOf(message) }),
+      : { wire: WireType.LengthDelimited, isText: false, inside: () => planOf(message) }),
   };
   const fields = new Map([
     [1, key],
@@ -136,45 +132,51 @@ function planEntry(field: DescField & { fieldKind: "map" }): MessagePlan {
 function scalar(type: ScalarType): Pick<FieldPlan, "wire" | "isText"> {
   switch (type) {
     case ScalarType.STRING:
-      return { wire: wireTypes.lengthDelimited, isText: true };
+      return { wire: WireType.LengthDelimited, isText: true };
     case ScalarType.BYTES:
-      return { wire: wireTypes.lengthDelimited, isText: false };
+      return { wire: WireType.LengthDelimited, isText: false };
     case ScalarType.DOUBLE:
     case ScalarType.FIXED64:
     case ScalarType.SFIXED64:
-      return { wire: wireTypes.fixed64, isText: false };
+      return { wire: WireType.Bit64, isText: false };
     case ScalarType.FLOAT:
     case ScalarType.FIXED32:
     case ScalarType.SFIXED32:
-      return { wire: wireTypes.fixed32, isText: false };
+      return { wire: WireType.Bit32, isText: false };
     default:
-      return { wire: wireTypes.varint, isText: false };
+      return { wire: WireType.Varint, isText: false };
   }
 }
 
 /**
  * Checks a message's bytes.
  *
+ * @param isUtf8 whether bytes are UTF-8: Node has a fast answer that browsers lack
  * @throws MalformedMessage where they are no such message, or hold more than one may
  */
-export function scanMessage(desc: DescMessage, bytes: Uint8Array): void {
+export function scanMessage(
+  desc: DescMessage,
+  bytes: Uint8Array,
+  isUtf8: (bytes: Uint8Array) => boolean,
+): void {
   const plan = planOf(desc);
-  new Scan(bytes).message(plan, bytes.length, new Counts(plan));
+  new Scan(bytes, isUtf8).message(plan, bytes.length, new Counts(plan));
 }
 
 class Scan {
-  readonly #bytes: Uint8Array;
+  readonly #reader: FieldReader;
+  readonly #isUtf8: (bytes: Uint8Array) => boolean;
   /** Where the scan is, as names and places in lists. */
   readonly #path: (string | number)[] = [];
-  #at = 0;
 
-  constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
+  constructor(bytes: Uint8Array, isUtf8: (bytes: Uint8Array) => boolean) {
+    this.#reader = new FieldReader(bytes);
+    this.#isUtf8 = isUtf8;
   }
 
   /** Passes over a message that ends at `end`. */
   message(plan: MessagePlan, end: number, counts: Counts): void {
-    while (this.#at < end) {
+    while (this.#reader.at < end) {
       const tag = this.#varint(end);
       const wire = tag & 7;
       const number = Math.floor(tag / 8);
@@ -207,9 +209,9 @@ class Scan {
   }
 
   #list(field: FieldPlan, maxItems: number, wire: number, end: number, counts: Counts): void {
-    if (wire === wireTypes.lengthDelimited && field.wire !== wireTypes.lengthDelimited) {
+    if (wire === WireType.LengthDelimited && field.wire !== WireType.LengthDelimited) {
       const endOfItems = this.#endOfField(end);
-      while (this.#at < endOfItems) {
+      while (this.#reader.at < endOfItems) {
         this.#countItem(field, maxItems, counts);
         this.#skip(field.wire, endOfItems);
       }
@@ -234,27 +236,28 @@ class Scan {
   /** Passes over a text in UTF-8. */
   #text(end: number): void {
     const endOfText = this.#endOfField(end);
-    let at = this.#at;
-    while (at < endOfText && this.#bytes[at]! < 0x80) at++;
+    const { bytes } = this.#reader;
+    let at = this.#reader.at;
+    while (at < endOfText && bytes[at]! < 0x80) at++;
     // Most is ASCII, and short.
-    if (at < endOfText && !isUtf8(this.#bytes.subarray(at, endOfText))) {
+    if (at < endOfText && !this.#isUtf8(bytes.subarray(at, endOfText))) {
       throw this.#malformed("is not UTF-8");
     }
-    this.#at = endOfText;
+    this.#reader.at = endOfText;
   }
 
   #skip(wire: number, end: number): void {
     switch (wire) {
-      case wireTypes.varint:
+      case WireType.Varint:
         this.#varint(end);
         return;
-      case wireTypes.fixed64:
+      case WireType.Bit64:
         this.#advance(8, end);
         return;
-      case wireTypes.lengthDelimited:
-        this.#at = this.#endOfField(end);
+      case WireType.LengthDelimited:
+        this.#reader.at = this.#endOfField(end);
         return;
-      case wireTypes.fixed32:
+      case WireType.Bit32:
         this.#advance(4, end);
         return;
       default:
@@ -263,29 +266,23 @@ class Scan {
   }
 
   #advance(bytes: number, end: number): void {
-    this.#at += bytes;
-    if (this.#at > end) throw this.#malformed("ends too early");
+    this.#reader.at += bytes;
+    if (this.#reader.at > end) throw this.#malformed("ends too early");
   }
 
   /** Reads a length; where the field ends. */
   #endOfField(end: number): number {
     const length = this.#varint(end);
-    if (length > end - this.#at) throw this.#malformed("ends too early");
-    return this.#at + length;
+    if (length > end - this.#reader.at) throw this.#malformed("ends too early");
+    return this.#reader.at + length;
   }
 
   /** Reads a varint; beyond 2^53 it is not exact, but no smaller. */
   #varint(end: number): number {
-    let value = 0;
-    let scale = 1;
-    for (let i = 0; i < maxVarintBytes; i++) {
-      if (this.#at >= end) throw this.#malformed("ends too early");
-      const byte = this.#bytes[this.#at++]!;
-      value += (byte & 0x7f) * scale;
-      if (byte < 0x80) return value;
-      scale *= 0x80;
-    }
-    throw this.#malformed("holds a number that is too long");
+    const value = this.#reader.varint(end);
+    if (value !== undefined) return value;
+    const isCut = this.#reader.at >= end;
+    throw this.#malformed(isCut ? "ends too early" : "holds a number that is too long");
   }
 
   #countPlain(counts: Counts): void {

@@ -13,7 +13,7 @@ import {
 } from "../../src/client/index.ts";
 import type { IngestTransport, RequestFrame } from "../../src/client/ingest-transport.ts";
 import { maxAnswerWaits, minSilenceMs } from "../../src/client/limits.ts";
-import { decodeIngestResponse } from "../../src/wire/decode.ts";
+import { decodeIngestResponse } from "../../src/wire/ack.ts";
 
 const opened = create(IngestResponseSchema, {
   frame: { case: "opened", value: { runId: "r", epoch: 1n } },

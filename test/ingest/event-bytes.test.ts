@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { isUtf8 } from "node:buffer";
 import { create, equals, fromBinary, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
@@ -97,7 +98,7 @@ function check(bytes: Uint8Array): { type: string; bytes: Uint8Array } | string 
 /** What the bytes mean; protobuf-es reads some where a part ends behind the whole, which is no message. */
 function decoded(bytes: Uint8Array): Event | undefined {
   try {
-    scanMessage(EventSchema, bytes);
+    scanMessage(EventSchema, bytes, isUtf8);
     return fromBinary(EventSchema, bytes);
   } catch {
     return undefined;

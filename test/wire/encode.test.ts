@@ -9,9 +9,10 @@ import {
   IngestResponseSchema,
 } from "../../gen/runlog/v1/ingest_pb.js";
 import type { EventInit } from "../../src/client/index.ts";
-import { decodeIngestResponse } from "../../src/wire/decode.ts";
-import { appendMessage, encodeEvent, eventOf } from "../../src/wire/encode.ts";
+import { decodeIngestResponse } from "../../src/wire/ack.ts";
+import { appendMessage } from "../../src/wire/append.ts";
 import { EnvelopeReader, envelopTogether } from "../../src/wire/envelope.ts";
+import { encodeEvent, eventOf } from "../../src/wire/event.ts";
 
 const texts = fc.oneof(
   fc.constantFrom("", "token", "token ä", "😀"),

@@ -1,5 +1,6 @@
 /** What is passed by the scan is decoded, and bounded; what no message is never is. */
 import assert from "node:assert/strict";
+import { isUtf8 } from "node:buffer";
 import { create, type DescMessage, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import fc from "fast-check";
@@ -11,7 +12,7 @@ import {
 } from "../../gen/runlog/v1/run_pb.js";
 import { maxJsonDepth, maxJsonValues, maxListItems, maxPlainFields } from "../../src/limits.ts";
 import { IngestBytesService } from "../../src/server/ingest-bytes.ts";
-import { scanJson } from "../../src/wire/json-scan.ts";
+import { scanJson } from "../../src/server/json-scan.ts";
 import { MalformedMessage, scanMessage } from "../../src/wire/message-scan.ts";
 import { messageOf, methods } from "../support/any-message.ts";
 
@@ -21,7 +22,7 @@ function faultOf(
   bytes: Uint8Array,
 ): { field: string; limit?: number } | undefined {
   try {
-    scanMessage(desc, bytes);
+    scanMessage(desc, bytes, isUtf8);
     return undefined;
   } catch (error) {
     assert.ok(error instanceof MalformedMessage, String(error));

@@ -4,8 +4,8 @@
  */
 import { requestHeader } from "@connectrpc/connect/protocol-grpc";
 import { type IngestResponse, IngestService } from "../../../gen/runlog/v1/ingest_pb.js";
-import { decodeIngestResponse } from "../../wire/decode.ts";
-import { appendMessage } from "../../wire/encode.ts";
+import { decodeIngestResponse } from "../../wire/ack.ts";
+import { appendMessage } from "../../wire/append.ts";
 import { envelopTogether } from "../../wire/envelope.ts";
 import type { IngestMethod, RequestFrame } from "../ingest-transport.ts";
 import { decodeBy, type GrpcCall } from "./grpc-call.ts";

@@ -9,8 +9,8 @@ import {
 import { runStreamingCall } from "@connectrpc/connect/protocol";
 import { requestHeader } from "@connectrpc/connect/protocol-grpc";
 import { type SubscribeResponse, SubscribeService } from "../../../gen/runlog/v1/subscribe_pb.js";
-import { decodeSubscribeResponse } from "../../wire/decode.ts";
 import { envelopTogether } from "../../wire/envelope.ts";
+import { decodeSubscribeResponse } from "../../wire/subscribe-response.ts";
 import { decodeBy, type GrpcCall } from "./grpc-call.ts";
 
 /** The transport, of which Subscribe costs less. */

@@ -8,7 +8,7 @@ import { base64Decode } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Compression, UniversalServerRequest } from "@connectrpc/connect/protocol";
 import { invalidField } from "../../refusal.ts";
-import { EnvelopeReader } from "../../wire/envelope.ts";
+import { compressedFlag, EnvelopeReader, envelopTogether } from "../../wire/envelope.ts";
 import { type OnUnexpected, toConnectError, toEnvelopeFailure, tooLargeError } from "../errors.ts";
 import { parserOf, type RequestFormat, type RequestMessages } from "../request-messages.ts";
 
@@ -26,9 +26,6 @@ interface Reading extends RequestReading {
   readonly format: RequestFormat;
   readonly parse: (bytes: Uint8Array) => unknown;
 }
-
-const compressedFlag = 1;
-const envelopeBytes = 5;
 
 /** A request of bytes. */
 type ByteRequest = UniversalServerRequest & { readonly body: AsyncIterable<Uint8Array> };
@@ -208,14 +205,7 @@ const emptyMessages: Readonly<Record<RequestFormat, Uint8Array>> = {
   json: Buffer.from("{}"),
 };
 
-function envelopOf(message: Uint8Array): Uint8Array {
-  const bytes = Buffer.alloc(envelopeBytes + message.length);
-  bytes.writeUInt32BE(message.length, 1);
-  bytes.set(message, envelopeBytes);
-  return bytes;
-}
-
 const emptyEnvelopes: Readonly<Record<RequestFormat, Uint8Array>> = {
-  binary: envelopOf(emptyMessages.binary),
-  json: envelopOf(emptyMessages.json),
+  binary: envelopTogether([emptyMessages.binary]),
+  json: envelopTogether([emptyMessages.json]),
 };

@@ -5,7 +5,7 @@
  */
 import { isUtf8 } from "node:buffer";
 import { maxJsonDepth, maxJsonValues } from "../limits.ts";
-import { MalformedMessage } from "./message-scan.ts";
+import { MalformedMessage } from "../wire/message-scan.ts";
 
 const quote = 0x22;
 const backslash = 0x5c;
