@@ -100,7 +100,7 @@ function codeOf(error: unknown): string {
 
 /** The command could not be run; says so. */
 export function notStarted(file: string, code: string): Ended {
-  const why = code === "ENOENT" ? "there is no such command" : code;
+  const why = code === "ENOENT" ? "no such command" : code;
   const message = `cannot run ${JSON.stringify(file)}: ${why}`;
   notice(printable(message));
   return { t: "not_started", code, message };
@@ -118,7 +118,7 @@ export function lookAfter({ pid, outputs, exited }: Started, graceMs: number): C
   const killAfterGrace = () => {
     killer ??= startTimer(() => {
       if (group.kill("SIGKILL")) {
-        notice(`the command has not ended ${graceMs / 1000} s after it was asked to: killed`);
+        notice(`the command did not end within ${graceMs / 1000} s of SIGTERM: killed it`);
       }
     }, graceMs);
   };
@@ -140,10 +140,10 @@ export function lookAfter({ pid, outputs, exited }: Started, graceMs: number): C
       // An interactive command may take Ctrl-C for something else.
       if (signal !== "SIGINT") killAfterGrace();
     } else if (signals === 2 && killer === undefined) {
-      notice("second signal: the command is asked to end (SIGTERM); a third one kills it");
+      notice("second signal: asked the command to end (SIGTERM); a third one kills it");
       terminate();
     } else {
-      notice("the command is killed");
+      notice("killed the command");
       group.kill("SIGKILL");
     }
   };
@@ -185,7 +185,7 @@ function groupEnded(group: ProcessGroup, signal: AbortSignal): Promise<void> {
       } else if (!explained && performance.now() - startedMs > explainAfterMs) {
         explained = true;
         notice(
-          "the command has ended, and what it started goes on: the run ends with the last of it",
+          "the command has ended, but processes that it started have not: the run ends with the last of them",
         );
       }
     };
@@ -208,7 +208,9 @@ function endOutputsWhenQuiet(outputs: readonly ChildOutput[], signal: AbortSigna
   let before: number | undefined;
   const endIfQuiet = () => {
     if (signal.aborted || before === undefined || readSoFar() !== before) return;
-    notice("the command has ended, but something that left it holds its output open: not read on");
+    notice(
+      "the command has ended, but a process outside of its group holds the output open: not recording that",
+    );
     for (const { source } of openOnes()) source.push(null);
   };
   const timer = setInterval(() => {

@@ -37,12 +37,12 @@ export async function confirm(question: Question, terminal = ownTerminal()): Pro
   if (question.yes) return;
   if (!terminal.isInteractive) {
     throw new CommandError(
-      `${question.what} cannot be undone, and there is no terminal to ask at: give --yes`,
+      `${question.what} cannot be undone, and there is no terminal to ask on: use --yes`,
       exitStatus.usage,
     );
   }
   terminal.output.write(`${await question.details()}\n`);
-  if ((await ask("Type yes to go on: ", terminal)).trim() !== "yes") {
+  if ((await ask("Type yes to continue: ", terminal)).trim() !== "yes") {
     throw new CommandError("not confirmed: nothing was done");
   }
 }

@@ -27,18 +27,18 @@ export async function diagnose(server: string): Promise<string | undefined> {
     `GET /healthz HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`,
   );
   if (answer === undefined) return undefined;
-  if (answer.subarray(0, 2).equals(tlsAlert)) return `it speaks TLS: give https://${host}`;
+  if (answer.subarray(0, 2).equals(tlsAlert)) return `it speaks TLS: use https://${host}`;
   const text = answer.toString("latin1");
-  if (text === "") return "something takes connections there and does not answer";
+  if (text === "") return "a program accepts connections there and does not answer";
   if (/^HTTP\/1\.[01] \d{3}/.test(text)) {
     if (/\r\n\r\n(?:\S*\r\n)?(?:serving|draining)\n/.test(text)) return undefined;
     // What nginx and others say to plain HTTP on a TLS port.
     if (/plain HTTP request was sent to HTTPS port/i.test(text)) {
-      return `it speaks TLS: give https://${host}`;
+      return `it speaks TLS: use https://${host}`;
     }
-    return `something else than runlog answers there (${text.slice(0, text.indexOf("\r\n"))})`;
+    return `another program than runlog answers there (${text.slice(0, text.indexOf("\r\n"))})`;
   }
-  return "something answers there that speaks no HTTP";
+  return "the program that answers there does not speak HTTP";
 }
 
 async function diagnoseTls(
@@ -53,7 +53,7 @@ async function diagnoseTls(
   } catch (error) {
     const { code = "" } = error as NodeJS.ErrnoException;
     const isPlain = code === "EPROTO" || code.startsWith("ERR_SSL");
-    return isPlain ? `it speaks no TLS: give http://${host}` : undefined;
+    return isPlain ? `it does not speak TLS: use http://${host}` : undefined;
   } finally {
     socket.on("error", () => undefined).destroy();
   }

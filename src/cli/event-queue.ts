@@ -91,7 +91,7 @@ export class EventQueue {
 
   /** Moves what is in the spool to the sender, until nothing is left. Never rejects. */
   async #empty(): Promise<void> {
-    notice("the server takes nothing: what comes is kept on disk until it does");
+    notice("the server accepts no events: keeping them on disk until it does");
     try {
       do {
         await this.#sender.ready();
@@ -122,7 +122,7 @@ export class EventQueue {
     if (this.#toldFull) return;
     this.#toldFull = true;
     notice(
-      `${sizeText(this.#maxSpoolBytes)} are kept on disk, or that is full: input waits for the server (--spool sets the bound)`,
+      `${sizeText(this.#maxSpoolBytes)} are on disk, or the disk is full: input waits for the server (--spool sets the bound)`,
     );
   }
 }

@@ -25,7 +25,7 @@ export const exitStatus = {
 /** For `--help`. */
 export const exitStatusHelp = `
 Exit status:
-  0 done; 1 failed, standard error says why; 2 wrong usage; 128+n ended by signal n`;
+  0 done; 1 failed, see standard error; 2 wrong usage; 128+n ended by signal n`;
 
 /** A failure whose message is the whole line for the user. */
 export class CommandError extends Error {
@@ -46,20 +46,20 @@ function hintFor(reason: Reason): string | undefined {
     case Reason.PARENT_NOT_FOUND:
       return "the parent comes from --parent or RUNLOG_RUN_ID; --no-parent starts a tree of its own";
     case Reason.RUN_EXISTS:
-      return "give the same --parent, --agent, --conversation and --name as before, or another --run";
+      return "use the same --parent, --agent, --conversation and --name as before, or another --run";
     case Reason.FENCED:
-      return "what was acknowledged is durable, the rest belongs to the other producer";
+      return "acknowledged events are durable; the other producer continues the run";
     case Reason.RUN_FINISHED:
-      return "start another run with another --run";
+      return "start a new run with another --run";
     case Reason.CURSOR_TRIMMED:
     case Reason.CURSOR_AHEAD:
-      return "give another --after or --before, or none";
+      return "use another --after or --before, or none";
     case Reason.DATA_LOSS:
-      return "restore the server's journal from a backup, or go on behind the damage with --after";
+      return "restore the server's journal from a backup, or skip the damage with --after";
     case Reason.RUN_ID_LIMIT:
       return "use --ancestor";
     case Reason.TREE_IN_USE:
-      return "`runlog runs --ancestor RUN --state running` lists what runs, `runlog cancel RUN --descendants` asks it to stop";
+      return "`runlog runs --ancestor RUN --state running` lists the runs, `runlog cancel RUN --descendants` asks them to stop";
     default:
       return undefined;
   }
@@ -69,11 +69,11 @@ function hintFor(reason: Reason): string | undefined {
 function hintForCode(code: Code | undefined): string | undefined {
   switch (code) {
     case Code.Unimplemented:
-      return "what answers there knows no such call: is it runlog, at this path, and as new as this?";
+      return "the program that answers there does not know this call: is it runlog, at this path, and as new as this one?";
     case Code.Unauthenticated:
-      return "what is in front of the server wants credentials: RUNLOG_TOKEN, --token or --header";
+      return "a proxy in front of the server wants credentials: set RUNLOG_TOKEN, --token or --header";
     case Code.PermissionDenied:
-      return "what is in front of the server does not let this through: look at --token and --header";
+      return "a proxy in front of the server does not permit this: check --token and --header";
     default:
       return undefined;
   }

@@ -38,7 +38,7 @@ export class LineFeed {
   /** For OpenRunOptions.onDrop: also of events that were taken, and are too large for a server that came later. */
   readonly onDrop = ({ event, bytes, limit, reason }: Drop): void => {
     this.#dropped++;
-    notice(`an event ${event.type} of ${bytes} bytes is not recorded (${reason}, limit ${limit})`);
+    notice(`not recorded: an event ${event.type} of ${bytes} bytes (${reason}, limit ${limit})`);
     // A report that is too large is not reported again.
     if (event.type === droppedType) return;
     const { type, attributes } = event;
@@ -118,7 +118,7 @@ export class LineFeed {
     this.#dropped++;
     const limit = this.#maxLineBytes;
     notice(
-      `${name} line ${line.number} has ${line.size} bytes, an event takes at most ${limit}: not recorded`,
+      `${name} line ${line.number} has ${line.size} bytes, the limit is ${limit}: not recorded`,
     );
     await queue.put(droppedEvent({ bytes: line.size, limit }, all));
   }

@@ -42,20 +42,20 @@ export interface RecordFlags extends RunFlags {
 function parseServer(value: string): string {
   for (const one of value.split(",").map((part) => part.trim())) {
     const url = URL.canParse(one) ? new URL(one) : undefined;
-    if (one === "") throw new InvalidArgumentError("there is an empty URL in the list.");
+    if (one === "") throw new InvalidArgumentError("remove the empty URL from the list.");
     if (url === undefined || (url.protocol !== "http:" && url.protocol !== "https:")) {
       const guess = /^[^\s:/]+(?::\d+)?$/.test(one) ? one : "127.0.0.1:7400";
-      throw new InvalidArgumentError(`give a URL such as http://${guess}.`);
+      throw new InvalidArgumentError(`use a URL such as http://${guess}.`);
     }
     if (url.username !== "" || url.password !== "") {
       // Not as an invalid argument: that would print the password.
       throw new CommandError(
-        "no user and password in a server's URL, where others can read them: use RUNLOG_TOKEN or --header",
+        "remove user and password, which others can read in a URL: use RUNLOG_TOKEN or --header",
         exitStatus.usage,
       );
     }
     if (url.search !== "" || url.hash !== "") {
-      throw new InvalidArgumentError("give the server's URL alone, without ? and #.");
+      throw new InvalidArgumentError("use the server's URL alone, without ? and #.");
     }
   }
   return value;
@@ -68,7 +68,7 @@ function parseHeader(
 ): Readonly<Record<string, string>> {
   const [, name = "", text = ""] =
     /^([!#$%&'*+.^_`|~\w-]+):[ \t]*([\t\x20-\x7e]*)$/.exec(value) ?? [];
-  if (name === "") throw new InvalidArgumentError('give "name: value", in ASCII.');
+  if (name === "") throw new InvalidArgumentError('use "name: value", in ASCII.');
   return { ...before, [name.toLowerCase()]: text.trim() };
 }
 
@@ -76,7 +76,7 @@ function parseHeader(
 function parseSeconds(value: string): number {
   const seconds = Number(value);
   if (value.trim() === "" || !(seconds > 0 && seconds <= 86_400)) {
-    throw new InvalidArgumentError("give seconds, above 0 and at most 86400.");
+    throw new InvalidArgumentError("use seconds, above 0 and at most 86400.");
   }
   return seconds * 1000;
 }
@@ -93,7 +93,7 @@ export function parseRunSeq(value: string): bigint {
 
 function parseUint64(value: string, what: string): bigint {
   if (!/^\d{1,20}$/.test(value) || BigInt(value) >= 2n ** 64n) {
-    throw new InvalidArgumentError(`give ${what}: 0, 1, 2, …`);
+    throw new InvalidArgumentError(`use ${what}: 0, 1, 2, …`);
   }
   return BigInt(value);
 }
@@ -101,7 +101,7 @@ function parseUint64(value: string, what: string): bigint {
 /** Reads a whole number from 0 on. */
 export function parseCount(value: string): number {
   if (!/^\d{1,9}$/.test(value)) {
-    throw new InvalidArgumentError("give a whole number.");
+    throw new InvalidArgumentError("use a whole number.");
   }
   return Number(value);
 }
@@ -110,7 +110,7 @@ export function parseCount(value: string): number {
 export function addServerFlags(command: Command): Command {
   // The environment's URL goes through the same check as the flag's.
   const server = command
-    .createOption("--server <url>", "the server's URL; of several nodes, with commas")
+    .createOption("--server <url>", "URL of the server, or of several nodes, separated by commas")
     .argParser(parseServer);
   return command
     .addOption(server.default(readEnvironment().server))
@@ -118,15 +118,15 @@ export function addServerFlags(command: Command): Command {
       command
         .createOption(
           "--connect-timeout <seconds>",
-          "bound of the first connection; later ones are tried until they work",
+          "limit for the first connection; later ones retry for ever",
         )
         .argParser(parseSeconds)
         .default(10_000, "10"),
     )
-    .option("--token <token>", "bearer token that is sent with every call", readEnvironment().token)
+    .option("--token <token>", "bearer token to send with every call", readEnvironment().token)
     .addOption(
       command
-        .createOption("--header <name: value>", "sent with every call, repeatable")
+        .createOption("--header <name: value>", "header to send with every call, repeatable")
         .argParser(parseHeader),
     )
     .hook("preAction", (_, action) => {
@@ -150,8 +150,8 @@ export function addConnectionFlags(command: Command): Command {
 export function addSpecFlags(command: Command): Command {
   return command
     .option("--parent <id>", "the run that started this one", readEnvironment().runId)
-    .option("--no-parent", "a root, even inside another run")
-    .option("--agent <name>", "which agent runs")
+    .option("--no-parent", "start a root, even inside another run")
+    .option("--agent <name>", "the agent's name")
     .option("--conversation <id>", "groups runs across trees")
     .option("--name <text>", "a name for people");
 }
@@ -164,13 +164,13 @@ export function addRecordFlags(command: Command): Command {
   return addSpecFlags(
     addConnectionFlags(command).option(
       "--run <id>",
-      "run id; an existing run goes on where it is (default: a new UUIDv7)",
+      "run id; an existing run is continued (default: a new UUIDv7)",
     ),
   ).addOption(
     command
       .createOption(
         "--spool <size>",
-        "what is kept on disk (in TMPDIR) while the server is away; beyond it input waits",
+        "most bytes to keep on disk (in TMPDIR) while the server is away; then input waits",
       )
       .argParser(parseSize)
       .default(parseSize(defaultSpool), defaultSpool),
@@ -180,7 +180,7 @@ export function addRecordFlags(command: Command): Command {
 /** Reads a number of bytes. */
 function parseSize(value: string): number {
   const bytes = parseBytes(value);
-  if (bytes === undefined) throw new InvalidArgumentError("give a size such as 64MiB or 2GiB.");
+  if (bytes === undefined) throw new InvalidArgumentError("use a size such as 64MiB or 2GiB.");
   return bytes;
 }
 
@@ -188,7 +188,7 @@ function parseSize(value: string): number {
 export function parseDuration(value: string): number {
   const ms = parseDurationMs(value);
   if (ms === undefined || ms > longestTimerMs) {
-    throw new InvalidArgumentError("give a duration such as 500ms, 10s or 5m, at most 24d.");
+    throw new InvalidArgumentError("use a duration such as 500ms, 10s or 5m, at most 24d.");
   }
   return ms;
 }

@@ -59,15 +59,15 @@ export function parseLimits(settings: readonly LimitSetting[]): ParsedLimits {
     const [, name, value] = /^([^=]+)=(.*)$/s.exec(text) ?? [];
     const limit = byName.get(name ?? "");
     if (name === undefined || value === undefined) {
-      wrong("give name=value");
+      wrong("use name=value");
     } else if (limit === undefined) {
       anyUnknown = true;
-      wrong("there is no such limit");
+      wrong("no such limit");
     } else {
       const number = parseValue(value, limit.spec.unit);
       const { min, max } = limit.spec.range;
-      if (number === undefined) wrong(`give ${forms[limit.spec.unit]}`);
-      else if (number < min || number > max) wrong(`takes ${rangeText(limit)}`);
+      if (number === undefined) wrong(`use ${forms[limit.spec.unit]}`);
+      else if (number < min || number > max) wrong(`must be ${rangeText(limit)}`);
       else given[limit.key] = number;
     }
   }
@@ -130,20 +130,20 @@ function contradictions(limits: Limits): string[] {
   const problems: string[] = [];
   if (limits.maxEventBytes + appendRoomBytes > limits.maxAppendBytes) {
     problems.push(
-      `${told("maxAppendBytes")} has to be ${bytesText(appendRoomBytes)} or more above ` +
-        `${told("maxEventBytes")}: an append is one event at least`,
+      `${told("maxAppendBytes")} must be at least ${bytesText(appendRoomBytes)} above ` +
+        `${told("maxEventBytes")}: an append has at least one event`,
     );
   }
   if (2 * limits.maxAppendBytes > limits.maxMessageBytes) {
     problems.push(
-      `${told("maxMessageBytes")} has to be twice ${told("maxAppendBytes")} or more: ` +
-        "an append has to fit into one message with its framing",
+      `${told("maxMessageBytes")} must be at least twice ${told("maxAppendBytes")}: ` +
+        "an append must fit into one message with its framing",
     );
   }
   for (const key of ["tailBytes", "maxMessageBytes"] as const) {
     if (4 * limits[key] <= limits.memoryBytes) continue;
     problems.push(
-      `${told("memoryBytes")} has to be four times ${told(key)} or more: no more than a quarter is for ${memoryUses[key]}`,
+      `${told("memoryBytes")} must be at least four times ${told(key)}: ${memoryUses[key]} may use a quarter of it`,
     );
   }
   return problems;

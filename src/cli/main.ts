@@ -8,7 +8,9 @@
 const requiredMajor = 24;
 
 if (Number.parseInt(process.versions.node, 10) < requiredMajor) {
-  console.error(`runlog: needs Node ${requiredMajor} or newer, this is ${process.versions.node}`);
+  console.error(
+    `runlog: needs Node ${requiredMajor} or newer, this is Node ${process.versions.node}`,
+  );
   process.exit(1);
 }
 

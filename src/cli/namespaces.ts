@@ -36,7 +36,7 @@ export async function namespaceExists(
 
 /** Says that a namespace does not exist: a slip of the pen, mostly. */
 export function noSuchNamespace({ namespace }: ConnectionFlags): string {
-  return `there is no namespace ${JSON.stringify(namespace)}: producers create one by writing to it, \`runlog namespaces\` lists those that exist`;
+  return `namespace ${JSON.stringify(namespace)} does not exist: producers create one by writing to it, \`runlog namespaces\` lists those that exist`;
 }
 
 /**

@@ -11,7 +11,7 @@ import { printable } from "./text.ts";
 /** The reader of an output has left: nobody needs to hear of it. */
 export class OutputClosedError extends Error {
   constructor() {
-    super("nobody reads the output any more");
+    super("the reader of the output has closed it");
     this.name = "OutputClosedError";
   }
 }

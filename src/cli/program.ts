@@ -46,7 +46,7 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
     .version(manifest.version, "-V, --version", "print the version")
     .helpOption("-h, --help", "print help")
     .enablePositionalOptions()
-    .showHelpAfterError("(--help says more)")
+    .showHelpAfterError("(--help explains the usage)")
     .addHelpText("after", exampleHelp + environmentHelp + exitStatusHelp);
   for (const command of commands) {
     program.addCommand(command(exit).copyInheritedSettings(program));

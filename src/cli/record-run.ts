@@ -71,7 +71,7 @@ async function openOver(
   }
   feed.attach(sender, opened.maxEventBytes, flags.spool);
   if (opened.lastRunSeq > 0) {
-    notice(`the run has ${countText(opened.lastRunSeq, "event")} already and goes on`);
+    notice(`the run has ${countText(opened.lastRunSeq, "event")} already; continuing it`);
   }
   return {
     runId: sender.runId,
@@ -105,7 +105,7 @@ async function refuseEnded(
   const { run } = await callServer(flags, (options) => client.getRun(request, options));
   if (run === undefined || run.endTime === undefined) return;
   throw new CommandError(
-    `run ${JSON.stringify(runId)} has ended as ${RunState[run.state]} and takes no more events [RUN_FINISHED]; start another run with another --run`,
+    `run ${JSON.stringify(runId)} has ended as ${RunState[run.state]} and accepts no more events [RUN_FINISHED]; start a new run with another --run`,
   );
 }
 

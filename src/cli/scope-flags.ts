@@ -24,15 +24,15 @@ export interface ScopeFlags {
 /** Adds --ancestor, --no-self, --max-depth, --run, --inherited, --all and --type. */
 export function addScopeFlags(command: Command): Command {
   return command
-    .option("--ancestor <id>", "a run's whole family, also what starts later")
-    .option("--no-self", "with --ancestor: without the ancestor's own records")
+    .option("--ancestor <id>", "a run and all its descendants, including later ones")
+    .option("--no-self", "with --ancestor: leave out the ancestor's own records")
     .option("--max-depth <n>", "with --ancestor: at most n levels below it", parseCount)
     .option("--run <id...>", "runs by id, up to 100")
-    .option("--inherited", "with --run: of forks also the events that they inherit")
+    .option("--inherited", "with --run: also the events that forks inherit")
     .option("--all", "everything in the namespace")
     .option(
       "--type <pattern...>",
-      'only events of these types, "tool.*" for all that begin so; starts and ends of runs always',
+      'only events of these types; "tool.*" is a prefix. Starts and ends of runs always match',
     );
 }
 
@@ -40,13 +40,13 @@ export function addScopeFlags(command: Command): Command {
 export function checkScope(flags: ScopeFlags, command: Command): void {
   const scopes = [flags.ancestor, flags.run, flags.all].filter((scope) => scope !== undefined);
   if (scopes.length !== 1) {
-    command.error("error: give exactly one of --ancestor ID, --run ID… and --all");
+    command.error("error: use exactly one of --ancestor ID, --run ID… and --all");
   }
   if (flags.ancestor === undefined && (!flags.self || flags.maxDepth !== undefined)) {
-    command.error("error: --no-self and --max-depth go with --ancestor");
+    command.error("error: --no-self and --max-depth need --ancestor");
   }
   if (flags.run === undefined && flags.inherited) {
-    command.error("error: --inherited goes with --run");
+    command.error("error: --inherited needs --run");
   }
 }
 

@@ -244,7 +244,7 @@ describe("looking after runs and namespaces", () => {
       // A longer one deletes nothing, so nobody is asked.
       await output(["retention", "200h"]);
       assert.equal(await output(["retention"]), "200h\n");
-      assert.match(await output(["retention", "forever"]), /kept forever/);
+      assert.match(await output(["retention", "forever"]), /trees forever/);
       assert.equal(await output(["retention"]), "forever\n");
       assert.deepEqual(
         (await runsOf()).map(({ runId }) => runId),
@@ -255,12 +255,12 @@ describe("looking after runs and namespaces", () => {
     it("is not shortened without a word, and not set to what is none", async () => {
       const unasked = await commands.run(["retention", "90s"]);
       assert.equal(unasked.status, 2);
-      assert.match(unasked.stderr, /^runlog: .* cannot be undone, .*: give --yes\n$/);
+      assert.match(unasked.stderr, /^runlog: .* cannot be undone, .*: use --yes\n$/);
       assert.equal(await output(["retention"]), "forever\n");
       for (const wrong of ["0s", "7", "soon", "-1d"]) {
         const { status, stderr } = await commands.run(["retention", wrong]);
         assert.equal(status, 2);
-        if (!wrong.startsWith("-")) assert.match(stderr, /give a duration such as 7d/);
+        if (!wrong.startsWith("-")) assert.match(stderr, /use a duration such as 7d/);
       }
     });
 
@@ -292,7 +292,7 @@ describe("looking after runs and namespaces", () => {
       await output(["ingest", "--run", "r"], "1\n");
       const { status, stdout, stderr } = await commands.run(["delete", "r"], "yes\n");
       assert.deepEqual([status, stdout.length], [2, 0]);
-      assert.match(stderr, /^runlog: deleting a tree cannot be undone, .*: give --yes\n$/);
+      assert.match(stderr, /^runlog: deleting a tree cannot be undone, .*: use --yes\n$/);
       assert.equal((await runsOf()).length, 1);
     });
 
@@ -305,7 +305,7 @@ describe("looking after runs and namespaces", () => {
       await output(["ingest", "--run", "child", "--parent", "root"], "1\n");
       assertFailed(
         await commands.run(["delete", "child", "--yes"]),
-        /"child" is not a root: .* its root is root$/,
+        /"child" is not a root: .* whose root is root$/,
       );
       await output(["cancel", "root"]);
       await command.ended;
@@ -324,6 +324,6 @@ describe("looking after runs and namespaces", () => {
     }
     const { status, stderr } = await commands.run(["tail", "--all", "--inherited"]);
     assert.equal(status, 2);
-    assert.match(stderr, /--inherited goes with --run/);
+    assert.match(stderr, /--inherited needs --run/);
   });
 });

@@ -53,7 +53,7 @@ describe("asking before something that cannot be undone", () => {
     await confirm(question, terminal);
     assert.match(
       String(terminal.output.read()),
-      /^3 runs would be deleted\.\n.*Type yes to go on: /,
+      /^3 runs would be deleted\.\n.*Type yes to continue: /,
     );
   });
 
@@ -68,7 +68,7 @@ describe("asking before something that cannot be undone", () => {
     await assert.rejects(confirm({ ...question, details }, terminal), {
       name: "CommandError",
       status: 2,
-      message: /^deleting a tree cannot be undone, .*: give --yes$/,
+      message: /^deleting a tree cannot be undone, .*: use --yes$/,
     });
   });
 });

@@ -44,7 +44,7 @@ describe("runlog exec", () => {
     const fifo = join(directory, `go-${tests}`);
     const command = exec(`mkfifo ${fifo}; (read line < ${fifo}; echo late) & echo early`);
     await command.until("stdout", /early\n/);
-    await command.until("stderr", /what it started goes on/);
+    await command.until("stderr", /processes that it started have not/);
     await writeFile(fifo, "now\n");
     const { status, stdout } = await command.ended;
     assert.deepEqual([status, `${stdout}`], [0, "early\nlate\n"]);
@@ -54,7 +54,7 @@ describe("runlog exec", () => {
   it("passes SIGTERM to the whole group: nothing that the command started is left", async () => {
     const command = exec("while :; do echo x; sleep 0.05; done & echo $!; exit 0");
     const [, pid] = await command.until("stdout", /^(\d+)$/m);
-    await command.until("stderr", /what it started goes on/);
+    await command.until("stderr", /processes that it started have not/);
     await command.kill("SIGTERM");
     await assertGone(pid!);
     assert.equal(resultOf(await recorded(), "r"), "SUCCEEDED");
@@ -77,7 +77,7 @@ describe("runlog exec", () => {
     await graced.until("stdout", /ready/);
     const { status, stderr } = await graced.kill("SIGTERM");
     assert.equal(status, 137);
-    assert.match(stderr, /has not ended 0.2 s after it was asked to: killed/);
+    assert.match(stderr, /did not end within 0.2 s of SIGTERM: killed/);
 
     const pressed = commands.start(["exec", "--run", "s", "--", "sh", "-c", stubborn]);
     await pressed.until("stdout", /ready/);
@@ -116,7 +116,7 @@ describe("runlog exec", () => {
     const file = join(directory, "made-by-the-second");
     const again = await exec(`touch ${file}`, "--name", "n").ended;
     assertFailed(again, /has ended as SUCCEEDED .*RUN_FINISHED.*another --run/);
-    assert.doesNotMatch(again.stderr, /goes on|retrying/);
+    assert.doesNotMatch(again.stderr, /continuing it|retrying/);
     await assert.rejects(readFile(file), { code: "ENOENT" });
   });
 
@@ -256,7 +256,7 @@ describe("recording while the server is away", () => {
     await seen.until("stdout", /"event"/);
     await server.kill("SIGKILL");
     command.child.stdin.write("go\n");
-    await command.until("stderr", /kept on disk/);
+    await command.until("stderr", /keeping them on disk/);
     await command.until("stdout", new RegExp(`^${count}\n`, "m"));
     // The command has gone on to its next line, and the server is still away.
     command.child.stdin.write("end\n");
@@ -277,7 +277,7 @@ describe("recording while the server is away", () => {
     await tail.until("stdout", /"event"/);
     await server.kill("SIGKILL");
     command.child.stdin.end(`${lines.join("\n")}\n`);
-    await command.until("stderr", /200.0 KiB are kept on disk.*input waits/);
+    await command.until("stderr", /200.0 KiB are on disk.*input waits/);
     await commands.serve(file, new URL(commands.url).host);
     const { status, stderr } = await command.ended;
     assert.equal(status, 0, stderr);
@@ -324,7 +324,7 @@ describe("recording while the server is away", () => {
     await tail.until("stdout", /"runSeq":"1000"/);
     await first.kill("SIGKILL");
     const second = await commands.run(args, await readFile(input));
-    assert.match(second.stderr, /line 3 has .* not recorded|goes on/);
+    assert.match(second.stderr, /line 3 has .* not recorded|continuing it/);
     const records = await commands.records("--run", "r", "--until", "finished");
     const texts = textsOf(records, "r");
     assert.equal(texts.length, all.length);

@@ -76,7 +76,7 @@ describe("limit settings", () => {
         if (parsed.t === "limits") assert.equal(parsed.limits[key], value);
       }
       for (const value of min === 0 ? [max + 1] : [min - 1, max + 1]) {
-        assert.match(mistakesOf(`${name}=${value}${unit}`)[0]!, /^--limit .*: takes \S+ to \S+$/);
+        assert.match(mistakesOf(`${name}=${value}${unit}`)[0]!, /^--limit .*: must be \S+ to \S+$/);
       }
       assert.ok(spec.default >= min && spec.default <= max, `${name}: its default is in its range`);
     }
@@ -96,14 +96,14 @@ describe("limit settings", () => {
     assert.deepEqual(
       lines.filter((line) => !line.startsWith("the limits are")),
       [
-        "--limit tail-bytes: give name=value",
-        "--limit max-evnt-bytes=1MiB: there is no such limit",
-        "--limit tail-bytes=1MB: give bytes: a number, or one with KiB, MiB or GiB",
-        "--limit progress-interval=5: give a duration: a number with ms, s, m, h or d",
-        "--limit max-labels=1.5: give a whole number",
-        "--limit max-labels=33: takes 0 to 32",
-        "--limit frame-bytes=1KiB: there is no such limit",
-        "max-append-bytes (4MiB) has to be 1KiB or more above max-event-bytes (5MiB): an append is one event at least",
+        "--limit tail-bytes: use name=value",
+        "--limit max-evnt-bytes=1MiB: no such limit",
+        "--limit tail-bytes=1MB: use bytes: a number, or one with KiB, MiB or GiB",
+        "--limit progress-interval=5: use a duration: a number with ms, s, m, h or d",
+        "--limit max-labels=1.5: use a whole number",
+        "--limit max-labels=33: must be 0 to 32",
+        "--limit frame-bytes=1KiB: no such limit",
+        "max-append-bytes (4MiB) must be at least 1KiB above max-event-bytes (5MiB): an append has at least one event",
       ],
     );
     const list = lines.find((line) => line.startsWith("the limits are"));
@@ -113,7 +113,7 @@ describe("limit settings", () => {
   it("have to fit together", () => {
     assert.match(
       mistakesOf("max-append-bytes=5MiB")[0]!,
-      /^max-message-bytes \(8MiB\) has to be twice /,
+      /^max-message-bytes \(8MiB\) must be at least twice /,
     );
     assert.equal(mistakesOf("max-event-bytes=4MiB").length, 1);
     limitsOf("max-event-bytes=16MiB", "max-append-bytes=17MiB", "max-message-bytes=34MiB");

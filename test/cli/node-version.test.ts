@@ -15,7 +15,7 @@ describe("the version check", () => {
       const old = `Object.defineProperty(process, "versions", ${versions});`;
       const args = ["--import", `data:text/javascript,${encodeURIComponent(old)}`, file, "--help"];
       const { status, stdout, stderr } = await new Commands().startNode(args).ended;
-      assert.equal(stderr, "runlog: needs Node 24 or newer, this is 22.99.0\n");
+      assert.equal(stderr, "runlog: needs Node 24 or newer, this is Node 22.99.0\n");
       assert.deepEqual([status, stdout.length], [1, 0]);
     } finally {
       await rm(directory, { recursive: true });

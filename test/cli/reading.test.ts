@@ -141,7 +141,7 @@ describe("reading from the command line", () => {
     assert.deepEqual(textsOf(inherited, "r"), ["1", "2"]);
     assertFailed(
       await commands.run(["fork", "r", "--at-seq", "1"]),
-      /seq 1 is no event of run "r"/,
+      /seq 1 is not an event of run "r"/,
     );
   });
 
@@ -155,7 +155,7 @@ describe("reading from the command line", () => {
     ]) {
       assertFailed(
         await commands.run(args),
-        /there is no namespace "test-\d+": producers create one/,
+        /namespace "test-\d+" does not exist: producers create one/,
       );
     }
     const { stdout } = await commands.run(["namespaces"]);
@@ -182,8 +182,14 @@ describe("a server that cannot be reached", () => {
 
   it("is explained: another service, TLS for none and the reverse, silence, nothing at all", async () => {
     const url = `http://127.0.0.1:${portOf(http)}`;
-    assertFailed(await runs(url), /something else than runlog answers there \(HTTP\/1\.1 200 OK\)/);
-    assertFailed(await runs(url.replace("http:", "https:")), /it speaks no TLS: give http:\/\/127/);
+    assertFailed(
+      await runs(url),
+      /another program than runlog answers there \(HTTP\/1\.1 200 OK\)/,
+    );
+    assertFailed(
+      await runs(url.replace("http:", "https:")),
+      /it does not speak TLS: use http:\/\/127/,
+    );
     const tls = createTcpServer((socket) => {
       socket.on("error", () => undefined);
       // What every TLS server says to plain bytes: a fatal alert.
@@ -197,11 +203,11 @@ describe("a server that cannot be reached", () => {
     try {
       assertFailed(
         await runs(`http://127.0.0.1:${portOf(tls)}`),
-        /it speaks TLS: give https:\/\/127/,
+        /it speaks TLS: use https:\/\/127/,
       );
       assertFailed(
         await runs(`http://127.0.0.1:${portOf(silent)}`),
-        /takes connections there and does not answer/,
+        /accepts connections there and does not answer/,
       );
       assertFailed(await runs("http://127.0.0.1:1"), /is `runlog serve` running there/);
     } finally {
@@ -212,11 +218,11 @@ describe("a server that cannot be reached", () => {
 
   it("is refused before anything is tried where the URL cannot be right", async () => {
     const problems: readonly (readonly [string, RegExp])[] = [
-      ["localhost:7400", /give a URL such as http:\/\/localhost:7400/],
-      ["ws://x", /give a URL such as/],
-      ["http://user:secret@x", /no user and password in a server's URL/],
+      ["localhost:7400", /use a URL such as http:\/\/localhost:7400/],
+      ["ws://x", /use a URL such as/],
+      ["http://user:secret@x", /remove user and password/],
       ["http://x?y", /without \? and #/],
-      ["http://a,,http://b", /empty URL in the list/],
+      ["http://a,,http://b", /empty URL from the list/],
     ];
     for (const [server, problem] of problems) {
       const { status, stderr } = await runs(server);
@@ -244,7 +250,7 @@ describe("a server that cannot be reached", () => {
       const ended = await commands.run(["runs", "--server", url, "--header", "X-Tenant: a b"], "", {
         RUNLOG_TOKEN: "secret",
       });
-      assertFailed(ended, /look at --token and --header/);
+      assertFailed(ended, /check --token and --header/);
       assert.deepEqual(seen.slice(0, 2), ["Bearer secret", "a b"]);
       assert.doesNotMatch(ended.stderr, /secret/);
     } finally {

@@ -45,7 +45,7 @@ describe("runlog serve --limit", () => {
     const lines = ["x".repeat(1_500), "x".repeat(2_500), ...Array.from("0123456789")];
     const ended = await commands.run(["ingest", "--run", "r"], lines.join("\n"));
     assert.equal(ended.status, 1);
-    assert.match(ended.stderr, /line 2 has 2500 bytes, an event takes at most 2048: not recorded/);
+    assert.match(ended.stderr, /line 2 has 2500 bytes, the limit is 2048: not recorded/);
     const records = await commands.records("--run", "r", "--until", "finished");
     assert.deepEqual(textsOf(records, "r"), [
       lines[0],
@@ -85,9 +85,9 @@ describe("runlog serve --limit", () => {
     assert.deepEqual([wrong.status, wrong.stdout.length], [2, 0]);
     const [line] = wrong.stderr.split("\n");
     for (const part of [
-      /^error: RUNLOG_LIMITS max-labels=33: takes 0 to 32; /,
-      /--limit max-evnt-bytes=1MiB: there is no such limit; /,
-      /--limit tail-bytes=lots: give bytes/,
+      /^error: RUNLOG_LIMITS max-labels=33: must be 0 to 32; /,
+      /--limit max-evnt-bytes=1MiB: no such limit; /,
+      /--limit tail-bytes=lots: use bytes/,
       /the limits are max-event-bytes, /,
     ]) {
       assert.match(line!, part);

@@ -20,8 +20,8 @@ export function cancelCommand(exit: (status: number) => void): Command {
   return addConnectionFlags(new Command("cancel"))
     .description("Ask the producer of a run to stop.")
     .argument("<run-id>", "the run")
-    .option("--descendants", "also ask all its descendants")
-    .option("--reason <text>", "for people; passed on to the producers")
+    .option("--descendants", "also ask all descendants of the run")
+    .option("--reason <text>", "the reason, which the producers receive")
     .addHelpText("after", help + environmentHelp + exitStatusHelp)
     .action(async (runId: string, flags: CancelFlags) => {
       await cancel(runId, flags);
@@ -30,9 +30,9 @@ export function cancelCommand(exit: (status: number) => void): Command {
 }
 
 const help = `
-It only asks: a run ends when its producer finishes it. exec sends SIGTERM to its
-command, ingest stops reading; both finish their run as CANCELLED. A run that has
-ended stays as it is.
+This only asks: a run ends when its producer finishes it. exec sends SIGTERM to its
+command, ingest stops reading; both finish their run as CANCELLED. Runs that have
+ended stay as they are.
 
 Examples:
   $ runlog cancel RUN

@@ -31,8 +31,8 @@ export function deleteCommand(exit: (status: number) => void): Command {
 }
 
 const help = `
-It asks first; where there is no terminal it needs --yes. All runs of the tree
-must have ended, and no fork elsewhere may inherit from them.
+Asks first; without a terminal, use --yes. All runs of the tree must have ended,
+and no fork in another tree may inherit from them.
 
 Examples:
   $ runlog delete ROOT
@@ -53,7 +53,7 @@ async function deleteTree(rootRunId: string, flags: DeleteFlags): Promise<void> 
     const admin = createClient(AdminService, connection.transport);
     const deleted = await deleteOnce(admin, rootRunId, flags);
     if (deleted === undefined) {
-      notice("the answer to the first attempt was lost: what was deleted is not known");
+      notice("the answer to the first attempt was lost, so the counts are unknown");
       await stdout.write(`deleted the tree of run ${printable(rootRunId)}\n`);
     } else {
       const { runCount, recordCount } = deleted;
@@ -92,10 +92,11 @@ async function findRoot(
 ): Promise<Run> {
   const request = { namespace: flags.namespace, runId: rootRunId };
   const { run } = await callServer(flags, (options) => runs.getRun(request, options));
-  if (run === undefined) throw new CommandError("the server's answer names no run");
+  if (run === undefined)
+    throw new CommandError("the server answered without a run: is it as new as this runlog?");
   if (run.rootRunId !== run.runId) {
     throw new CommandError(
-      `run ${JSON.stringify(rootRunId)} is not a root: only whole trees are deleted, and its root is ${run.rootRunId}`,
+      `run ${JSON.stringify(rootRunId)} is not a root: delete the whole tree, whose root is ${run.rootRunId}`,
     );
   }
   return run;
@@ -121,6 +122,6 @@ async function describeTree(
   return (
     `Run ${printable(rootRunId)} (${printable(runName(rootRunId, root.spec))}) and its descendants, ` +
     `${more}${countText(all.length, "run")} with ${more}${countText(events, "event")} ` +
-    `(${sizeText(Number(bytes))}), would be deleted for good.`
+    `(${sizeText(Number(bytes))}), will be deleted for good.`
   );
 }

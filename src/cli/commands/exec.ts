@@ -28,13 +28,13 @@ export function execCommand(exit: (status: number) => void): Command {
       command
         .createOption(
           "--grace <duration>",
-          "from SIGTERM, for a command that does not end, to SIGKILL",
+          "time from SIGTERM to SIGKILL for a command that does not end",
         )
         .argParser(parseDuration)
         .default(defaultGraceMs, exactDurationText(defaultGraceMs)),
     )
     .option("--tty", "give the command a terminal of its own")
-    .description("Run a command as a run: its output lines are the events.")
+    .description("Record a command as a run: each line of its output is an event.")
     .argument("<command...>", "the command and its arguments, after --")
     .passThroughOptions()
     .addHelpText("after", help + environmentHelp)
@@ -42,29 +42,28 @@ export function execCommand(exit: (status: number) => void): Command {
 }
 
 const help = `
-Each line of the command's output is an event, as for ingest, with the
-attribute "stream" (stdout, stderr, or tty); it is recorded first, and still seen. If
-nobody reads the output any more, recording goes on. Lines of one stream keep their
-order; between the two it is that of their arrival, to within a read. With --tty both
-are one stream in their true order, and the command sees a terminal: colours, a width,
-/dev/tty. RUNLOG_RUN_ID tells the command its run, so that a nested exec or ingest
-becomes its child.
+Each line of the command's output is an event, as for ingest, with the attribute "stream"
+(stdout, stderr, or tty). exec records a line, then prints it; if nobody reads the output,
+it continues to record. Lines of one stream keep their order; lines of both are in the
+order of their arrival, to within a read. With --tty both are one stream in their true
+order, and the command sees a terminal: colours, a width, /dev/tty. RUNLOG_RUN_ID tells
+the command its run, so that a nested exec or ingest becomes its child.
 
 The command gets a session of its own. Its run ends when the whole process group has
-ended, background processes included. SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on
-to the group; a second signal asks it to end (SIGTERM), a third one kills it (SIGKILL).
-What has not ended a grace after SIGTERM is killed.
+ended, with its background processes. exec passes SIGINT, SIGTERM, SIGHUP and SIGQUIT on
+to the group. A second signal asks the group to end (SIGTERM), a third one kills it
+(SIGKILL). exec also kills what has not ended within --grace of a SIGTERM.
 
-While the server is away the command is not slowed: events are kept in memory, then on
-disk (--spool), and sent when it is back.
+The command never waits for the server: while the server is away, exec keeps events in
+memory, then on disk (--spool), and sends them later.
 
-The result: status 0 SUCCEEDED, n FAILED with the code exit-n, ended by a signal
-FAILED with the signal's name, CANCELLED where the run was asked to stop (the
-group then gets SIGTERM).
+Result of the run: SUCCEEDED for status 0; FAILED with the code exit-n for status n, or
+with the name of the signal that ended the command; CANCELLED if somebody asked the run to
+stop (the group then gets SIGTERM).
 
-Exit status: the command's own, 128+n where signal n ended it; 126 and 127 where
-it cannot be run or does not exist; 1 where the run could not be recorded (the
-command still runs to its end) and 2 for wrong usage.
+Exit status: the command's own, or 128+n if signal n ended it; 126 if the command cannot
+be run, 127 if it does not exist; 1 if the run could not be recorded (the command still
+runs to its end); 2 for wrong usage.
 
 Examples:
   $ runlog exec -- npm test
@@ -100,7 +99,7 @@ async function finish(run: RecordedRun, result: ResultInit): Promise<void> {
   let signals = 0;
   const onSignal = (signal: NodeJS.Signals) => {
     if (++signals > 1) process.exit(exitStatus.signalBase + constants.signals[signal]);
-    notice("what was read is being sent; a second signal gives up what is not durable yet");
+    notice("sending the rest of the output; a second signal discards what is not durable");
   };
   for (const signal of endingSignals) process.on(signal, onSignal);
   try {
@@ -154,7 +153,7 @@ async function runChild(
     const recorded = (await Promise.all(feeds)).every(Boolean);
     const ended = await child.ended;
     if (!recorded || run.failed.aborted) {
-      notice(`the output was not recorded to its end: ${explain(run.failed.reason)}`);
+      notice(`the rest of the output was not recorded: ${explain(run.failed.reason)}`);
       return { ended, recorded: false };
     }
     return { ended, recorded: true };
@@ -182,7 +181,7 @@ function viewerOf(name: string, seen: Output): (chunk: Uint8Array) => Promise<vo
       await seen.write(chunk);
     } catch (error) {
       looks = false;
-      if (name !== "stderr") notice(`${explain(error)}; recording goes on`);
+      if (name !== "stderr") notice(`${explain(error)}; recording continues`);
     }
   };
 }
@@ -215,7 +214,7 @@ function resultOf(ended: Ended, cancelled: boolean): ResultInit {
         ? { state: RunState.SUCCEEDED }
         : failed(`exit-${ended.code}`, `the command ended with status ${ended.code}`);
     case "signal":
-      return failed(ended.signal, `the command was ended by ${ended.signal}`);
+      return failed(ended.signal, `signal ${ended.signal} ended the command`);
     case "not_started":
       return failed(ended.code, ended.message);
   }

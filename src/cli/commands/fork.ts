@@ -36,13 +36,13 @@ export function forkCommand(exit: (status: number) => void): Command {
       )
       .addOption(
         command
-          .createOption("--at-seq <seq>", "the same, by the number that tail shows")
+          .createOption("--at-seq <seq>", "the last event to inherit, by the seq that tail prints")
           .argParser(parseSeq)
           .conflicts("at"),
       )
       .option("--run <id>", "id of the new run (default: a new UUIDv7)"),
   )
-    .description("Create a run whose history begins with another run's events; nothing is copied.")
+    .description("Create a run whose history begins with another run's events, without a copy.")
     .argument("<run-id>", "the run to fork")
     .addHelpText("after", help + environmentHelp + exitStatusHelp)
     .action(async (source: string, flags: ForkFlags) => {
@@ -52,7 +52,7 @@ export function forkCommand(exit: (status: number) => void): Command {
 }
 
 const help = `
-Prints the new run's id. Its first own event has the run_seq 1.
+Prints the new run's id. The run's own events begin at run_seq 1.
 
 Examples:
   $ runlog fork RUN
@@ -104,7 +104,7 @@ async function runSeqAt(
   const [found] = events;
   if (found?.seq === seq && found.record.case === "event") return found.runSeq;
   throw new CommandError(
-    `seq ${seq} is no event of run ${JSON.stringify(source)}: \`runlog read --run ${source}\` lists those there are`,
+    `seq ${seq} is not an event of run ${JSON.stringify(source)}: \`runlog read --run ${source}\` lists its events`,
   );
 }
 
@@ -115,6 +115,7 @@ async function lastRunSeq(
 ): Promise<bigint> {
   const request = { namespace: flags.namespace, runId: source };
   const { run } = await callServer(flags, (options) => client.getRun(request, options));
-  if (run === undefined) throw new CommandError("the server's answer names no run");
+  if (run === undefined)
+    throw new CommandError("the server answered without a run: is it as new as this runlog?");
   return run.lastRunSeq;
 }

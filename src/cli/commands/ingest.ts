@@ -18,38 +18,38 @@ const afterSignalMs = 2_000;
 /** Builds the command; `exit` takes the status. */
 export function ingestCommand(exit: (status: number) => void): Command {
   return addRecordFlags(new Command("ingest"))
-    .description("Record the lines of standard input as the events of one run.")
+    .description("Record standard input as a run: each line is an event.")
     .option(
       "--resume-input",
-      "with --run: the input is the same as before, from its beginning; lines that the run has are skipped",
+      "with --run: repeat the same input from its beginning, and skip the lines that the run has",
     )
     .addHelpText("after", help + environmentHelp + exitStatusHelp)
     .action(async (flags: IngestFlags, self: Command) => {
       if (flags.resumeInput && flags.run === undefined) {
-        self.error("error: --resume-input goes with --run: it goes on with a run");
+        self.error("error: --resume-input needs --run: name the run to continue");
       }
       exit(await ingest(flags));
     });
 }
 
 const help = `
-One event a line. The line is the payload, whatever it holds. Its type is the
-line's own string field "type" (1 to 128 bytes), else "line"; a line that is
-not JSON is text/plain. The end of input finishes the run as SUCCEEDED, SIGINT,
-SIGTERM, SIGHUP or SIGQUIT as CANCELLED; a pipe is read for two seconds more, since who
-writes to it got the signal too.
+Each line is an event, and its payload. The event's type is the line's own string field
+"type" (1 to 128 bytes), else "line". A line that is not JSON is text/plain. The end of
+the input finishes the run as SUCCEEDED; SIGINT, SIGTERM, SIGHUP and SIGQUIT finish it as
+CANCELLED. After a signal ingest reads a pipe for two more seconds, because the program
+that writes to it got the signal too.
 
-A line ends with a newline. One that does not begin as JSON is also ended by a carriage
-return alone, as progress bars write it, and by a second without more of it. The
-attribute "line-end" (carriage-return, pause, end-of-input) then says so.
+A newline ends a line. If a line does not begin as JSON, a carriage return alone, as in
+progress bars, and a pause of one second end it too; the event then has the attribute
+"line-end" (carriage-return, pause, end-of-input).
 
-The run id goes to standard error first, the number of durable events last.
-Nothing is lost: while the server is away, events are kept in memory, then on disk
-(--spool), and then input waits. A line that is longer than an event may be is reported,
-an event runlog.dropped stands in the log for it, and the exit status is then 1.
+ingest first prints the run id on standard error, and last the number of durable events.
+It loses nothing: while the server is away, it keeps events in memory, then on disk
+(--spool), and then stops reading. If a line is longer than the limit of an event, ingest
+reports it, records an event runlog.dropped instead, and exits with status 1.
 
-With --resume-input line n is event n of the run: after a crash give the same file again,
-and nothing comes twice. Then only newlines end a line.
+With --resume-input, line n is event n of the run: repeat the same file after a crash, and
+nothing comes twice. Only newlines end a line then.
 
 Examples:
   $ my-agent --json | runlog ingest --agent my-agent
@@ -70,7 +70,7 @@ type Interruption =
 async function ingest(flags: IngestFlags): Promise<number> {
   // Node reads nothing from it, and says nothing.
   if (fstatSync(process.stdin.fd).isDirectory()) {
-    throw new CommandError("standard input is a directory: give a file, or pipe lines in");
+    throw new CommandError("standard input is a directory: use a file, or a pipe");
   }
   const run = await recordRun(flags, "", flags.resumeInput === true);
   try {
@@ -99,7 +99,7 @@ async function readInput(run: RecordedRun, resumes: boolean): Promise<Interrupti
   };
   const onSignal = (signal: NodeJS.Signals) => {
     if (state.interruption.t === "signal") {
-      notice("second signal, ending at once; what is not acknowledged may be lost");
+      notice("second signal: ending at once, events that are not acknowledged may be lost");
       process.exit(exitStatus.signalBase + constants.signals[signal]);
     }
     state.interruption = { t: "signal", signal };
@@ -125,7 +125,7 @@ async function readInput(run: RecordedRun, resumes: boolean): Promise<Interrupti
     });
     if (resumes && lines < run.lastRunSeq && state.interruption.t === "none") {
       throw new CommandError(
-        `the input has ${countText(lines, "line")}, the run ${countText(run.lastRunSeq, "event")} already: is it the same input?`,
+        `the input has ${countText(lines, "line")}, the run ${countText(run.lastRunSeq, "event")} already: repeat the same input, or omit --resume-input`,
       );
     }
   } catch (error) {

@@ -18,7 +18,7 @@ interface NamespacesFlags extends ServerFlags {
 /** Builds the command; `exit` takes the status. */
 export function namespacesCommand(exit: (status: number) => void): Command {
   return addServerFlags(new Command("namespaces"))
-    .description("List namespaces: runs, seqs, bytes of events, and how long ended runs are kept.")
+    .description("List namespaces with their runs, seqs, bytes of events and retention.")
     .option("--json", "one protobuf-JSON Namespace a line")
     .addHelpText("after", help + environmentHelp + exitStatusHelp)
     .action(async (flags: NamespacesFlags) => {

@@ -27,9 +27,7 @@ interface ReadFlags extends ConnectionFlags, ScopeFlags {
 /** Builds the command; `exit` takes the status. */
 export function readCommand(exit: (status: number) => void): Command {
   const command = new Command("read");
-  return addScopeFlags(
-    addConnectionFlags(command).description("Print one page of records, and end."),
-  )
+  return addScopeFlags(addConnectionFlags(command).description("Print one page of records."))
     .addOption(
       command
         .createOption("--after <seq>", "oldest first: only records with a greater seq")
@@ -41,7 +39,7 @@ export function readCommand(exit: (status: number) => void): Command {
         .createOption("--before <seq>", "newest first: only records with a smaller seq")
         .argParser(parseBefore),
     )
-    .option("--backward", "newest first, from the end or from --before on")
+    .option("--backward", "newest first, from the end or from --before")
     .addOption(
       command
         .createOption("--limit <n>", "at most n records")
@@ -58,8 +56,8 @@ export function readCommand(exit: (status: number) => void): Command {
 }
 
 const help = `
-One of --ancestor, --run and --all says whose records. On a terminal a last line
-tells how to go on where there is more; runlog tail prints what comes later.
+Use one of --ancestor, --run and --all. If there are more, a
+last line on a terminal shows the command for the next page. Use runlog tail to follow.
 
 Examples:
   $ runlog read --all --backward --limit 20
@@ -70,13 +68,13 @@ Examples:
 function parseBefore(value: string): bigint {
   const seq = parseSeq(value);
   // To the server 0 is the end.
-  if (seq === 0n) throw new InvalidArgumentError("give a seq: 1, 2, 3, …");
+  if (seq === 0n) throw new InvalidArgumentError("use a seq: 1, 2, 3, …");
   return seq;
 }
 
 function parseLimit(value: string): number {
   const limit = parseCount(value);
-  if (limit === 0) throw new InvalidArgumentError("give a whole number, 1 or more.");
+  if (limit === 0) throw new InvalidArgumentError("use a whole number, 1 or more.");
   return limit;
 }
 

@@ -40,9 +40,9 @@ export function retentionCommand(exit: (status: number) => void): Command {
 }
 
 const help = `
-Without a duration it prints the present one. A shorter one than before deletes
-trees that have ended longer ago, with all their records; so it asks, and where
-there is no terminal it needs --yes.
+Without a duration, prints the present one. A shorter duration than before deletes
+trees that ended earlier, with all their records, so it asks first; without a
+terminal, use --yes.
 
 Examples:
   $ runlog retention
@@ -54,7 +54,7 @@ function parseRetention(value: string): Retention {
   if (value === "forever") return { t: "forever" };
   const ms = parseDurationMs(value);
   if (ms === undefined || ms === 0) {
-    throw new InvalidArgumentError("give a duration such as 7d, 12h, 30m or 90s, or forever.");
+    throw new InvalidArgumentError("use a duration such as 7d, 12h, 30m or 90s, or forever.");
   }
   return { t: "for", ms };
 }
@@ -86,8 +86,8 @@ async function set(
   const text = retentionText(namespace?.retention);
   await stdout.write(
     text === "forever"
-      ? `namespace ${name}: everything is kept forever\n`
-      : `namespace ${name}: trees are deleted ${text} after their last run has ended\n`,
+      ? `namespace ${name}: keeps trees forever\n`
+      : `namespace ${name}: deletes trees ${text} after their last run has ended\n`,
   );
 }
 
@@ -103,9 +103,9 @@ async function confirmUnlessLonger(
   if (before !== undefined && ms >= durationMs(before)) return;
   await confirm({
     yes: false,
-    what: "deleting what is older than a shorter retention",
+    what: "deleting trees that a shorter retention does not keep",
     details: async () =>
       `Namespace ${JSON.stringify(flags.namespace)} keeps its trees ${before === undefined ? "forever" : `for ${retentionText(before)}`}. ` +
-      `From now on, those whose last run ended more than ${exactDurationText(ms)} ago are deleted.`,
+      `From now on it deletes those whose last run ended more than ${exactDurationText(ms)} ago.`,
   });
 }

@@ -26,7 +26,7 @@ interface RunsFlags extends ConnectionFlags {
 /** Builds the command; `exit` takes the status. */
 export function runsCommand(exit: (status: number) => void): Command {
   return addConnectionFlags(new Command("runs"))
-    .description("List runs, newest first, or draw the trees that they form.")
+    .description("List runs, newest first, or draw their trees.")
     .option("--tree", "draw trees, oldest first")
     .option("--json", "one protobuf-JSON Run a line")
     .option("--ancestor <id>", "only this run and its descendants")
@@ -62,7 +62,7 @@ Examples:
 function parseState(value: string, before: readonly RunState[] | undefined): readonly RunState[] {
   const state = selectable.find((candidate) => stateName(candidate) === value.toLowerCase());
   if (state === undefined) {
-    throw new InvalidArgumentError(`give one of ${states.join(", ")}.`);
+    throw new InvalidArgumentError(`use one of ${states.join(", ")}.`);
   }
   return [...(before ?? []), state];
 }

@@ -27,28 +27,28 @@ export function serveCommand(exit: (status: number) => void): Command {
   const command = new Command("serve");
   return command
     .description(
-      "Start a server. Once it serves, prints `listening on http://HOST:PORT`, and where events are kept.",
+      "Start a server. When it is ready, prints `listening on http://HOST:PORT` and the place of the events.",
     )
     .addOption(
       command
-        .createOption("--listen <host:port>", "where to listen; port 0 picks a free one")
+        .createOption("--listen <host:port>", "address to listen on; port 0 picks a free port")
         .argParser(parseListen)
         .default({ host: "127.0.0.1", port: 7400 }, "127.0.0.1:7400"),
     )
     .addOption(
       command
-        .createOption("--journal <url>", "where events are kept: sqlite:PATH or postgres://…")
+        .createOption("--journal <url>", "place of the events: sqlite:PATH or postgres://…")
         .default(readServerEnvironment().journal, "sqlite:runlog.db"),
     )
     .addOption(
       command
-        .createOption("--log-level <level>", "what is logged to standard error, as JSON lines")
+        .createOption("--log-level <level>", "least level to log, as JSON lines on standard error")
         .choices(["debug", "info", "warn", "error", "silent"])
         .default("warn"),
     )
     .addOption(
       command
-        .createOption("--limit <name=value>", "sets one of the limits below, repeatable")
+        .createOption("--limit <name=value>", "set one of the limits below, repeatable")
         .argParser((value, before: readonly string[] | undefined) => [...(before ?? []), value]),
     )
     .addHelpText("after", help)
@@ -59,17 +59,18 @@ export function serveCommand(exit: (status: number) => void): Command {
 }
 
 const help = `
-${journalVariable} sets the journal too: other users of the machine can read a command line,
-and with it a password. Any number of servers may run on one PostgreSQL; name all hosts
-of a primary and its standbys, postgres://HOST,HOST/DATABASE, and a failover is followed.
+${journalVariable} sets the journal too. Use it for a URL with a password, because other users
+of the machine can read a command line. Any number of servers may share one PostgreSQL. To
+follow a failover, name all hosts of a primary and its standbys:
+postgres://HOST,HOST/DATABASE.
 
 Limits and their defaults. ${limitsVariable}="name=value name=value" sets them too;
---limit overrides it. docs/limits.md tells their ranges and reasons.
+--limit overrides it. docs/limits.md has their ranges and reasons.
 ${limitLines().join("\n")}
 
-SIGTERM and SIGINT drain: streams are told to go elsewhere, what was
-acknowledged is durable, and the process ends with 0 within ${exitTimeoutMs / 1000} s. A second
-signal ends it at once; that loses nothing acknowledged either.
+SIGTERM and SIGINT drain: the server asks clients to reconnect elsewhere, and ends with
+status 0 within ${exitTimeoutMs / 1000} s. A second signal ends it at once. Neither loses an acknowledged
+event.
 
 Examples:
   $ runlog serve
@@ -84,7 +85,7 @@ function parseListen(value: string): ServeFlags["listen"] {
   const host = match?.[1] ?? match?.[2];
   const port = Number(match?.[3]);
   if (host === undefined || port > 65_535) {
-    throw new InvalidArgumentError("give HOST:PORT such as 127.0.0.1:7400 or [::1]:7400.");
+    throw new InvalidArgumentError("use HOST:PORT such as 127.0.0.1:7400 or [::1]:7400.");
   }
   return { host, port };
 }
@@ -161,13 +162,13 @@ function startFailure(error: unknown, flags: ServeFlags): unknown {
   switch (code) {
     case "EADDRINUSE":
       return new CommandError(
-        `${host}:${port} is in use: another server runs there; give another --listen, or port 0`,
+        `${host}:${port} is in use by another server: use another --listen, or port 0`,
       );
     case "EADDRNOTAVAIL":
     case "ENOTFOUND":
-      return new CommandError(`${host} is not an address of this machine; give another --listen`);
+      return new CommandError(`${host} is not an address of this machine: use another --listen`);
     case "EACCES":
-      return new CommandError(`not allowed to listen on ${host}:${port}; give a port above 1023`);
+      return new CommandError(`not allowed to listen on ${host}:${port}: use a port above 1023`);
     default:
       return error;
   }

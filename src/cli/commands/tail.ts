@@ -29,7 +29,7 @@ export function tailCommand(exit: (status: number) => void): Command {
   const command = new Command("tail");
   return addScopeFlags(
     addConnectionFlags(command).description(
-      "Print records in order: history first, then what comes.",
+      "Print records in order: history first, then new ones as they come.",
     ),
   )
     .addOption(
@@ -41,10 +41,7 @@ export function tailCommand(exit: (status: number) => void): Command {
     .option("--now", "only records from now on")
     .addOption(
       command
-        .createOption(
-          "--until <when>",
-          "end by itself: once the runs have ended, or once caught up",
-        )
+        .createOption("--until <when>", "end when the runs have ended, or when caught up")
         .choices(["finished", "caught-up"]),
     )
     .option("--wait", "wait for runs, and with --until for a namespace, that do not exist yet")
@@ -61,9 +58,9 @@ export function tailCommand(exit: (status: number) => void): Command {
 }
 
 const help = `
-One of --ancestor, --run and --all says whose records. Each line begins with the
-record's seq: give the last one that you have seen to --after, and nothing is
-missing and nothing comes twice. When the server restarts, tail goes on by itself.
+Use one of --ancestor, --run and --all. Each line begins with the
+record's seq: pass the last one that you have seen to --after, and nothing is
+missing and nothing comes twice. When the server restarts, tail resumes by itself.
 
 Examples:
   $ runlog tail --all
@@ -78,14 +75,14 @@ Examples:
 function checkFlags(flags: TailFlags, command: Command): void {
   checkScope(flags, command);
   if (flags.all && flags.until === "finished") {
-    command.error("error: --until finished goes with --ancestor or --run; --all never ends");
+    command.error("error: --until finished needs --ancestor or --run: --all never ends");
   }
   if (flags.exitStatus && flags.until !== "finished") {
-    command.error("error: --exit-status goes with --until finished");
+    command.error("error: --exit-status needs --until finished");
   }
   if (flags.wait && flags.inherited) {
     command.error(
-      "error: --wait does not go with --inherited: what a fork inherits lies before it",
+      "error: --wait cannot be combined with --inherited: a fork inherits older events",
     );
   }
 }
@@ -136,7 +133,7 @@ async function tail(flags: TailFlags): Promise<number> {
       throw error;
     }
     if (seen !== undefined) {
-      notice(`stopped; go on with --after ${seen}`);
+      notice(`stopped; resume with --after ${seen}`);
     }
     const received = interrupted.signal.reason as NodeJS.Signals;
     return exitStatus.signalBase + constants.signals[received];
