@@ -83,57 +83,57 @@ export function describeRefusal(refusal: Refusal): string {
     case "invalid_field":
       return `${refusal.field}: ${refusal.problem}`;
     case "run_id_limit":
-      return `a filter takes at most ${refusal.limit} run ids, and there are ${refusal.got} at least: subscribe to their ancestor instead`;
+      return `a filter has at most ${refusal.limit} run ids, this one has ${refusal.got} or more: subscribe to their ancestor instead`;
     case "run_not_found":
       return `run ${JSON.stringify(refusal.runId)} does not exist: create it, or open it with a spec`;
     case "parent_not_found":
       return `parent run ${JSON.stringify(refusal.parentRunId)} does not exist in this namespace: create it first`;
     case "run_exists":
-      return `run id ${JSON.stringify(refusal.runId)} is taken by a run with another spec: use another id`;
+      return `run id ${JSON.stringify(refusal.runId)} belongs to a run with another spec: use another id`;
     case "run_in_deletion":
-      return `run id ${JSON.stringify(refusal.runId)} belongs to a tree that is being deleted: call again, or use another id`;
+      return `run id ${JSON.stringify(refusal.runId)} belongs to a tree that is being deleted: retry, or use another id`;
     case "fork_beyond_end":
-      return `run ${JSON.stringify(refusal.sourceRunId)} has no event there: its last run_seq is ${refusal.lastRunSeq}`;
+      return `run ${JSON.stringify(refusal.sourceRunId)} has no event at that run_seq: its last one is ${refusal.lastRunSeq}`;
     case "tree_in_use":
       return refusal.by === "running"
         ? `run ${JSON.stringify(refusal.runId)} of the tree is RUNNING: finish it first, or wait until its lease runs out`
-        : `run ${JSON.stringify(refusal.runId)} of another tree is a fork of a run in this one: delete that tree first`;
+        : `run ${JSON.stringify(refusal.runId)} of another tree is a fork of a run in this tree: delete the other tree first`;
     case "seq_gap":
-      return `run_seq ${refusal.gotRunSeq} is beyond the next event: the run goes on with ${refusal.expectedRunSeq}`;
+      return `run_seq ${refusal.gotRunSeq} leaves a gap: continue with run_seq ${refusal.expectedRunSeq}`;
     case "fenced":
-      return `another producer has opened the run since (epoch ${refusal.epoch}): stop, do not retry`;
+      return `another producer has opened the run (epoch ${refusal.epoch}): stop, do not retry`;
     case "superseded":
-      return `a later attempt of this producer has opened the run (epoch ${refusal.epoch}): this one is over`;
+      return `a later attempt of this producer has opened the run (epoch ${refusal.epoch}): abandon this attempt`;
     case "run_finished":
-      return `run ${JSON.stringify(refusal.runId)} has ended: it takes no more events and no other result`;
+      return `run ${JSON.stringify(refusal.runId)} has ended: it accepts no more events and no other result`;
     case "run_lost":
-      return `run ${JSON.stringify(refusal.runId)} was lost, its lease ran out: open it again`;
+      return `run ${JSON.stringify(refusal.runId)} is LOST, its lease ran out: open it again`;
     case "run_not_open":
-      return `run ${JSON.stringify(refusal.runId)} is not open on this stream: send open first`;
+      return `run ${JSON.stringify(refusal.runId)} is not open on this stream: send OpenRun first`;
     case "too_large":
-      return `${refusal.field} is over the limit of ${refusal.limit} bytes`;
+      return `${refusal.field} is larger than the limit of ${refusal.limit} bytes: send less`;
     case "conflict":
-      return `the event sent as run_seq ${refusal.runSeq} differs from the durable one; the run goes on with ${refusal.expectedRunSeq}`;
+      return `the event with run_seq ${refusal.runSeq} differs from the durable one, so another producer has written to the run: stop (the next run_seq is ${refusal.expectedRunSeq})`;
     case "cursor_trimmed":
-      return `records after the cursor were deleted: nothing is missing from seq ${refusal.earliestSeq} on; start there, or at 0 for whatever is left`;
+      return `records after the cursor were deleted: resume at seq ${refusal.earliestSeq}, from which nothing is missing, or at 0 to get the records that remain`;
     case "cursor_ahead":
-      return `the cursor is beyond the journal's newest seq ${refusal.latestSeq}: it belongs to another journal or to a newer state of this one`;
+      return `the cursor is beyond the journal's newest seq ${refusal.latestSeq}: it belongs to another journal or to a newer state of this one, so start again without it`;
     case "journal_changed":
-      return `the cursor belongs to another journal, this one is ${refusal.journalId}: start again without a cursor`;
+      return `the cursor belongs to another journal than ${refusal.journalId}: start again without a cursor`;
     case "quota":
       return `at most ${refusal.limit} ${refusal.what}`;
     case "data_loss":
       return refusal.lastSeq === undefined
-        ? "the journal's database is damaged: its operator has to restore it from a backup"
-        : `the journal's records from seq ${refusal.firstSeq} to ${refusal.lastSeq} are damaged: its operator has to restore them from a backup; after seq ${refusal.lastSeq} reading goes on without them`;
+        ? "the journal's database is damaged: ask its operator to restore it from a backup"
+        : `the journal's records from seq ${refusal.firstSeq} to ${refusal.lastSeq} are damaged: ask its operator to restore them from a backup, or resume after seq ${refusal.lastSeq} without them`;
     case "overloaded":
-      return `the server has no memory left for ${refusal.what}: call again in ${refusal.retryAfterMs} ms`;
+      return `the server has no memory left for ${refusal.what}: retry after ${refusal.retryAfterMs} ms`;
     case "draining":
-      return "the server is going away: call again";
+      return "the server is draining: retry";
     case "internal":
-      return "internal error: the server's log tells more";
+      return "internal error: retry later; the server's log has the cause";
     case "journal_unavailable":
-      return "the journal's database did not answer; nothing was acknowledged that is not durable: call again";
+      return "the journal's database did not answer: retry; every acknowledged event is durable";
   }
 }
 
@@ -148,7 +148,7 @@ export function invalidField(field: string, problem: string, limit?: number): Re
 
 /** Refuses what the database will never store, whatever else is in the transaction. */
 export function unstorable(cause: unknown): RefusedError {
-  const problem = "holds a text or a number that the database does not store";
+  const problem = "has a string or a number that the database cannot store";
   return new RefusedError({ reason: "invalid_field", field: "request", problem }, { cause });
 }
 

@@ -39,7 +39,10 @@ export function checkNamespace(field: string, name: string): string {
   if (name === "") return "default";
   checkLength(field, name, maxNamespaceBytes);
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name)) {
-    throw invalidField(field, "takes letters, digits, '.', '_' and '-', a letter or digit first");
+    throw invalidField(
+      field,
+      "must consist of letters, digits, '.', '_' and '-', with a letter or digit first",
+    );
   }
   return name;
 }
@@ -54,7 +57,7 @@ export function checkRunId(field: string, runId: string): void {
 /** Checks a name of visible ASCII characters. */
 export function checkVisible(field: string, text: string): void {
   if (!/^[\x21-\x7e]+$/.test(text)) {
-    throw invalidField(field, "takes visible ASCII characters without spaces");
+    throw invalidField(field, "must consist of visible ASCII characters, without spaces");
   }
 }
 
@@ -148,15 +151,18 @@ function checkOfValue(field: DescField): ((at: string, value: unknown) => void) 
 }
 
 function checkText(field: string, text: string): void {
-  if (text.includes("\0")) throw invalidField(field, "holds U+0000");
-  if (!text.isWellFormed()) throw invalidField(field, "holds half a surrogate pair");
+  if (text.includes("\0")) throw invalidField(field, "contains U+0000");
+  if (!text.isWellFormed()) throw invalidField(field, "contains half a surrogate pair");
 }
 
 function checkTimestamp(field: string, time: Timestamp): void {
-  if (!isTimestamp(time)) throw invalidField(field, "is a time of the years 1 to 9999");
+  if (!isTimestamp(time)) throw invalidField(field, "must be a time in the years 1 to 9999");
 }
 
 function checkDuration(field: string, duration: Duration): void {
   if (isDuration(duration)) return;
-  throw invalidField(field, "is at most 10,000 years, seconds and nanos of one sign");
+  throw invalidField(
+    field,
+    "must be at most 10,000 years, with seconds and nanos of the same sign",
+  );
 }

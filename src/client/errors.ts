@@ -107,7 +107,7 @@ export class FirstContactError extends Error {
 
   constructor(waitedMs: number, cause: Error | undefined) {
     const why = cause === undefined ? "" : `: ${cause.message}`;
-    super(`no server within ${waitedMs} ms${why}`, { cause });
+    super(`no server answered within ${waitedMs} ms${why}`, { cause });
     this.name = "FirstContactError";
     this.waitedMs = waitedMs;
   }

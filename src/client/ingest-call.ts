@@ -298,7 +298,7 @@ function checkSize(frame: MessageFrame, field: string, limit: number): MessageFr
   const { length } = frame.encoded;
   if (length <= limit) return frame;
   const data = { reason: Reason.TOO_LARGE, field, limit: BigInt(limit) };
-  const message = `${field} takes ${length} bytes, the limit is ${limit}`;
+  const message = `${field} has ${length} bytes, the limit is ${limit}`;
   throw new RunlogError(message, undefined, create(ErrorDetailSchema, data));
 }
 

@@ -14,7 +14,7 @@ export function refuseInvalidRunId(runId: string): void {
     !runId.includes("\0") &&
     new TextEncoder().encode(runId).length <= maxRunIdBytes;
   if (isValid) return;
-  const problem = `has to be 1 to ${maxRunIdBytes} bytes of UTF-8, without U+0000`;
+  const problem = `must be 1 to ${maxRunIdBytes} bytes of UTF-8, without U+0000`;
   throw refusal(Reason.INVALID_FIELD, "run_id", problem, maxRunIdBytes);
 }
 
@@ -32,15 +32,15 @@ export function refuseInvalidResult(init: ResultInit, maxBytes: number): void {
     result.state === RunState.FAILED ||
     result.state === RunState.CANCELLED;
   if (!isEnd) {
-    const problem = "is SUCCEEDED, FAILED or CANCELLED";
+    const problem = "must be SUCCEEDED, FAILED or CANCELLED";
     throw refusal(Reason.INVALID_FIELD, "finish.result.state", problem);
   }
   if (result.failure !== undefined && result.state !== RunState.FAILED) {
-    const problem = "goes with the state FAILED only";
+    const problem = "is allowed with the state FAILED only";
     throw refusal(Reason.INVALID_FIELD, "finish.result.failure", problem);
   }
   if (length > maxBytes) {
-    const problem = `takes ${length} bytes, the limit is ${maxBytes}`;
+    const problem = `has ${length} bytes, the limit is ${maxBytes}`;
     throw refusal(Reason.TOO_LARGE, "finish.result", problem, maxBytes);
   }
 }

@@ -10,8 +10,8 @@ interface WarningProcess {
 export function warnOfDrop(runId: string, { reason, event }: Drop): void {
   const why = {
     overflow: "its buffer is full: await ready() before emit",
-    too_large: "it is larger than the server takes",
-    invalid: "it is no valid event",
+    too_large: "it is larger than the server accepts",
+    invalid: "it is not a valid event",
   }[reason];
   const message =
     `run ${runId}: an event of type ${JSON.stringify(event.type)} was dropped, ${why}. ` +

@@ -43,7 +43,7 @@ export async function findInherited(
       if (known === undefined) next.push(source);
       if (known === undefined || known.throughSeq < inherited.throughSeq) found.set(key, inherited);
       if (found.size > maxInheritedRuns) {
-        const what = "runs of which a fork inherits events";
+        const what = "runs whose events the forks in one filter inherit: name fewer forks";
         throw new RefusedError({ reason: "quota", what, limit: maxInheritedRuns });
       }
     }

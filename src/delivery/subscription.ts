@@ -352,7 +352,8 @@ function checkTogether({ stop, allowMissing }: SubscriptionSpec, { scope }: Filt
     throw invalidField("stop", "FINISHED needs an ancestor or run ids: a namespace never ends");
   }
   if (allowMissing && scope.kind === "runs" && scope.inherited !== undefined) {
-    const problem = "does not go with include_inherited: what a fork inherits lies before it";
+    const problem =
+      "cannot be combined with include_inherited: a fork inherits events that are older than the fork";
     throw invalidField("allow_missing", problem);
   }
 }

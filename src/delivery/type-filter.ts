@@ -29,7 +29,7 @@ export class TypeFilter {
   static parse(field: string, patterns: readonly string[]): TypeFilter | undefined {
     if (patterns.length === 0) return undefined;
     if (patterns.length > maxFilterTypes) {
-      throw invalidField(field, `takes at most ${maxFilterTypes}`, maxFilterTypes);
+      throw invalidField(field, `has more than ${maxFilterTypes} types`, maxFilterTypes);
     }
     const exact = new Set<string>();
     const prefixes: string[] = [];
@@ -37,12 +37,12 @@ export class TypeFilter {
       const at = `${field}[${index}]`;
       if (pattern === "") throw invalidField(at, "is empty");
       if (Buffer.byteLength(pattern) > maxTypeBytes + 1) {
-        throw invalidField(at, `is longer than a type of ${maxTypeBytes} bytes`, maxTypeBytes);
+        throw invalidField(at, `is longer than the ${maxTypeBytes} bytes of a type`, maxTypeBytes);
       }
       const star = pattern.indexOf("*");
       if (star === -1) exact.add(pattern);
       else if (star === pattern.length - 1) prefixes.push(pattern.slice(0, star));
-      else throw invalidField(at, 'takes "*" at its end only');
+      else throw invalidField(at, 'may have "*" only at its end');
     }
     return new TypeFilter(exact, prefixes);
   }

@@ -55,9 +55,10 @@ export async function appendWindow(
   if (spec !== undefined) checkSpec("create", spec, limits);
   const { events, bytes } = checkEvents("events", request.events, limits);
   const firstRunSeq = checkPlace("first_run_seq", request.firstRunSeq);
-  if (events.length > 0 && firstRunSeq === 0) throw invalidField("first_run_seq", "is from 1 on");
+  if (events.length > 0 && firstRunSeq === 0)
+    throw invalidField("first_run_seq", "must be 1 or more");
   if (events.length === 0 && firstRunSeq !== 0) {
-    throw invalidField("first_run_seq", "is 0 where there are no events");
+    throw invalidField("first_run_seq", "must be 0 if there are no events");
   }
   const result =
     request.finish === undefined

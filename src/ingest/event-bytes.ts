@@ -32,7 +32,7 @@ export function checkEvents(
   limits: Pick<Limits, "maxEventBytes" | "maxAppendBytes">,
 ): { events: CheckedEvent[]; bytes: number } {
   if (events.length > maxAppendEvents) {
-    throw invalidField(field, `takes at most ${maxAppendEvents}`, maxAppendEvents);
+    throw invalidField(field, `has more than ${maxAppendEvents} events`, maxAppendEvents);
   }
   const checked = new Array<CheckedEvent>(events.length);
   let bytes = 0;
@@ -68,7 +68,7 @@ function hasControlCharacter(text: string): boolean {
 function checkType(field: string, type: string): void {
   if (type === "") throw invalidField(field, "is missing");
   checkLength(field, type, maxTypeBytes);
-  if (hasControlCharacter(type)) throw invalidField(field, "holds a control character");
+  if (hasControlCharacter(type)) throw invalidField(field, "contains a control character");
 }
 
 function checkDecoded(field: string, bytes: Uint8Array, maxEventBytes: number): CheckedEvent {

@@ -214,7 +214,7 @@ export class IngestStream {
       const namespace = checkNamespace("open.namespace", open.namespace);
       this.#namespace ??= namespace;
       if (namespace !== this.#namespace) {
-        const problem = `is the same for all runs of a stream, and was ${this.#namespace}`;
+        const problem = `must be the same for all runs of a stream: it was ${this.#namespace} before`;
         throw new RefusedError({ reason: "invalid_field", field: "open.namespace", problem });
       }
       if (open.create !== undefined) checkSpec("open.create", open.create, this.#limits);
@@ -238,7 +238,7 @@ export class IngestStream {
       }
       const firstRunSeq = checkPlace("append.first_run_seq", append.firstRunSeq);
       if (firstRunSeq === 0) {
-        const problem = "is from 1 on";
+        const problem = "must be 1 or more";
         throw new RefusedError({ reason: "invalid_field", field: "append.first_run_seq", problem });
       }
       const { events, bytes } = checkEvents("append.events", append.events, this.#limits);

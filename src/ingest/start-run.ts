@@ -36,7 +36,7 @@ export function decideStart(
     return {
       reason: "invalid_field",
       field: `${field}.parent_run_id`,
-      problem: `a tree is at most ${maxDepth} edges deep`,
+      problem: `is ${maxDepth} edges below its root, the limit: choose a parent nearer to the root`,
       limit: maxDepth,
     };
   }

@@ -73,7 +73,7 @@ export function checkSpec(
   if (spec.lease !== undefined) {
     const leaseMs = Number(spec.lease.seconds) * 1000 + spec.lease.nanos / 1e6;
     if (!(leaseMs >= minLeaseMs && leaseMs <= maxLeaseMs)) {
-      throw invalidField(`${field}.lease`, `is from ${minLeaseMs} ms to ${maxLeaseMs} ms`);
+      throw invalidField(`${field}.lease`, `must be from ${minLeaseMs} ms to ${maxLeaseMs} ms`);
     }
   }
 }
@@ -89,16 +89,20 @@ export function checkResult(
     case RunState.SUCCEEDED:
     case RunState.CANCELLED:
       if (result.failure !== undefined) {
-        throw invalidField(`${field}.failure`, "goes with the state FAILED only");
+        throw invalidField(`${field}.failure`, "is allowed with the state FAILED only");
       }
       break;
     case RunState.FAILED:
       break;
     default:
-      throw invalidField(`${field}.state`, "is SUCCEEDED, FAILED or CANCELLED");
+      throw invalidField(`${field}.state`, "must be SUCCEEDED, FAILED or CANCELLED");
   }
   if (result.suppressed.length > maxSuppressed) {
-    throw invalidField(`${field}.suppressed`, `takes at most ${maxSuppressed}`, maxSuppressed);
+    throw invalidField(
+      `${field}.suppressed`,
+      `has more than ${maxSuppressed} failures`,
+      maxSuppressed,
+    );
   }
   checkLength(`${field}.output_content_type`, result.outputContentType, maxContentTypeBytes);
   const bytes = toBinary(RunResultSchema, result).length;

@@ -171,7 +171,7 @@ async function survey(
   if (root.root_key !== rootKey) {
     const [above] = await findRunsByKey(db, namespaceId, [root.root_key]);
     const rootId = JSON.stringify(above?.run_id);
-    throw invalidField("root_run_id", `is not the root of its tree: that is ${rootId}`);
+    throw invalidField("root_run_id", `is not a root: the root of its tree is ${rootId}`);
   }
   const newestSeq = await findNewestOfTree(db, namespaceId, rootKey);
   await refuseRunning(db, namespaceId, rootKey);

@@ -46,5 +46,5 @@ function parseRetention({ retention }: SetRetentionRequest): number | null {
   const retentionMs = durationMs(retention);
   if (retentionMs >= minRetentionMs && retentionMs <= maxRetentionMs) return retentionMs;
   const range = `${durationFromMs(minRetentionMs).seconds} s to ${durationFromMs(maxRetentionMs).seconds} s`;
-  throw invalidField("retention", `is from ${range}; leave it out to keep everything`);
+  throw invalidField("retention", `must be from ${range}: leave it out to keep trees forever`);
 }

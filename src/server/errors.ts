@@ -144,5 +144,8 @@ export function toConnectError(error: unknown, onUnexpected: OnUnexpected): Conn
   // Nobody is left to read this status.
   if (isConnectionLoss(error)) return ConnectError.from(error, Code.Canceled);
   onUnexpected(error);
-  return new ConnectError("internal error: the server's log tells more", Code.Internal);
+  return new ConnectError(
+    "internal error: retry later; the server's log has the cause",
+    Code.Internal,
+  );
 }

@@ -47,7 +47,7 @@ export function scanJson(bytes: Uint8Array): void {
       default:
     }
     if (values > maxJsonValues) {
-      const problem = `holds more than ${maxJsonValues} values`;
+      const problem = `has more than ${maxJsonValues} values`;
       throw new MalformedMessage("", problem, maxJsonValues);
     }
   }

@@ -125,7 +125,7 @@ export function toIngestResponse(frame: IngestFrame, limits: Limits): IngestResp
 export type MessageFormat = "binary" | "json";
 
 /** What a client is told when the server goes away. */
-export const goAwayReason = "this connection is going away";
+export const goAwayReason = "the server closes this connection: reconnect";
 
 function decodeBatch(parts: readonly Uint8Array[]): EventBatch {
   return fromBinary(EventBatchSchema, Buffer.concat(parts));

@@ -10,7 +10,7 @@ import { invalidField } from "../refusal.ts";
  */
 export function parsePageSize(pageSize: number): number {
   if (pageSize > maxPageSize) {
-    throw invalidField("page_size", `is at most ${maxPageSize}`, maxPageSize);
+    throw invalidField("page_size", `must be at most ${maxPageSize}`, maxPageSize);
   }
   return pageSize === 0 ? defaultPageSize : pageSize;
 }

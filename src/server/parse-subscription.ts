@@ -35,10 +35,10 @@ export function parseSubscription(
 ): SubscriptionSpec {
   const { start } = request;
   if (start.case === "fromNow" && !start.value) {
-    throw invalidField(`${at}from_now`, "is true, or left out for the beginning");
+    throw invalidField(`${at}from_now`, "must be true: leave it out to start at the beginning");
   }
   const stop = stops[request.stop];
-  if (stop === undefined) throw invalidField(`${at}stop`, `has no meaning as ${request.stop}`);
+  if (stop === undefined) throw invalidField(`${at}stop`, `has the unknown value ${request.stop}`);
   return {
     namespace: checkNamespace(`${at}namespace`, request.namespace),
     filter: parseFilter(`${at}filter`, request.filter),
@@ -63,7 +63,7 @@ function progressInterval(
   if (ms < minProgressIntervalMs) {
     throw invalidField(
       `${at}progress_interval`,
-      `is at least ${minProgressIntervalMs} ms`,
+      `must be at least ${minProgressIntervalMs} ms`,
       minProgressIntervalMs,
     );
   }

@@ -108,11 +108,11 @@ function parseListing(request: ListRunsRequest, { readBytes }: Limits): RunListi
 
 function parseStates(states: readonly RunState[]): readonly RunState[] {
   if (states.length > maxListedStates) {
-    throw invalidField("states", `takes at most ${maxListedStates}`, maxListedStates);
+    throw invalidField("states", `has more than ${maxListedStates} states`, maxListedStates);
   }
   states.forEach((state, index) => {
     if (state === RunState.UNSPECIFIED || RunState[state] === undefined) {
-      throw invalidField(`states[${index}]`, `has no meaning as ${state}`);
+      throw invalidField(`states[${index}]`, `has the unknown value ${state}`);
     }
   });
   return [...new Set(states)];
@@ -121,5 +121,5 @@ function parseStates(states: readonly RunState[]): readonly RunState[] {
 function parsePageToken(pageToken: string): number {
   const beforeKey = /^[1-9]\d{0,15}$/.test(pageToken) ? Number(pageToken) : Number.NaN;
   if (Number.isSafeInteger(beforeKey)) return beforeKey;
-  throw invalidField("page_token", "is not the next_page_token of a page before");
+  throw invalidField("page_token", "is not the next_page_token of an earlier page");
 }

@@ -59,7 +59,7 @@ async function take(
   watch: Watch,
 ): Promise<void> {
   for await (const { subscriptionId: id, frame } of requests) {
-    if (id === 0) throw invalidField("subscription_id", "is from 1 on");
+    if (id === 0) throw invalidField("subscription_id", "must be 1 or more");
     switch (frame.case) {
       case "start": {
         const { value: start } = frame;

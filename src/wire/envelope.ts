@@ -124,7 +124,10 @@ export class EnvelopeReader {
 
   #lengthAt(bytes: Uint8Array, at: number, takesCompressed: boolean): number {
     if (!takesCompressed && (bytes[at]! & compressedFlag) !== 0) {
-      throw new EnvelopeError("compressed", "a message is compressed, and no encoding was named");
+      throw new EnvelopeError(
+        "compressed",
+        "a message is compressed, but the call names no encoding",
+      );
     }
     // Without the sign that a shift of 24 would give.
     const length =

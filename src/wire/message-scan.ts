@@ -180,7 +180,7 @@ class Scan {
       const tag = this.#varint(end);
       const wire = tag & 7;
       const number = Math.floor(tag / 8);
-      if (tag > maxTag || number === 0) throw this.#malformed("holds a tag that is none");
+      if (tag > maxTag || number === 0) throw this.#malformed("contains an invalid tag");
       const field = plan.fields.get(number);
       if (field === undefined) {
         this.#countPlain(counts);
@@ -196,7 +196,7 @@ class Scan {
 
   #single(field: FieldPlan, wire: number, end: number, counts: Counts): void {
     this.#countPlain(counts);
-    if (wire !== field.wire) throw this.#malformed("is encoded as another type");
+    if (wire !== field.wire) throw this.#malformed("has the wrong wire type");
     if (field.inside === undefined) {
       this.#value(field, wire, end);
       return;
@@ -217,7 +217,7 @@ class Scan {
       }
       return;
     }
-    if (wire !== field.wire) throw this.#malformed("is encoded as another type");
+    if (wire !== field.wire) throw this.#malformed("has the wrong wire type");
     const item = this.#countItem(field, maxItems, counts);
     this.#path.push(item);
     if (field.inside === undefined) this.#value(field, wire, end);
@@ -261,7 +261,7 @@ class Scan {
         this.#advance(4, end);
         return;
       default:
-        throw this.#malformed("holds a group, or a wire type that is none");
+        throw this.#malformed("contains a group or an invalid wire type");
     }
   }
 
@@ -282,7 +282,7 @@ class Scan {
     const value = this.#reader.varint(end);
     if (value !== undefined) return value;
     const isCut = this.#reader.at >= end;
-    throw this.#malformed(isCut ? "ends too early" : "holds a number that is too long");
+    throw this.#malformed(isCut ? "ends too early" : "contains a number that is too long");
   }
 
   #countPlain(counts: Counts): void {

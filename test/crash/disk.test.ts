@@ -60,7 +60,7 @@ describe("a server on SQLite", () => {
     await assertUnavailable(server.append(2));
     assert.deepEqual(await readyz(server), [
       503,
-      `${file} was deleted or moved: put it back, nothing is acknowledged meanwhile\n`,
+      `${file} was deleted or moved: put it back; until then the server acknowledges nothing\n`,
     ]);
     assert.equal((await fetch(`${server.url}/healthz`)).status, 200);
     assert.equal((await server.payloads())[0], "1");
@@ -79,7 +79,7 @@ describe("a server on SQLite", () => {
     await rename(`${file}.new`, file);
     assertFailed(
       await server.process.ended,
-      /^runlog: another file is in the place of .*runlog\.db: this process ends/,
+      /^runlog: another file has replaced .*runlog\.db: this process ends/,
     );
   });
 
@@ -130,7 +130,7 @@ describe("a server on SQLite", () => {
     server.process.child.kill("SIGUSR2");
     assertFailed(
       await server.process.ended,
-      /^runlog: the thread that writes .*runlog\.db has ended .*: start runlog again/,
+      /^runlog: the thread that writes .*runlog\.db has ended .*: restart runlog/,
     );
     const next = await servers.listening(file);
     assert.deepEqual(await next.payloads(), ["1"]);
@@ -151,7 +151,7 @@ describe("a server on SQLite", () => {
     await assert.rejects(writeFile(filler, Buffer.alloc(4 * 1024 * 1024)), { code: "ENOSPC" });
     const waiting = server.append(2, Buffer.alloc(200_000, "2"));
     await server.untilReady(false);
-    assert.match((await readyz(server))[1], /no space is left for .*: make room/);
+    assert.match((await readyz(server))[1], /the disk of .* is full: make room/);
     await assertLogged(server, /"failedTries":\d+,"msg":"the journal's database does not answer"/);
     await rm(filler);
     await server.untilReady(true);

@@ -26,7 +26,7 @@ describe("a SQLite journal that a process has", () => {
     await rm(directory, { recursive: true });
   });
 
-  const inUse = /runlog\.db is in use by another runlog process: stop that one first/;
+  const inUse = /runlog\.db is in use by another runlog process: stop that process first/;
 
   /** Asserts that this process, which is another one, does not get the journal. */
   async function assertRefused(path: string, why: RegExp): Promise<void> {

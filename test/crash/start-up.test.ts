@@ -86,7 +86,7 @@ describe("`runlog serve` that cannot start", () => {
 
   it("says so in one line for a journal or a port in use, and the server there goes on", async () => {
     const server = await servers.start({ file });
-    await assertOneLine([...anyPort, "--journal", `sqlite:${file}`], /in use.*stop that one/);
+    await assertOneLine([...anyPort, "--journal", `sqlite:${file}`], /in use.*stop that process/);
     const other = join(directory, "other.db");
     const flags = ["--listen", new URL(server.url).host, "--journal", `sqlite:${other}`];
     await assertOneLine(flags, /in use/);

@@ -256,7 +256,7 @@ const hints: Readonly<Record<string, string>> = {
   ECONNREFUSED: "start the server, or correct its host and port",
   ENOTFOUND: "correct the server's host",
   "3D000": "create the database first",
-  "42501": "grant the role what it is missing",
+  "42501": "grant the role the missing privilege",
   "53300":
     "let the server take more connections, or runlog use fewer (--limit database-connections)",
 };

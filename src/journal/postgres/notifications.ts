@@ -89,7 +89,7 @@ export class PostgresNotifications implements Notifications {
       this.#isConnected = false;
       if (!this.#isDeaf && !this.#isClosed) {
         this.#isDeaf = true;
-        this.#logger?.warn({ problem }, "other nodes are not heard: looking often instead");
+        this.#logger?.warn({ problem }, "no wake-ups from other nodes: polling often instead");
       }
       this.#client = undefined;
       client.end().catch(() => undefined);

@@ -28,7 +28,7 @@ export function problemOf(error: unknown, path: string): JournalProblem | undefi
     const message = `${path} is damaged (${code}): restore it from a backup`;
     return { kind: "damaged", message, cause: error };
   }
-  if (code.startsWith("SQLITE_FULL")) return passing(`no space is left for ${path}: make room`);
+  if (code.startsWith("SQLITE_FULL")) return passing(`the disk of ${path} is full: make room`);
   if (code.startsWith("SQLITE_READONLY"))
     return passing(`${path} cannot be written: it is read-only`);
   if (code.startsWith("SQLITE_CANTOPEN")) {
@@ -46,26 +46,26 @@ function found(cause: GuardError, path: string): JournalProblem | undefined {
     case "stranger":
       return {
         kind: "fatal",
-        message: `another runlog process has opened ${path}: this one ends, or both would give out the same seqs`,
+        message: `another runlog process has opened ${path}: this one ends, because both would assign the same seqs`,
         cause,
       };
     case "replaced":
       return {
         kind: "fatal",
-        message: `another file is in the place of ${path}: this process ends, since nobody would find what it writes; start it again to serve that file`,
+        message: `another file has replaced ${path}: this process ends, restart it to serve that file`,
         cause,
       };
     case "deleted":
       return {
         kind: "passing",
-        message: `${path} was deleted or moved: put it back, nothing is acknowledged meanwhile`,
+        message: `${path} was deleted or moved: put it back; until then the server acknowledges nothing`,
         cause,
       };
     case "log_missing":
     case "log_lost":
       return {
         kind: "passing",
-        message: `the write-ahead log of ${path} was deleted or replaced: nothing is acknowledged, start runlog again`,
+        message: `the write-ahead log of ${path} was deleted or replaced: the server acknowledges nothing, restart it`,
         cause,
       };
     case "log_cut":

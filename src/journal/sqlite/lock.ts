@@ -35,7 +35,7 @@ export function realPathOf(given: string): string {
   if (existsSync(path)) return realpathSync(path);
   if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) {
     throw new JournalOpenError(
-      `cannot open ${path}: it is a link to a file that does not exist, name the file itself`,
+      `cannot open ${path}: it is a link to a file that does not exist; name the file itself`,
     );
   }
   if (!existsSync(dirname(path))) {
@@ -56,7 +56,7 @@ export function realPathOf(given: string): string {
  */
 export async function lockDatabase(path: string): Promise<() => void> {
   const inUse = (cause: unknown) =>
-    new JournalOpenError(`${path} is in use by another runlog process: stop that one first`, {
+    new JournalOpenError(`${path} is in use by another runlog process: stop that process first`, {
       cause,
     });
   // Of two that start at once each may meet the other on its way to the lock.

@@ -53,7 +53,7 @@ export function watchSqlite(options: SqliteWatchOptions): () => void {
   let isStopped = false;
   void thread.died.then((cause) => {
     if (isStopped) return;
-    const message = `the thread that writes ${path} has ended (${cause.message}): start runlog again`;
+    const message = `the thread that writes ${path} has ended (${cause.message}): restart runlog`;
     health.failed({ kind: "fatal", message, cause });
   });
   return () => {

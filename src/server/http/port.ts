@@ -250,7 +250,7 @@ function answerFault(response: PortResponse): void {
     return;
   }
   response.writeHead(500, { "content-type": "text/plain" });
-  response.end("internal error: the server's log tells more\n");
+  response.end("internal error: retry later; the server's log has the cause\n");
 }
 
 /** Pings a session and destroys it when an answer is overdue; `close()` would wait for its streams. */

@@ -151,7 +151,7 @@ async function* takeEnveloped(
       await take(reading, () => {
         if (!isCompressed) return message;
         if (compression === undefined) {
-          throw invalidField("request", "is compressed, and no encoding was named");
+          throw invalidField("request", "is compressed, but the call names no encoding");
         }
         return decompressed(message, compression, reading);
       });
