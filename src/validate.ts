@@ -1,6 +1,7 @@
 /**
- * Checks of what comes from outside that the journal itself relies on: names,
- * ids, places, and whatever no database, or no reader, can hold. `field` names
+ * The rules for what comes from outside: names, ids, places, specs, results,
+ * events, and whatever no database, or no reader, can hold. The server applies
+ * them to every request, and the client to what it is about to send. `field` names
  * the place of the value in the request, as a path, and goes into the refusal.
  *
  * Each function throws RefusedError with the field, what is wrong, and the limit.
@@ -10,6 +11,7 @@ import {
   type DescMessage,
   type MessageShape,
   ScalarType,
+  toBinary,
 } from "@bufbuild/protobuf";
 import {
   type Duration,
@@ -17,8 +19,30 @@ import {
   type Timestamp,
   TimestampSchema,
 } from "@bufbuild/protobuf/wkt";
-import { maxKeyBytes, maxNamespaceBytes, maxRunIdBytes } from "./limits.ts";
-import { invalidField } from "./refusal.ts";
+import type { Event } from "../gen/runlog/v1/event_pb.js";
+import {
+  type RunResult,
+  RunResultSchema,
+  type RunSpec,
+  RunState,
+} from "../gen/runlog/v1/run_pb.js";
+import {
+  type Limits,
+  maxAttributes,
+  maxAttributeValueBytes,
+  maxContentTypeBytes,
+  maxKeyBytes,
+  maxLabelValueBytes,
+  maxLeaseMs,
+  maxNamespaceBytes,
+  maxProducerIdBytes,
+  maxRunIdBytes,
+  maxSpecStringBytes,
+  maxSuppressed,
+  maxTypeBytes,
+  minLeaseMs,
+} from "./limits.ts";
+import { invalidField, RefusedError } from "./refusal.ts";
 import { isDuration, isTimestamp } from "./times.ts";
 import { encodeText } from "./wire/field-writer.ts";
 
@@ -55,7 +79,7 @@ export function checkRunId(field: string, runId: string): void {
 }
 
 /** Checks a name of visible ASCII characters. */
-export function checkVisible(field: string, text: string): void {
+function checkVisible(field: string, text: string): void {
   if (!/^[\x21-\x7e]+$/.test(text)) {
     throw invalidField(field, "must consist of visible ASCII characters, without spaces");
   }
@@ -65,6 +89,129 @@ export function checkVisible(field: string, text: string): void {
 export function checkPlace(field: string, value: bigint): number {
   if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw invalidField(field, "is beyond 2^53 - 1");
   return Number(value);
+}
+
+/** How a producer names itself where it opens a run. */
+export interface Attempt {
+  /** Drawn at random when the producer began with the run. */
+  readonly producerId: string;
+  /** Which of its tries to open the run this is. */
+  readonly number: number;
+}
+
+/**
+ * Checks how a producer names itself; undefined where it does not.
+ *
+ * @param path of the message that holds both fields, with its dot
+ */
+export function checkAttempt(
+  path: string,
+  { producerId, attempt }: { readonly producerId: string; readonly attempt: bigint },
+): Attempt | undefined {
+  if (producerId === "") return undefined;
+  checkLength(`${path}producer_id`, producerId, maxProducerIdBytes);
+  checkVisible(`${path}producer_id`, producerId);
+  return { producerId, number: checkPlace(`${path}attempt`, attempt) };
+}
+
+/** Checks a map of texts: its size, its keys and its values. */
+export function checkPairs(
+  field: string,
+  pairs: Readonly<Record<string, string>>,
+  maxPairs: number,
+  maxValueBytes: number,
+): void {
+  let count = 0;
+  for (const key in pairs) {
+    if (++count > maxPairs) throw invalidField(field, `has more than ${maxPairs} pairs`, maxPairs);
+    if (key === "") throw invalidField(field, "has an empty key");
+    const value = pairs[key] ?? "";
+    checkText(`${field} (a key)`, key);
+    checkLength(`${field} (a key)`, key, maxKeyBytes);
+    const place = `${field}[${JSON.stringify(key)}]`;
+    checkText(place, value);
+    checkLength(place, value, maxValueBytes);
+  }
+}
+
+/** Checks what a caller says of a new run. */
+export function checkSpec(
+  field: string,
+  spec: RunSpec,
+  { maxLabels }: Pick<Limits, "maxLabels">,
+): void {
+  if (spec.parentRunId !== "") checkRunId(`${field}.parent_run_id`, spec.parentRunId);
+  checkLength(`${field}.conversation_id`, spec.conversationId, maxSpecStringBytes);
+  checkLength(`${field}.agent_id`, spec.agentId, maxSpecStringBytes);
+  checkLength(`${field}.agent_version`, spec.agentVersion, maxSpecStringBytes);
+  checkLength(`${field}.display_name`, spec.displayName, maxSpecStringBytes);
+  checkPairs(`${field}.labels`, spec.labels, maxLabels, maxLabelValueBytes);
+  if (spec.lease !== undefined) {
+    const leaseMs = Number(spec.lease.seconds) * 1000 + spec.lease.nanos / 1e6;
+    if (!(leaseMs >= minLeaseMs && leaseMs <= maxLeaseMs)) {
+      throw invalidField(`${field}.lease`, `must be from ${minLeaseMs} ms to ${maxLeaseMs} ms`);
+    }
+  }
+}
+
+/** Checks a producer's result. */
+export function checkResult(
+  field: string,
+  result: RunResult | undefined,
+  maxBytes: number,
+): RunResult {
+  if (result === undefined) throw invalidField(field, "is missing");
+  switch (result.state) {
+    case RunState.SUCCEEDED:
+    case RunState.CANCELLED:
+      if (result.failure !== undefined) {
+        throw invalidField(`${field}.failure`, "is allowed with the state FAILED only");
+      }
+      break;
+    case RunState.FAILED:
+      break;
+    default:
+      throw invalidField(`${field}.state`, "must be SUCCEEDED, FAILED or CANCELLED");
+  }
+  if (result.suppressed.length > maxSuppressed) {
+    throw invalidField(
+      `${field}.suppressed`,
+      `has more than ${maxSuppressed} failures`,
+      maxSuppressed,
+    );
+  }
+  checkLength(`${field}.output_content_type`, result.outputContentType, maxContentTypeBytes);
+  const bytes = toBinary(RunResultSchema, result).length;
+  if (bytes > maxBytes) throw new RefusedError({ reason: "too_large", field, limit: maxBytes });
+  return result;
+}
+
+/** Checks an event's type: one line of 1 to 128 bytes. */
+export function checkEventType(field: string, type: string): void {
+  if (type === "") throw invalidField(field, "is missing");
+  checkLength(field, type, maxTypeBytes);
+  checkText(field, type);
+  if (hasControlCharacter(type)) throw invalidField(field, "contains a control character");
+}
+
+function hasControlCharacter(text: string): boolean {
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    if (unit < 0x20 || unit === 0x7f) return true;
+  }
+  return false;
+}
+
+/** Checks all of an event but its size and its data, which may be anything. */
+export function checkEvent(
+  field: string,
+  event: Pick<Event, "type" | "contentType" | "attributes" | "time">,
+): void {
+  checkEventType(`${field}.type`, event.type);
+  checkText(`${field}.content_type`, event.contentType);
+  checkLength(`${field}.content_type`, event.contentType, maxContentTypeBytes);
+  checkPairs(`${field}.attributes`, event.attributes, maxAttributes, maxAttributeValueBytes);
+  if (event.time !== undefined) checkTimestamp(`${field}.time`, event.time);
 }
 
 /**
@@ -127,7 +274,9 @@ function checkOf(field: DescField): Check | undefined {
       };
       if (chosen.case === localName) value = chosen.value;
     }
-    if (value !== undefined) check(pathOf(at, field), value);
+    // Most are texts in which nothing is wrong: for these no path is made.
+    if (value === undefined || (typeof value === "string" && isText(value))) return;
+    check(pathOf(at, field), value);
   };
 }
 
@@ -148,6 +297,10 @@ function checkOfValue(field: DescField): ((at: string, value: unknown) => void) 
     default:
       return (at, value) => checkMessage(at, field.message!, value as never);
   }
+}
+
+function isText(text: string): boolean {
+  return text.isWellFormed() && !text.includes("\0");
 }
 
 function checkText(field: string, text: string): void {

@@ -1,21 +1,15 @@
-/** What every server refuses is refused here, at once and with the same data. */
-import { create, toBinary } from "@bufbuild/protobuf";
+/** What every server refuses is refused here, at once, by the same rules and with the same data. */
+import { create } from "@bufbuild/protobuf";
 import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
-import { RunResultSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
-import { maxRunIdBytes } from "../limits.ts";
+import { RunResultSchema } from "../../gen/runlog/v1/run_pb.js";
+import { RefusedError } from "../refusal.ts";
+import { checkMessage, checkResult, checkRunId } from "../validate.ts";
 import { RunlogError } from "./errors.ts";
 import type { ResultInit } from "./sender-types.ts";
 
 /** Throws RunlogError where nothing can be called that. */
 export function refuseInvalidRunId(runId: string): void {
-  const isValid =
-    runId !== "" &&
-    runId.isWellFormed() &&
-    !runId.includes("\0") &&
-    new TextEncoder().encode(runId).length <= maxRunIdBytes;
-  if (isValid) return;
-  const problem = `must be 1 to ${maxRunIdBytes} bytes of UTF-8, without U+0000`;
-  throw refusal(Reason.INVALID_FIELD, "run_id", problem, maxRunIdBytes);
+  refusing(() => checkRunId("run_id", runId));
 }
 
 /**
@@ -26,26 +20,29 @@ export function refuseInvalidRunId(runId: string): void {
  */
 export function refuseInvalidResult(init: ResultInit, maxBytes: number): void {
   const result = create(RunResultSchema, init);
-  const { length } = toBinary(RunResultSchema, result);
-  const isEnd =
-    result.state === RunState.SUCCEEDED ||
-    result.state === RunState.FAILED ||
-    result.state === RunState.CANCELLED;
-  if (!isEnd) {
-    const problem = "must be SUCCEEDED, FAILED or CANCELLED";
-    throw refusal(Reason.INVALID_FIELD, "finish.result.state", problem);
-  }
-  if (result.failure !== undefined && result.state !== RunState.FAILED) {
-    const problem = "is allowed with the state FAILED only";
-    throw refusal(Reason.INVALID_FIELD, "finish.result.failure", problem);
-  }
-  if (length > maxBytes) {
-    const problem = `has ${length} bytes, the limit is ${maxBytes}`;
-    throw refusal(Reason.TOO_LARGE, "finish.result", problem, maxBytes);
+  refusing(() => {
+    checkMessage("finish.result", RunResultSchema, result);
+    checkResult("finish.result", result, maxBytes);
+  });
+}
+
+function refusing(check: () => void): void {
+  try {
+    check();
+  } catch (error) {
+    throw error instanceof RefusedError ? toRunlogError(error) : error;
   }
 }
 
-function refusal(reason: Reason, field: string, problem: string, limit = 0): RunlogError {
-  const detail = create(ErrorDetailSchema, { reason, field, limit: BigInt(limit) });
-  return new RunlogError(`${field}: ${problem}`, undefined, detail);
+function toRunlogError({ message, refusal }: RefusedError): RunlogError {
+  // These rules know two reasons.
+  if (refusal.reason !== "invalid_field" && refusal.reason !== "too_large") {
+    throw new Error(`no rule refuses with ${refusal.reason}`);
+  }
+  const detail = create(ErrorDetailSchema, {
+    reason: refusal.reason === "too_large" ? Reason.TOO_LARGE : Reason.INVALID_FIELD,
+    field: refusal.field,
+    limit: BigInt(refusal.limit ?? 0),
+  });
+  return new RunlogError(message, undefined, detail);
 }

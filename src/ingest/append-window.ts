@@ -7,11 +7,17 @@ import type { AppendEventsRequest } from "../../gen/runlog/v1/ingest_pb.js";
 import type { Limits } from "../limits.ts";
 import { type MemoryBudget, retryAfterMs } from "../memory-budget.ts";
 import { invalidField, RefusedError } from "../refusal.ts";
-import { checkNamespace, checkPlace, checkRunId } from "../validate.ts";
+import {
+  checkAttempt,
+  checkNamespace,
+  checkPlace,
+  checkResult,
+  checkRunId,
+  checkSpec,
+} from "../validate.ts";
 import type { Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
 import { bytesOf, type Operation, Producer } from "./operation.ts";
-import { checkAttempt, checkResult, checkSpec } from "./validate.ts";
 
 /** A window whose events are still encoded. */
 export type AppendEventsBytes = Omit<AppendEventsRequest, "$typeName" | "events"> & {

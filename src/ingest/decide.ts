@@ -5,7 +5,7 @@
  */
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Refusal } from "../refusal.ts";
-import type { Attempt } from "./operation.ts";
+import type { Attempt } from "../validate.ts";
 
 /** Where a run stands, as far as decisions need it. */
 export interface RunStanding {

@@ -6,21 +6,13 @@
 import { isUtf8 } from "node:buffer";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
-import {
-  type Limits,
-  maxAppendEvents,
-  maxAttributes,
-  maxAttributeValueBytes,
-  maxContentTypeBytes,
-  maxTypeBytes,
-} from "../limits.ts";
+import { type Limits, maxAppendEvents } from "../limits.ts";
 import { invalidField, RefusedError } from "../refusal.ts";
-import { checkLength, checkMessage } from "../validate.ts";
+import { checkEvent, checkMessage } from "../validate.ts";
 import { scanEventType } from "../wire/event.ts";
 import { RepeatedText } from "../wire/field-reader.ts";
 import { MalformedMessage, scanMessage } from "../wire/message-scan.ts";
 import type { CheckedEvent } from "./operation.ts";
-import { checkPairs } from "./validate.ts";
 
 /** Types of the events that came before, whoever sent them. */
 const types = new RepeatedText();
@@ -56,27 +48,10 @@ export function checkEvents(
   return { events: checked, bytes };
 }
 
-function hasControlCharacter(text: string): boolean {
-  for (let i = 0; i < text.length; i++) {
-    const unit = text.charCodeAt(i);
-    if (unit < 0x20 || unit === 0x7f) return true;
-  }
-  return false;
-}
-
-/** Checks an event's type: one line of 1 to 128 bytes. */
-function checkType(field: string, type: string): void {
-  if (type === "") throw invalidField(field, "is missing");
-  checkLength(field, type, maxTypeBytes);
-  if (hasControlCharacter(type)) throw invalidField(field, "contains a control character");
-}
-
 function checkDecoded(field: string, bytes: Uint8Array, maxEventBytes: number): CheckedEvent {
   const event = decode(field, bytes);
   checkMessage(field, EventSchema, event);
-  checkType(`${field}.type`, event.type);
-  checkLength(`${field}.content_type`, event.contentType, maxContentTypeBytes);
-  checkPairs(`${field}.attributes`, event.attributes, maxAttributes, maxAttributeValueBytes);
+  checkEvent(field, event);
   const encoded = toBinary(EventSchema, event);
   if (encoded.length > maxEventBytes) {
     throw new RefusedError({ reason: "too_large", field, limit: maxEventBytes });

@@ -22,14 +22,21 @@ import type { Limits } from "../limits.ts";
 import type { MemoryBudget, MemoryShare } from "../memory-budget.ts";
 import { QuietTimer } from "../quiet-timer.ts";
 import { invalidField, type Refusal, RefusedError } from "../refusal.ts";
-import { checkMessage, checkNamespace, checkPlace, checkRunId } from "../validate.ts";
+import {
+  checkAttempt,
+  checkMessage,
+  checkNamespace,
+  checkPlace,
+  checkResult,
+  checkRunId,
+  checkSpec,
+} from "../validate.ts";
 import type { AppendBytes } from "../wire/append.ts";
 import type { OperationCallbacks } from "./commit-retries.ts";
 import type { Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
 import { bytesOf, type Outcome, Producer, type ProducerOperation } from "./operation.ts";
 import { ResponseQueue } from "./response-queue.ts";
-import { checkAttempt, checkResult, checkSpec } from "./validate.ts";
 
 /** A frame of a producer. */
 export interface IngestRequestBytes {

@@ -2,14 +2,7 @@
 import type { RunResult, RunSpec } from "../../gen/runlog/v1/run_pb.js";
 import type { RunView } from "../journal/runs.ts";
 import type { Refusal } from "../refusal.ts";
-
-/** How a producer names itself where it opens a run. */
-export interface Attempt {
-  /** Drawn at random when the producer began with the run. */
-  readonly producerId: string;
-  /** Which of its tries to open the run this is. */
-  readonly number: number;
-}
+import type { Attempt } from "../validate.ts";
 
 /** What a producer's stream is told of a run without having asked. */
 export interface ProducerEvents {

@@ -13,7 +13,6 @@ import {
 } from "../../gen/runlog/v1/run_pb.js";
 import { getRun, listRuns, type RunListing } from "../delivery/run-directory.ts";
 import type { Fork } from "../ingest/operation.ts";
-import { checkPairs, checkSpec } from "../ingest/validate.ts";
 import {
   type Limits,
   limitSpecs,
@@ -23,7 +22,14 @@ import {
   maxSpecStringBytes,
 } from "../limits.ts";
 import { invalidField, RefusedError } from "../refusal.ts";
-import { checkLength, checkNamespace, checkPlace, checkRunId } from "../validate.ts";
+import {
+  checkLength,
+  checkNamespace,
+  checkPairs,
+  checkPlace,
+  checkRunId,
+  checkSpec,
+} from "../validate.ts";
 import { toRun } from "./messages.ts";
 import { parsePageSize } from "./page-size.ts";
 import { type ServiceContext, unary } from "./service-context.ts";

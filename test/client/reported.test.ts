@@ -22,6 +22,7 @@ import {
 import { misdirectedTimeoutMs } from "../../src/client/limits.ts";
 import { connectTo, type NodeConnection } from "../../src/client/node/index.ts";
 import { Retries } from "../../src/client/retries.ts";
+import { maxSuppressed } from "../../src/limits.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 const backoff = { baseMs: 1, capMs: 5 };
@@ -90,10 +91,13 @@ describe("a sender", () => {
     sender.emit({ type: "test" });
     const large = { state: RunState.FAILED, failure: { message: "x".repeat(3_000_000) } };
     const failure = { message: "not of a success" };
+    const tooMany = Array.from({ length: maxSuppressed + 1 }, () => failure);
     for (const [result, reason] of [
       [{ state: RunState.RUNNING }, Reason.INVALID_FIELD],
       [{}, Reason.INVALID_FIELD],
       [{ state: RunState.SUCCEEDED, failure }, Reason.INVALID_FIELD],
+      [{ state: RunState.FAILED, failure: { message: "a\0b" } }, Reason.INVALID_FIELD],
+      [{ state: RunState.FAILED, suppressed: tooMany }, Reason.INVALID_FIELD],
       [large, Reason.TOO_LARGE],
     ] as const) {
       await assert.rejects(

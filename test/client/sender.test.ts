@@ -265,8 +265,11 @@ describe("the sender", () => {
       "a\0b",
       "\ud800",
       "",
+      "a b",
+      "ä",
     ]) {
-      const sender = open(server.url, { runId, spec: {} });
+      // Nobody is there to ask.
+      const sender = open("http://127.0.0.1:1", { runId, spec: {} });
       await assert.rejects(sender.finish(succeeded), isRefusal(Reason.INVALID_FIELD));
     }
   });
