@@ -79,7 +79,7 @@ export const environmentHelp = `
 Environment:
   ${names.server}     URL of the server (default ${defaultServerUrl})
   ${names.namespace}  namespace (default "default")
-  ${names.token}      bearer token that is sent with every call
-  ${names.runId}     the run that this process is part of: the default parent
-                    of what ingest, exec and fork start; set by exec for its command
+  ${names.token}      bearer token to send with every call
+  ${names.runId}     the run that this process belongs to: the default parent
+                    of runs that ingest, exec and fork start; exec sets it for its command
 `;

@@ -61,7 +61,7 @@ describe("opening a journal on PostgreSQL", () => {
     await server.query(`create role ${clerk} login password 'clerk'`);
     assert.match(
       await refusal(server.url(database, `${clerk}:clerk`)),
-      /permission denied for .*: grant the role what it is missing$/,
+      /permission denied for .*: grant the role the missing privilege$/,
     );
     await server.query(`grant all on all tables in schema public to ${clerk}`, database);
     await (await open(server.url(database, `${clerk}:clerk`))).close();

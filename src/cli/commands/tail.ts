@@ -58,9 +58,9 @@ export function tailCommand(exit: (status: number) => void): Command {
 }
 
 const help = `
-Use one of --ancestor, --run and --all. Each line begins with the
-record's seq: pass the last one that you have seen to --after, and nothing is
-missing and nothing comes twice. When the server restarts, tail resumes by itself.
+Use one of --ancestor, --run and --all. Each line begins with the record's seq: pass the
+last one that you have seen to --after, and nothing is missing and nothing comes twice.
+When the server restarts, tail resumes by itself.
 
 Examples:
   $ runlog tail --all
