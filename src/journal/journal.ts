@@ -3,6 +3,7 @@
  * `write`, one transaction at a time per connection; what has been written is
  * read through `db`, which sees committed data only.
  */
+import type { JournalFormat } from "./formats.ts";
 import type { History } from "./history.ts";
 import type { JournalHealth } from "./journal-health.ts";
 import type { NamespaceRow, NamespaceTotals } from "./namespaces.ts";
@@ -29,6 +30,8 @@ export interface Append {
 export interface Journal {
   /** Changes when the journal is restored or replaced, never otherwise. */
   readonly id: string;
+  /** What may be written into it. */
+  readonly format: JournalFormat;
   /** For reading a bounded page at once. Each statement sees everything that was committed before it. */
   readonly db: Db;
   /**

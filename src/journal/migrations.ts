@@ -1,13 +1,15 @@
 /**
  * The migrations: append-only, never edited once released, the same for every
- * database. A database that names one which is not here was written by a newer
- * runlog and is refused before anything is touched.
+ * database. They only add: older versions go on with a database that has newer ones,
+ * until its format is activated that they cannot write (formats.ts).
  */
 import { type Kysely, PostgresAdapter, sql } from "kysely";
 import { type Migration, Migrator } from "kysely/migration";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { JournalOpenError } from "../refusal.ts";
+import { checkFormat, formatsMigration } from "./formats.ts";
 import { queries } from "./query-migration.ts";
+import type { Schema } from "./schema.ts";
 
 /** What the databases call the types that differ. */
 export interface ColumnTypes {
@@ -230,6 +232,22 @@ const checksums: Migration = {
   },
 };
 
+/** Which versions may use the journal, and which the nodes are of. */
+const formats: Migration = {
+  async up(db: Kysely<unknown>): Promise<void> {
+    for (const column of ["format", "min_reader", "min_writer"]) {
+      await db.schema
+        .alterTable("journal")
+        .addColumn(column, "integer", (c) => c.notNull().defaultTo(0))
+        .execute();
+    }
+    await db.schema
+      .alterTable("nodes")
+      .addColumn("format", "integer", (c) => c.notNull().defaultTo(0))
+      .execute();
+  },
+};
+
 /** Every migration by its name; they run in the order of their names. */
 function migrations(types: ColumnTypes): Record<string, Migration> {
   return {
@@ -239,6 +257,7 @@ function migrations(types: ColumnTypes): Record<string, Migration> {
     "0004_producers": producers,
     "0005_checksums": checksums,
     "0006_queries": queries,
+    [formatsMigration]: formats,
   };
 }
 
@@ -249,25 +268,33 @@ function migrations(types: ColumnTypes): Record<string, Migration> {
  * @throws JournalOpenError where the tables are a newer runlog's or somebody else's
  */
 export async function refuseForeign(name: string, db: Kysely<never>): Promise<void> {
-  // PostgreSQL lists the tables of all schemas; what is in others is not in our way.
-  const all = await db.introspection.getTables({ withInternalKyselyTables: true });
-  const schema = await currentSchema(db);
-  const tables = all.filter((table) => table.schema === schema);
-  if (!tables.some((table) => table.name === "kysely_migration")) {
-    const [stranger] = tables;
+  if (!(await hasMigrations(db))) {
+    const [stranger] = await ownTables(db);
     if (stranger === undefined) return;
     throw new JournalOpenError(
       `${name} holds tables that are not runlog's (${stranger.name}, …): name another database`,
     );
   }
-  const known = migrations({ bytes: "blob", key: "integer" });
-  const { rows } = await sql<{ name: string }>`select name from kysely_migration`.execute(db);
-  const newer = rows.find((row) => !(row.name in known));
-  if (newer !== undefined) {
-    throw new JournalOpenError(
-      `${name} was written by a newer runlog (it has migration ${newer.name}): upgrade runlog`,
-    );
+  // Migrations of newer versions are no reason: they add, and the format tells what counts.
+  if ((await appliedMigrations(db)).includes(formatsMigration)) {
+    await checkFormat(name, db as unknown as Kysely<Schema>);
   }
+}
+
+/** Tables of the connection's schema. PostgreSQL lists those of all; the others are not in our way. */
+async function ownTables(db: Kysely<never>) {
+  const all = await db.introspection.getTables({ withInternalKyselyTables: true });
+  const schema = await currentSchema(db);
+  return all.filter((table) => table.schema === schema);
+}
+
+async function hasMigrations(db: Kysely<never>): Promise<boolean> {
+  return (await ownTables(db)).some((table) => table.name === "kysely_migration");
+}
+
+async function appliedMigrations(db: Kysely<never>): Promise<string[]> {
+  const { rows } = await sql<{ name: string }>`select name from kysely_migration`.execute(db);
+  return rows.map((row) => row.name);
 }
 
 async function currentSchema(db: Kysely<never>): Promise<string | undefined> {
@@ -276,13 +303,23 @@ async function currentSchema(db: Kysely<never>): Promise<string | undefined> {
   return rows[0]?.name;
 }
 
+/** A newer version's migration that the database has. */
+const applied: Migration = { up: () => Promise.resolve() };
+
 /**
- * Brings the database to this version's tables. Safe when several processes do
+ * Brings the database to this version's tables; what newer versions have added stays. Safe when several processes do
  * it at once: Kysely's migrator takes the database's own lock.
  */
 export async function migrate(db: Kysely<never>, types: ColumnTypes): Promise<void> {
-  const provider = { getMigrations: () => Promise.resolve(migrations(types)) };
-  const { error } = await new Migrator({ db, provider }).migrateToLatest();
+  const known = migrations(types);
+  // Kysely wants to know every migration that a database has: those of newer versions too.
+  const names = (await hasMigrations(db)) ? await appliedMigrations(db) : [];
+  const others = names.filter((name) => !(name in known)).map((name) => [name, applied] as const);
+  const provider = {
+    getMigrations: () => Promise.resolve({ ...Object.fromEntries(others), ...known }),
+  };
+  const migrator = new Migrator({ db, provider, allowUnorderedMigrations: true });
+  const { error } = await migrator.migrateToLatest();
   if (error === undefined) return;
   throw error instanceof Error ? error : new Error("a migration failed", { cause: error });
 }

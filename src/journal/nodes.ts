@@ -20,11 +20,15 @@ export interface NodeRow {
   readonly beat: number;
 }
 
-/** Adds a node; keys are never used again. */
-export async function insertNode(tx: Db, name: string): Promise<number> {
+/**
+ * Adds a node; keys are never used again.
+ *
+ * @param format the newest that it writes
+ */
+export async function insertNode(tx: Db, name: string, format: number): Promise<number> {
   const { node_key: nodeKey } = await tx
     .insertInto("nodes")
-    .values({ name, beat: 0 })
+    .values({ name, beat: 0, format })
     .returning("node_key")
     .executeTakeFirstOrThrow();
   return nodeKey;

@@ -13,6 +13,12 @@ export interface JournalTable {
   readonly journal_id: string;
   /** On SQLite: drawn by the process that opened it last. */
   readonly owner: string | null;
+  /** The newest format that may be written; see formats.ts. */
+  readonly format: Generated<number>;
+  /** The least format that a version has to know to read the journal. */
+  readonly min_reader: Generated<number>;
+  /** The least format that a version has to know to write the journal. */
+  readonly min_writer: Generated<number>;
 }
 
 /** The unit of order: its row lock is held from the allocation of seqs until the commit. */
@@ -147,6 +153,8 @@ export interface NodesTable {
   readonly name: string;
   /** Moves on while the node lives; what it is does not matter. */
   readonly beat: number;
+  /** The newest format that it reads and writes. */
+  readonly format: Generated<number>;
 }
 
 /** The database. */

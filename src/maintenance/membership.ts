@@ -1,5 +1,6 @@
 import { hostname } from "node:os";
 import pRetry from "p-retry";
+import { joinFormat, ownFormat } from "../journal/formats.ts";
 import type { Journal } from "../journal/journal.ts";
 import {
   beatNode,
@@ -128,10 +129,15 @@ export class Membership implements NodeIdentity {
         this.#nodeKey = await insertSelf(journal);
         onRejoined();
       }
+      if (journal.format.isBehind) await journal.format.refresh(journal.db);
       const nodes = await listNodes(journal.db);
       const alive = await this.#takeOutDead(nodes);
       this.#isReachable = true;
       this.#isOnDuty = alive[0]?.node_key === this.#nodeKey;
+      // The last older node may have gone.
+      if (this.#isOnDuty && journal.format.isBehind) {
+        await journal.format.activate((work) => journal.write(work));
+      }
       if (!this.#isOnDuty) {
         this.#isAdoptionDue = true;
       } else if (this.#isAdoptionDue) {
@@ -181,5 +187,8 @@ export class Membership implements NodeIdentity {
 }
 
 function insertSelf(journal: Journal): Promise<number> {
-  return journal.write((tx) => insertNode(tx, `${hostname()}:${process.pid}`));
+  return journal.write(async (tx) => {
+    await joinFormat(tx);
+    return insertNode(tx, `${hostname()}:${process.pid}`, ownFormat);
+  });
 }

@@ -40,6 +40,8 @@ export interface ServerOptions {
   readonly logger: Logger;
   /** Milliseconds that calls may take to finish once the server drains. Default 5,000. */
   readonly drainTimeoutMs?: number;
+  /** Leaves the journal's format as it is. Default false. */
+  readonly holdFormat?: boolean;
   /** Where they differ from the defaults. */
   readonly limits?: Partial<Limits>;
   /**
@@ -80,7 +82,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const { logger } = options;
   const drainTimeoutMs = options.drainTimeoutMs ?? defaultDrainTimeoutMs;
   const limits: Limits = { ...defaultLimits, ...options.limits };
-  const opened = await openJournal(options.journal, { ...limits, logger });
+  const opened = await openJournal(options.journal, {
+    ...limits,
+    logger,
+    holdFormat: options.holdFormat ?? false,
+  });
   const journal = options.wrapJournal?.(opened) ?? opened;
   const failures = new FailureLog(logger);
   const onFailure = (error: unknown) => failures.failed(error);

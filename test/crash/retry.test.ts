@@ -80,6 +80,7 @@ describe("retrying", () => {
       limits: { databaseWaitMs },
       wrapJournal: (journal) => ({
         id: journal.id,
+        format: journal.format,
         history: journal.history,
         db: journal.db,
         scans: journal.scans,

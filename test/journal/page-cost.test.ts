@@ -13,6 +13,7 @@ import { type CompiledQuery, Kysely, SqliteDialect } from "kysely";
 import { readEvents } from "../../src/delivery/read-events.ts";
 import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
+import { JournalFormat, ownFormat } from "../../src/journal/formats.ts";
 import { History } from "../../src/journal/history.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
@@ -260,6 +261,7 @@ describe("a page's cost", () => {
       id: "",
       db,
       scans: db,
+      format: new JournalFormat(ownFormat, false),
       history: new History(),
       write,
       reclaimSpace: () => Promise.resolve(false),

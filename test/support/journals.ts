@@ -4,12 +4,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "kysely";
 import type { Journal } from "../../src/journal/journal.ts";
-import { openJournal } from "../../src/journal/open.ts";
+import { type OpenOptions, openJournal } from "../../src/journal/open.ts";
 import { defaultLimits } from "../../src/limits.ts";
 import { giveBackDatabase, takeDatabase } from "./postgres.ts";
 import { counted } from "./quiet.ts";
 
 const settings = { ...defaultLimits, lockTimeoutMs: 1_000 };
+
+/** How a journal is opened again. */
+type Reopening = Pick<OpenOptions, "holdFormat">;
 
 /** A journal of a test's own. */
 export interface TestJournal {
@@ -17,7 +20,7 @@ export interface TestJournal {
   /** Bytes that it takes on the disk. */
   sizeBytes(): Promise<number>;
   /** Closes it and opens it again, as a restart does. */
-  reopen(): Promise<TestJournal>;
+  reopen(options?: Reopening): Promise<TestJournal>;
   /** Closes it and removes what it stored. */
   remove(): Promise<void>;
 }
@@ -37,8 +40,10 @@ async function temporaryDirectory(): Promise<string> {
   return mkdtemp(join(left >= neededBytes ? memory : tmpdir(), "runlog-test-"));
 }
 
-async function openSqlite(directory: string): Promise<TestJournal> {
-  const journal = counted(await openJournal(`sqlite:${join(directory, "journal.db")}`, settings));
+async function openSqlite(directory: string, options?: Reopening): Promise<TestJournal> {
+  const journal = counted(
+    await openJournal(`sqlite:${join(directory, "journal.db")}`, { ...settings, ...options }),
+  );
   return {
     journal,
     async sizeBytes() {
@@ -46,9 +51,9 @@ async function openSqlite(directory: string): Promise<TestJournal> {
       await sql`pragma wal_checkpoint(truncate)`.execute(journal.db);
       return (await stat(join(directory, "journal.db"))).size;
     },
-    async reopen() {
+    async reopen(options) {
       await journal.close();
-      return openSqlite(directory);
+      return openSqlite(directory, options);
     },
     async remove() {
       await journal.close();
@@ -57,8 +62,8 @@ async function openSqlite(directory: string): Promise<TestJournal> {
   };
 }
 
-async function openPostgres(url: string): Promise<TestJournal> {
-  const journal = counted(await openJournal(url, settings));
+async function openPostgres(url: string, options?: Reopening): Promise<TestJournal> {
+  const journal = counted(await openJournal(url, { ...settings, ...options }));
   return {
     journal,
     async sizeBytes() {
@@ -66,9 +71,9 @@ async function openPostgres(url: string): Promise<TestJournal> {
         select pg_database_size(current_database()) as size`.execute(journal.db);
       return rows[0]!.size;
     },
-    async reopen() {
+    async reopen(options) {
       await journal.close();
-      return openPostgres(url);
+      return openPostgres(url, options);
     },
     async remove() {
       await journal.close();

@@ -220,6 +220,7 @@ describe("max-unacked-events", () => {
     const gate = Promise.withResolvers<void>();
     const wrapJournal = (journal: Journal): Journal => ({
       id: journal.id,
+      format: journal.format,
       history: journal.history,
       db: journal.db,
       scans: journal.scans,

@@ -20,6 +20,7 @@ interface ServeFlags {
   readonly journal: string;
   readonly logLevel: string;
   readonly limit?: readonly string[];
+  readonly holdFormat?: true;
 }
 
 /** Builds the command; `exit` takes the status. */
@@ -50,6 +51,10 @@ export function serveCommand(exit: (status: number) => void): Command {
       command
         .createOption("--limit <name=value>", "set one of the limits below, repeatable")
         .argParser((value, before: readonly string[] | undefined) => [...(before ?? []), value]),
+    )
+    .option(
+      "--hold-format",
+      "leave the journal's format as it is, so that the version before can still be started on it",
     )
     .addHelpText("after", help)
     .action(async (flags: ServeFlags, self: Command) => {
@@ -129,6 +134,7 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
     logger,
     drainTimeoutMs,
     limits,
+    holdFormat: flags.holdFormat ?? false,
     onFatal: endProcess,
   }).catch((error: unknown) => {
     throw startFailure(error, flags);

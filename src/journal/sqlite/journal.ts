@@ -8,6 +8,7 @@ import { randomUUID } from "node:crypto";
 import Database, { SqliteError } from "better-sqlite3";
 import { Kysely, type SqliteDatabase, SqliteDialect } from "kysely";
 import { JournalOpenError, RefusedError, unstorable } from "../../refusal.ts";
+import { openFormat } from "../formats.ts";
 import { History } from "../history.ts";
 import type { Journal } from "../journal.ts";
 import { JournalHealth } from "../journal-health.ts";
@@ -45,7 +46,10 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
     const writer = new Kysely<Schema>({ dialect: writerDialect(thread) });
     await migrate(writer as unknown as Kysely<never>, { bytes: "blob", key: "integer" });
     const owner = randomUUID();
-    const id = await writer.transaction().execute((tx) => own(tx, owner));
+    const { id, format } = await writer.transaction().execute(async (tx) => ({
+      id: await own(tx, owner),
+      format: await openFormat(tx, options.holdFormat ?? false),
+    }));
     const connection = connect(path, lockTimeoutMs);
     opened.defer(() => {
       connection.close();
@@ -63,6 +67,7 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
     opened.defer(() => reader.stop());
     return {
       id,
+      format,
       health,
       db: new Kysely<Schema>({ dialect: dialect(connection, onError) }),
       scans: new Kysely<Schema>({ dialect: writerDialect(reader) }),

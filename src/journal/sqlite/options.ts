@@ -8,6 +8,8 @@ export interface SqliteOptions {
   readonly lockTimeoutMs: number;
   /** Milliseconds without an answer of the disk after which the journal is not ready. */
   readonly databaseWaitMs: number;
+  /** Leaves the journal's format as it is. Default false. */
+  readonly holdFormat?: boolean;
   /** Whether the connection is for reading only. Default false. */
   readonly isReader?: boolean;
   /** Where it has to be in these files. */
