@@ -48,6 +48,8 @@ export class Arrivals {
   #isGone = false;
   #isClosed = false;
   #wake: () => void = () => undefined;
+  /** Bounds the wait for the rest of a message. */
+  #timer: ReturnType<typeof startTimer> | undefined;
   /** Milliseconds that were waited for the message that is not whole yet. */
   #waitedMs = 0;
   readonly #memory: MemoryShare;
@@ -124,6 +126,8 @@ export class Arrivals {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    // Nobody waits for the rest of a message any more.
+    clearTimeout(this.#timer);
     const source = this.#source;
     source.off("data", this.#onData).off("end", this.#onEnd);
     source.off("error", this.#onGone).off("close", this.#onGone);
@@ -144,9 +148,9 @@ export class Arrivals {
   async #waitInTime(): Promise<void> {
     const startedMs = performance.now();
     const leftMs = Math.max(0, this.#timeoutMs - this.#waitedMs);
-    const timer = startTimer(() => this.#wake(), leftMs);
+    this.#timer = startTimer(() => this.#wake(), leftMs);
     await this.#wait();
-    clearTimeout(timer);
+    clearTimeout(this.#timer);
     this.#waitedMs += performance.now() - startedMs;
     const hasNews = this.#waitingBytes > 0 || this.#isOver || this.#isGone || this.#isEvicted;
     if (hasNews || this.#waitedMs < this.#timeoutMs) return;
