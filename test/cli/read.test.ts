@@ -6,18 +6,14 @@ import { join } from "node:path";
 import { assertFailed, Commands, type JsonRecord, jsonLines, main, textsOf } from "./commands.ts";
 
 describe("reading from the command line", () => {
+  const servers = new Commands();
   const commands = new Commands();
   let directory: string;
 
   before(async () => {
     directory = await mkdtemp(join(tmpdir(), "runlog-cli-"));
-    const server = new Commands();
-    await server.serve(join(directory, "journal.db"));
-    after(async () => {
-      await server.endAll();
-      await rm(directory, { recursive: true });
-    });
-    commands.url = server.url;
+    await servers.serve(join(directory, "journal.db"));
+    commands.url = servers.url;
     // One family and a run of its own: root (1) → failed child (2) → leaf (1); other (2).
     const record = async (flags: readonly string[], input: string) => {
       const { status, stderr } = await commands.run(["ingest", ...flags], input);
@@ -35,6 +31,11 @@ describe("reading from the command line", () => {
   });
 
   afterEach(() => commands.endAll());
+
+  after(async () => {
+    await servers.endAll();
+    await rm(directory, { recursive: true });
+  });
 
   const runIdsOf = (records: readonly JsonRecord[]) => new Set(records.map(({ runId }) => runId));
 

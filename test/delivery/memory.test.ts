@@ -91,6 +91,7 @@ describeJournal("a subscriber's memory", (open) => {
     const filter: Filter = { scope: { kind: "runs", runIds }, types: undefined };
     const { subscriptions } = engine.memory;
     const calls = Array.from({ length: 4 }, () => new Watch(engine));
+    const answers: ReturnType<Watch["run"]>[] = [];
     const abort = new AbortController();
     let [accepted, refused] = [0, 0];
     for (const call of calls) {
@@ -98,6 +99,7 @@ describeJournal("a subscriber's memory", (open) => {
         call.start(id, () => ({ ...subscriptionTo({ kind: "all" }), filter }), 1);
       call.end();
       const frames = call.run(abort.signal);
+      answers.push(frames);
       for (let answered = 0; answered < 200; ) {
         const { value } = await frames.next();
         if (value?.t === "ended") refused++;
@@ -115,5 +117,6 @@ describeJournal("a subscriber's memory", (open) => {
     assert.equal((await canary.next()).value?.t, "subscribed");
     await canary.return(undefined);
     abort.abort();
+    await Promise.all(answers.map((frames) => frames.return(undefined)));
   });
 });

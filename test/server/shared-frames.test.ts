@@ -33,6 +33,10 @@ class Subscriber {
       if (value.t === kind) return this.#shared.piecesOf(value);
     }
   }
+
+  async leave(): Promise<void> {
+    await this.#frames.return(undefined);
+  }
 }
 
 describeJournal("live subscribers of one run", (open) => {
@@ -41,13 +45,13 @@ describeJournal("live subscribers of one run", (open) => {
       const opened = await open();
       const engine = engineOver(opened.journal);
       const stop = new AbortController();
+      const shared = new SharedFrames();
+      const subscribers = Array.from(
+        { length: count },
+        () => new Subscriber(engine, shared, stop.signal),
+      );
       try {
         const producer = await openRun(engine, "run");
-        const shared = new SharedFrames();
-        const subscribers = Array.from(
-          { length: count },
-          () => new Subscriber(engine, shared, stop.signal),
-        );
         for (const one of subscribers) await one.readTo("caught_up");
         for (let n = 1; n <= appends; n++) {
           const arrived = subscribers.map((one) => one.readTo("events"));
@@ -59,6 +63,7 @@ describeJournal("live subscribers of one run", (open) => {
         assert.deepEqual(shared.counts, { encoded: appends, reused });
       } finally {
         stop.abort();
+        await Promise.all(subscribers.map((one) => one.leave()));
         await opened.remove();
       }
     });
