@@ -1,4 +1,6 @@
+const { globSync } = require("node:fs");
 const { enableCompileCache } = require("node:module");
+const { availableParallelism } = require("node:os");
 
 // Node strips the types by itself, once for all the processes and threads that tests start.
 process.env.NODE_COMPILE_CACHE ??= `${__dirname}/node_modules/.cache/compile`;
@@ -7,14 +9,34 @@ enableCompileCache();
 // In CI nothing is left out: no .only, no skip.
 const inCi = Boolean(process.env.CI);
 
-// Mocha adds the files that it is given to those that stand here: name some, and only they run.
-const namesFiles = process.argv.slice(2).some((argument) => /\.test\.ts$|^--spec\b/.test(argument));
-
-module.exports = {
-  ...(namesFiles ? {} : { spec: ["test/**/*.test.ts"] }),
+const settings = {
   extension: ["ts"],
-  timeout: 60_000,
-  parallel: false,
+  // Tests share the cores of a machine that may be slow.
+  timeout: 180_000,
   forbidOnly: inCi,
   forbidPending: inCi,
+  require: [`${__dirname}/test/support/nothing-left.ts`],
 };
+
+/** All files, side by side; those of the folders that take longest begin first. */
+function everything() {
+  const longest = ["property", "crash", "client", "cli", "nodes", "server", "faults"];
+  const isShort = (file) => !longest.includes(file.split("/")[1]);
+  const files = globSync("test/**/*.test.ts", { cwd: __dirname }).sort();
+  return {
+    ...settings,
+    spec: files.sort((a, b) => isShort(a) - isShort(b)),
+    parallel: true,
+    // Many tests wait for other processes: one more than there are cores, at most 6.
+    jobs: Math.min(availableParallelism() + 1, 6),
+    require: [`${__dirname}/test/support/parallel.ts`, ...settings.require],
+  };
+}
+
+// Mocha adds the files that it is given to those that stand here: name some, and only they
+// run, in one process. Other configurations name theirs.
+const namesFiles = process.argv
+  .slice(2)
+  .some((argument) => /\.test\.ts$|^--(spec|config)\b/.test(argument));
+
+module.exports = namesFiles ? settings : everything();

@@ -61,12 +61,43 @@ async function program(): Promise<string> {
   return postgres;
 }
 
+/** A PostgreSQL that runs, perhaps in another process. */
+export class PostgresAddress {
+  readonly port: number;
+
+  constructor(port: number) {
+    this.port = port;
+  }
+
+  /** A connection string, as a superuser unless a role is named. */
+  url(database: string, user = `${role}:${role}`): string {
+    return `postgres://${user}@127.0.0.1:${this.port}/${database}`;
+  }
+
+  /** Makes an empty database and returns its connection string. */
+  async createDatabase(name: string, options = ""): Promise<string> {
+    await this.query(`create database ${name} ${options}`);
+    return this.url(name);
+  }
+
+  /** Runs a statement as a superuser. */
+  async query(text: string, database = "postgres"): Promise<readonly unknown[][]> {
+    const client = new pg.Client({ connectionString: this.url(database) });
+    await client.connect();
+    try {
+      const { rows } = await client.query<unknown[]>({ text, rowMode: "array" });
+      return rows;
+    } finally {
+      await client.end();
+    }
+  }
+}
+
 /**
  * A real PostgreSQL out of npm, for tests, the demo and benchmarks: a cluster in
  * a directory of its own that can be stopped, killed, suspended and followed.
  */
-export class PostgresServer {
-  readonly port: number;
+export class PostgresServer extends PostgresAddress {
   readonly #directory: string;
   readonly #isOwnDirectory: boolean;
   readonly #settings: Readonly<Record<string, string>>;
@@ -74,9 +105,9 @@ export class PostgresServer {
   readonly #lines = new EventEmitter<{ line: [string] }>();
 
   private constructor(directory: string, port: number, options: PostgresServerOptions) {
+    super(port);
     this.#directory = directory;
     this.#isOwnDirectory = options.directory === undefined;
-    this.port = port;
     this.#settings = { ...options.settings, ssl: options.tls === undefined ? "off" : "on" };
   }
 
@@ -117,32 +148,9 @@ export class PostgresServer {
     return new PostgresServer(directory, await freePort(), options);
   }
 
-  /** A connection string, as a superuser unless a role is named. */
-  url(database: string, user = `${role}:${role}`): string {
-    return `postgres://${user}@127.0.0.1:${this.port}/${database}`;
-  }
-
   /** Files of the cluster. */
   get #data(): string {
     return join(this.#directory, "data");
-  }
-
-  /** Makes an empty database and returns its connection string. */
-  async createDatabase(name: string, options = ""): Promise<string> {
-    await this.query(`create database ${name} ${options}`);
-    return this.url(name);
-  }
-
-  /** Runs a statement as a superuser. */
-  async query(text: string, database = "postgres"): Promise<readonly unknown[][]> {
-    const client = new pg.Client({ connectionString: this.url(database) });
-    await client.connect();
-    try {
-      const { rows } = await client.query<unknown[]>({ text, rowMode: "array" });
-      return rows;
-    } finally {
-      await client.end();
-    }
   }
 
   /** Starts the server; resolves once it takes connections, of readers at least. */

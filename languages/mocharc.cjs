@@ -1,4 +1,4 @@
 // Clients in other languages, whose toolchains npm does not have: npm run test:languages.
-const { spec: _, ...settings } = require("../.mocharc.cjs");
+const settings = require("../.mocharc.cjs");
 
 module.exports = { ...settings, spec: ["languages/**/*.test.ts"], timeout: 600_000 };

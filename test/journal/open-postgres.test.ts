@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { sql } from "kysely";
-import { freePort, PostgresServer } from "../../dev/postgres-server.ts";
+import { freePort, type PostgresAddress, PostgresServer } from "../../dev/postgres-server.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
 import { defaultLimits } from "../../src/limits.ts";
@@ -26,7 +26,7 @@ async function refusal(url: string): Promise<string> {
 }
 
 describe("opening a journal on PostgreSQL", () => {
-  let server: PostgresServer;
+  let server: PostgresAddress;
   let databases = 0;
 
   before(async () => {

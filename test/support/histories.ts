@@ -1,13 +1,19 @@
 /** Properties over random histories: the tests that take longest, each bounded in time. */
 import fc from "fast-check";
 
-/** How long one property tries histories, and again how long it looks for a shorter failing one. */
-const boundMs = 10_000;
+/** `npm run test:thorough` tries more histories than `npm test`. */
+const isThorough = process.env["RUNLOG_TEST_THOROUGH"] !== undefined;
+/** How long one property tries histories. */
+const boundMs = isThorough ? 30_000 : 2_000;
+/** How much more than a property asks for is tried where there is time. */
+const factor = isThorough ? 10 : 1;
+/** How long a property that failed looks for a shorter history that fails. */
+const shrinkMs = 10_000;
 
 /**
- * Asserts what `check` asserts over `atMost` histories, or over those that begin within the
- * bound: a slow machine tries fewer rather than none. They differ from run to run; a failure
- * tells the seed that shows it again.
+ * Asserts what `check` asserts over `atMost` histories (ten times as many in a thorough run),
+ * or over those that begin within the bound: a slow machine tries fewer rather than none. They
+ * differ from run to run; a failure tells the seed that shows it again.
  */
 export async function assertHistories<History extends [unknown, ...unknown[]]>(
   atMost: number,
@@ -23,11 +29,12 @@ export async function assertHistories<History extends [unknown, ...unknown[]]>(
     try {
       await check(...history);
     } catch (error) {
-      if (!hasFailed) until = performance.now() + boundMs;
+      if (!hasFailed) until = performance.now() + shrinkMs;
       hasFailed = true;
       throw error;
     }
   });
-  await fc.assert(property, { numRuns: atMost });
-  if (tried < atMost) console.log(`      ${tried} of ${atMost} histories in ${boundMs / 1000} s`);
+  const numRuns = atMost * factor;
+  await fc.assert(property, { numRuns });
+  if (tried < numRuns) console.log(`      ${tried} of ${numRuns} histories in ${boundMs / 1000} s`);
 }

@@ -1,14 +1,29 @@
-/** The PostgreSQL of the tests: one server a process, started when it is first asked for. */
-import { PostgresServer } from "../../dev/postgres-server.ts";
+/**
+ * The PostgreSQL of the tests: one server for all processes that run tests, with databases
+ * of each process's own. It is started when it is first asked for, or, where files run in
+ * parallel, by `parallel.ts` before them.
+ */
+import { PostgresAddress, type PostgresServer } from "../../dev/postgres-server.ts";
+import { portVariable, startSharedServer } from "./shared-server.ts";
 
-let server: Promise<PostgresServer> | undefined;
+let own: Promise<PostgresServer> | undefined;
 let databases = 0;
 
 /** The server that the tests share; nobody stops or kills it. */
-export function sharedServer(): Promise<PostgresServer> {
-  // A crash of the machine is not what these tests are about.
-  server ??= PostgresServer.start({ settings: { fsync: "off", max_connections: "300" } });
-  return server;
+export async function sharedServer(): Promise<PostgresAddress> {
+  const port = process.env[portVariable];
+  if (port !== undefined) return new PostgresAddress(Number(port));
+  own ??= startSharedServer();
+  return own;
+}
+
+/** Stops the server, if this process started one. */
+export async function stopOwnServer(): Promise<void> {
+  if (own === undefined) return;
+  const server = await own;
+  own = undefined;
+  emptyDatabases.length = 0;
+  await server.remove();
 }
 
 /** Databases that are empty again; making one costs more than emptying it. */
@@ -17,7 +32,8 @@ const emptyDatabases: string[] = [];
 /** The connection string of an empty database. */
 export async function takeDatabase(): Promise<string> {
   const empty = emptyDatabases.pop();
-  return empty ?? (await sharedServer()).createDatabase(`test_${++databases}`);
+  const name = `test_${process.env["MOCHA_WORKER_ID"] ?? ""}_${++databases}`;
+  return empty ?? (await sharedServer()).createDatabase(name);
 }
 
 /** Empties a database that nobody uses any more. */
@@ -39,7 +55,3 @@ export const noteCommits = `create table used (value text, lsn pg_lsn);
     return null; end $$;
   create constraint trigger note after insert on records deferrable initially deferred
     for each row execute function note()`;
-
-after(async () => {
-  await (await server)?.remove();
-});
