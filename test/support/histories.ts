@@ -1,8 +1,7 @@
 /** Properties over random histories: the tests that take longest, each bounded in time. */
 import fc from "fast-check";
+import { isThorough } from "./thorough.ts";
 
-/** `npm run test:thorough` tries more histories than `npm test`. */
-const isThorough = process.env["RUNLOG_TEST_THOROUGH"] !== undefined;
 /** How long one property tries histories. */
 const boundMs = isThorough ? 30_000 : 2_000;
 /** How much more than a property asks for is tried where there is time. */
