@@ -45,6 +45,7 @@ export function clusterSetting(screen: Screen): Setting {
   let nodes: readonly ServerProcess[] = [];
   return {
     async start(signal) {
+      screen.act("starting a PostgreSQL and three servers");
       const postgres = await PostgresServer.start();
       database = postgres;
       screen.act(`PostgreSQL: 127.0.0.1:${postgres.port}`);
