@@ -25,7 +25,8 @@ describe("a server on SQLite", () => {
     file = join(directory, "runlog.db");
   });
 
-  afterEach(async () => {
+  afterEach(async function () {
+    if (this.currentTest?.state === "failed") console.log(servers.logs);
     await servers.endAll();
     if (mounted !== undefined) spawnSync("umount", [mounted]);
     mounted = undefined;

@@ -62,6 +62,11 @@ export class EmbeddedServers {
     return server;
   }
 
+  /** What those that run have logged: shown where a test fails. */
+  get logs(): string {
+    return [...this.#started].map(({ stderr }) => stderr).join("\n");
+  }
+
   /** Kills what is left. */
   async endAll(): Promise<void> {
     for (const connection of this.#connections) connection.close();
