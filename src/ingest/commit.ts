@@ -25,6 +25,7 @@ import {
   insertLabels,
   insertRuns,
   type RunRow,
+  updateAppendedRuns,
   updateRuns,
 } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
@@ -115,7 +116,9 @@ export async function pipelineCommit(
   if (stagedRuns === undefined || stagedRuns.runs.size > maxAppendRows) return undefined;
   const group = new CommitGroup(db, locked, stagedRuns, settings);
   const outcomes = await group.decide(operations);
-  const { changed: runs, records, change, result } = changesOf(locked, group, newAppendId());
+  const changes = changesOf(locked, group, newAppendId());
+  const { records, change, result } = changes;
+  const runs = [...changes.changed, ...changes.appended];
   const isWritten = append({ namespace: known, change, runs, records });
   return { committed: { outcomes, result }, isWritten };
 }
@@ -149,6 +152,7 @@ function changesOf(
 ) {
   const created: StagedRun[] = [];
   const changed: RunRow[] = [];
+  const appended: RunRow[] = [];
   const runs: KnownRun[] = [];
   for (const staged of stagedRuns.values()) {
     const { row, lineage, forkRunId, newSpec } = staged;
@@ -156,6 +160,7 @@ function changesOf(
     runs.push({ row, lineage, forkRunId });
     if (newSpec !== undefined) created.push(staged);
     else if (staged.changed) changed.push(row);
+    else if (staged.added.length > 0) appended.push(row);
   }
   const { rows: records } = builder;
   const change: NamespaceTotals = {
@@ -174,7 +179,7 @@ function changesOf(
     records: builder.records,
     hasTaken: counts.taken > 0,
   };
-  return { created, changed, records, change, result };
+  return { created, changed, appended, records, change, result };
 }
 
 async function write(tx: Db, locked: NamespaceRow, group: CommitGroup): Promise<CommitResult> {
@@ -183,12 +188,14 @@ async function write(tx: Db, locked: NamespaceRow, group: CommitGroup): Promise<
   // Where it changes nothing, it is not written, and the last append is the one before.
   const isChange = builder.records.length > 0 || counts.taken > 0;
   const appendId = isChange ? newAppendId() : locked.append_id;
-  const { created, changed, records, change, result } = changesOf(locked, group, appendId);
+  const changes = changesOf(locked, group, appendId);
+  const { created, changed, appended, records, change, result } = changes;
   await insertRuns(
     tx,
     created.map(({ row }) => row),
   );
   await updateRuns(tx, changed);
+  await updateAppendedRuns(tx, appended);
   for (const { row, newSpec } of created) {
     await insertAncestors(tx, namespaceId, row.run_key, row.parent_key);
     await insertLabels(tx, namespaceId, row.run_key, newSpec!.labels);

@@ -67,7 +67,6 @@ export class RecordBuilder {
     record.types.add(event.type);
     record.bytes += event.bytes.length;
     staged.added.push(event);
-    staged.changed = true;
     staged.row.last_run_seq++;
     staged.row.event_bytes += event.bytes.length;
   }

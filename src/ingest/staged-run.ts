@@ -19,9 +19,9 @@ export interface StagedRun {
   readonly newSpec: RunSpec | undefined;
   /** The run's last event before this group. */
   readonly durableRunSeq: number;
-  /** The events that this group has added. */
+  /** The events that this group has added: they change the row as well. */
   readonly added: CheckedEvent[];
-  /** Whether the row has to be written. */
+  /** Whether more of the row has to be written than what appends change. */
   changed: boolean;
 }
 

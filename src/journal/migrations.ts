@@ -248,6 +248,18 @@ const formats: Migration = {
   },
 };
 
+/**
+ * The index of trees without the roots' own records, which the index of runs has: most trees
+ * are a root alone, and each of its appends wrote both.
+ */
+const familyIndex: Migration = {
+  async up(db: Kysely<unknown>): Promise<void> {
+    await sql`drop index records_root`.execute(db);
+    await sql`create index records_family on records
+      (namespace_id, root_key, last_seq, run_key, size) where run_key <> root_key`.execute(db);
+  },
+};
+
 /** Every migration by its name; they run in the order of their names. */
 function migrations(types: ColumnTypes): Record<string, Migration> {
   return {
@@ -258,6 +270,7 @@ function migrations(types: ColumnTypes): Record<string, Migration> {
     "0005_checksums": checksums,
     "0006_queries": queries,
     [formatsMigration]: formats,
+    "0008_family_index": familyIndex,
   };
 }
 

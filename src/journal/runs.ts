@@ -128,9 +128,26 @@ const inserted = new BulkInsert<RunRow>("runs", runColumns);
 
 const updated = new BulkUpdate<RunRow>("runs", keyColumns, changingRunColumns, immutableColumns);
 
+/** What appends change of a run; no index has any of it, so an update that names no more leaves them alone. */
+const appendedColumns = ["last_run_seq", "last_event_seq", "last_seq", "event_bytes"] as const;
+
+const appended = new BulkUpdate<RunRow>(
+  "runs",
+  keyColumns,
+  appendedColumns,
+  [...immutableColumns, ...changingRunColumns].filter(
+    (column) => !(appendedColumns as readonly string[]).includes(column),
+  ),
+);
+
 /** Creates runs. */
 export function insertRuns(tx: Db, runs: readonly RunRow[]): Promise<void> {
   return inserted.run(tx, runs);
+}
+
+/** Writes what appends have changed of runs, which exist, and nothing else of them. */
+export function updateAppendedRuns(tx: Db, runs: readonly RunRow[]): Promise<void> {
+  return appended.run(tx, runs);
 }
 
 /** Writes what may change of runs, which exist. */

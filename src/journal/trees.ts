@@ -8,6 +8,7 @@ import { type SqlBool, sql } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { type NamespaceRow, updateNamespace } from "./namespaces.ts";
 import { isOwn } from "./nodes.ts";
+import { isNoRoot } from "./pages/keys.ts";
 import { isLive, type RunRow } from "./runs.ts";
 import type { Db } from "./schema.ts";
 import { padded, parts } from "./statement-lists.ts";
@@ -127,18 +128,23 @@ export async function findNewestOfTree(
   namespaceId: number,
   rootKey: number,
 ): Promise<number> {
-  const row = await db
-    .selectFrom("records")
-    .select("last_seq")
-    .where("namespace_id", "=", namespaceId)
-    // As pairs: only the tree's own index is in this order, whatever a planner believes.
-    .where(sql<SqlBool>`(root_key, last_seq) < (${rootKey}, ${Number.MAX_SAFE_INTEGER})`)
-    .where("root_key", ">=", rootKey)
-    .orderBy("root_key", "desc")
-    .orderBy("last_seq", "desc")
-    .limit(1)
-    .executeTakeFirst();
-  return row?.last_seq ?? 0;
+  // As pairs: only the column's own index is in this order, whatever a planner believes.
+  const newest = (column: "root_key" | "run_key") =>
+    db
+      .selectFrom("records")
+      .select("last_seq")
+      .where("namespace_id", "=", namespaceId)
+      .where(
+        sql<SqlBool>`(${sql.ref(column)}, last_seq) < (${rootKey}, ${Number.MAX_SAFE_INTEGER})`,
+      )
+      .where(column, ">=", rootKey)
+      .orderBy(column, "desc")
+      .orderBy("last_seq", "desc")
+      .limit(1);
+  // The index of trees leaves out the root's own records.
+  const own = await newest("run_key").executeTakeFirst();
+  const others = await newest("root_key").where(isNoRoot()).executeTakeFirst();
+  return Math.max(own?.last_seq ?? 0, others?.last_seq ?? 0);
 }
 
 /** A fork, and the tree that it was forked from. */
@@ -299,14 +305,15 @@ export async function deleteRecords(
   maxRows: number,
   maxBytes: number,
 ): Promise<{ rows: number; items: number }> {
-  const rows = await tx
+  const next = tx
     .selectFrom("records")
     .select(["last_seq", "event_count", "size"])
     .where("namespace_id", "=", tree.namespace_id)
-    .where("root_key", "=", tree.root_key)
     .orderBy("last_seq")
-    .limit(maxRows)
-    .execute();
+    .limit(maxRows);
+  const others = await next.where("root_key", "=", tree.root_key).where(isNoRoot()).execute();
+  const rows =
+    others.length > 0 ? others : await next.where("run_key", "=", tree.root_key).execute();
   const seqs: number[] = [];
   let bytes = 0;
   let items = 0;

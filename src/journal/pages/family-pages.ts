@@ -6,6 +6,9 @@ import {
   type Course,
   courses,
   type Direction,
+  firstOf,
+  isNoRoot,
+  type Key,
   keysIn,
   maxKeys,
   type PageBounds,
@@ -75,7 +78,7 @@ async function scanDescendants(
   for (;;) {
     const stretchEnd = await endOfStretch(db, namespaceId, scope.rootKey, left, order);
     const stretch = stretchEnd === undefined ? left : through(stretchEnd, left);
-    const keys = await db
+    const others = await db
       .selectFrom("records as r")
       .innerJoin("run_ancestors as a", (join) =>
         join
@@ -86,6 +89,7 @@ async function scanDescendants(
       .select(["r.last_seq", "r.size"])
       .where("r.namespace_id", "=", namespaceId)
       .where("r.root_key", "=", scope.rootKey)
+      .where(isNoRoot("r"))
       .where("r.last_seq", ">", stretch.afterSeq)
       .where("r.last_seq", "<=", stretch.upToSeq)
       .where("a.depth", ">=", scope.minDepth)
@@ -93,6 +97,12 @@ async function scanDescendants(
       .orderBy("r.last_seq", order)
       .limit(maxKeys(bounds))
       .execute();
+    const keys = firstOf(
+      await ownKeys(db, namespaceId, scope, stretch, bounds),
+      others,
+      order,
+      maxKeys(bounds),
+    );
     if (keys.length > 0 || stretchEnd === undefined) {
       return bytesOf(db, namespaceId, { ...bounds, ...stretch }, keys);
     }
@@ -103,7 +113,23 @@ async function scanDescendants(
   }
 }
 
-/** Key of the last row in the next stretch of a tree, or undefined where it is the last stretch. */
+/** Keys of the root's own records in a stretch, where the family has them. */
+async function ownKeys(
+  db: Db,
+  namespaceId: number,
+  { rootKey, ancestorKey, minDepth }: Descendants,
+  stretch: SeqRange,
+  bounds: PageBounds,
+): Promise<readonly Key[]> {
+  if (ancestorKey !== rootKey || minDepth > 0) return [];
+  return keysIn(db, namespaceId, stretch)
+    .where("run_key", "=", rootKey)
+    .orderBy("last_seq", courses[bounds.direction].order)
+    .limit(maxKeys(bounds))
+    .execute();
+}
+
+/** Key of the last row in the next stretch of a tree's index, or undefined where it is the last stretch. */
 async function endOfStretch(
   db: Db,
   namespaceId: number,
@@ -113,6 +139,7 @@ async function endOfStretch(
 ): Promise<number | undefined> {
   const row = await keysIn(db, namespaceId, range)
     .where("root_key", "=", rootKey)
+    .where(isNoRoot())
     .orderBy("last_seq", order)
     .limit(1)
     .offset(scanRows - 1)

@@ -2,7 +2,7 @@
  * What pages of all scopes have in common: a page is bounded before it is read.
  * Its keys and sizes come from an index, then its bytes by their keys.
  */
-import type { Selectable } from "kysely";
+import { type Selectable, type SqlBool, sql } from "kysely";
 import { damaged, isIntact, type StoredRecord } from "../checksum.ts";
 import { recordColumns } from "../records.ts";
 import type { Db, RecordsTable } from "../schema.ts";
@@ -130,6 +130,45 @@ export function keysIn(db: Db, namespaceId: number, { afterSeq, upToSeq }: SeqRa
     .where("namespace_id", "=", namespaceId)
     .where("last_seq", ">", afterSeq)
     .where("last_seq", "<=", upToSeq);
+}
+
+/**
+ * The first keys of a tree's records in a range. The index of trees leaves out the roots'
+ * own records, which the index of runs has: most trees are a root alone, and its appends
+ * then write one index less.
+ */
+export async function treeKeys(
+  db: Db,
+  namespaceId: number,
+  rootKey: number,
+  range: SeqRange,
+  order: Course["order"],
+  limit: number,
+): Promise<Key[]> {
+  const keys = keysIn(db, namespaceId, range).orderBy("last_seq", order).limit(limit);
+  const [own, others] = await Promise.all([
+    keys.where("run_key", "=", rootKey).execute(),
+    keys.where("root_key", "=", rootKey).where(isNoRoot()).execute(),
+  ]);
+  return firstOf(own, others, order, limit);
+}
+
+/** Whether a record is not its tree's root's own, as the index of trees has it. */
+export function isNoRoot(table = "records") {
+  return sql<SqlBool>`${sql.ref(`${table}.run_key`)} <> ${sql.ref(`${table}.root_key`)}`;
+}
+
+/** The first of two lists of keys that are in order. */
+export function firstOf(
+  some: readonly Key[],
+  others: readonly Key[],
+  order: Course["order"],
+  limit: number,
+): Key[] {
+  if (others.length === 0) return [...some];
+  if (some.length === 0) return [...others];
+  const sign = order === "asc" ? 1 : -1;
+  return [...some, ...others].toSorted((a, b) => sign * (a.last_seq - b.last_seq)).slice(0, limit);
 }
 
 /** Keys that a page looks at. */

@@ -19,6 +19,7 @@ import {
   type RecordPage,
   type RecordScope,
   type SeqRange,
+  treeKeys,
 } from "./keys.ts";
 import { readRunsOrBeginnings } from "./run-pages.ts";
 
@@ -68,7 +69,9 @@ async function readOnce(
       return bytesOf(db, namespaceId, bounds, await some.execute());
     }
     case "tree": {
-      const keys = await all.where("root_key", "=", scope.rootKey).execute();
+      const { order } = courses[bounds.direction];
+      const limit = maxKeys(bounds);
+      const keys = await treeKeys(db, namespaceId, scope.rootKey, bounds, order, limit);
       return bytesOf(db, namespaceId, bounds, keys);
     }
     case "runs":
