@@ -165,6 +165,11 @@ export class BareClient {
       },
       producer_id: null,
       producer_attempt: null,
+      last_signal_seq: 0,
+      handled_signal_seq: 0,
+      waiting: null,
+      wait_deadline_ms: null,
+      agent_id: "",
     };
     const records = Array.from({ length: count }, (_, index) => {
       const seq = lastSeq + (index + 1) * eventsPerRecord;
@@ -187,6 +192,8 @@ export class BareClient {
       running_count: 1,
       event_bytes: 0,
       taken_count: 0,
+      waiting_count: 0,
+      signal_count: 0,
       append_id: endSeq,
     };
     return { runs: [run], records, change };

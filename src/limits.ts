@@ -106,6 +106,14 @@ export const limitSpecs = {
     beyond: "`QUOTA` for the subscription; make another call",
     range: { min: 1, max: 1_000_000 },
   },
+  maxPendingSignals: {
+    unit: "count",
+    default: 1_000,
+    what: "signals of one run that may await handling",
+    why: "Bounds the input of a run whose producer does not handle it.",
+    beyond: "`QUOTA` for the signal; the producer has to handle some first",
+    range: { min: 1, max: 1_000_000 },
+  },
   maxLabels: {
     unit: "count",
     default: 32,
@@ -315,6 +323,10 @@ export const maxNamespaceBytes = 63;
 export const maxRunIdBytes = 128;
 /** Bytes of a producer_id: a UUID, with room for other schemes. */
 export const maxProducerIdBytes = 128;
+/** Bytes of a signal_id; fixed by the contract. */
+export const maxSignalIdBytes = 128;
+/** Bytes of Wait.code; fixed by the contract. */
+export const maxWaitCodeBytes = 128;
 /** Bytes of Event.type; fixed by the contract. */
 export const maxTypeBytes = 128;
 /** Bytes of a media type. */

@@ -25,8 +25,8 @@ export type Refusal =
     }
   | {
       readonly reason: "tree_in_use";
-      readonly by: "running" | "fork";
-      /** The run that is RUNNING, or that is a fork of one in the tree. */
+      readonly by: "open" | "fork";
+      /** The run that has not ended, or that is a fork of one in the tree. */
       readonly runId: string;
     }
   | { readonly reason: "seq_gap"; readonly expectedRunSeq: number; readonly gotRunSeq: number }
@@ -37,6 +37,11 @@ export type Refusal =
   /** Its lease ran out; opening it again resumes it. */
   | { readonly reason: "run_lost"; readonly runId: string }
   | { readonly reason: "run_not_open"; readonly runId: string }
+  | { readonly reason: "signal_conflict"; readonly signalId: string }
+  | { readonly reason: "signals_refused"; readonly runId: string }
+  /** Older nodes do not know what would be written. */
+  | { readonly reason: "format_inactive" }
+  | { readonly reason: "signals_pending"; readonly runId: string; readonly lastSignalSeq: number }
   | {
       readonly reason: "too_large";
       readonly field: string;
@@ -95,8 +100,8 @@ export function describeRefusal(refusal: Refusal): string {
     case "fork_beyond_end":
       return `run ${JSON.stringify(refusal.sourceRunId)} has no event at that run_seq: its last one is ${refusal.lastRunSeq}`;
     case "tree_in_use":
-      return refusal.by === "running"
-        ? `run ${JSON.stringify(refusal.runId)} of the tree is RUNNING: finish it first, or wait until its lease runs out`
+      return refusal.by === "open"
+        ? `run ${JSON.stringify(refusal.runId)} of the tree has not ended: finish or cancel it first, or wait until its lease runs out`
         : `run ${JSON.stringify(refusal.runId)} of another tree is a fork of a run in this tree: delete the other tree first`;
     case "seq_gap":
       return `run_seq ${refusal.gotRunSeq} leaves a gap: continue with run_seq ${refusal.expectedRunSeq}`;
@@ -110,6 +115,14 @@ export function describeRefusal(refusal: Refusal): string {
       return `run ${JSON.stringify(refusal.runId)} is LOST, its lease ran out: open it again`;
     case "run_not_open":
       return `run ${JSON.stringify(refusal.runId)} is not open on this stream: send OpenRun first`;
+    case "signal_conflict":
+      return `signal_id ${JSON.stringify(refusal.signalId)} belongs to another signal to the run: use another id`;
+    case "signals_refused":
+      return `run ${JSON.stringify(refusal.runId)} accepts no signals: its spec says so`;
+    case "format_inactive":
+      return "older servers on the same journal do not know signals and waits: upgrade them, then retry";
+    case "signals_pending":
+      return `run ${JSON.stringify(refusal.runId)} has unhandled signals, up to signal_seq ${refusal.lastSignalSeq}: handle them first`;
     case "too_large":
       return `${refusal.field} is larger than the limit of ${refusal.limit} bytes: send less`;
     case "conflict":

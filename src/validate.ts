@@ -25,6 +25,8 @@ import {
   RunResultSchema,
   type RunSpec,
   RunState,
+  type Wait,
+  WaitSchema,
 } from "../gen/runlog/v1/run_pb.js";
 import {
   type Limits,
@@ -37,9 +39,11 @@ import {
   maxNamespaceBytes,
   maxProducerIdBytes,
   maxRunIdBytes,
+  maxSignalIdBytes,
   maxSpecStringBytes,
   maxSuppressed,
   maxTypeBytes,
+  maxWaitCodeBytes,
   minLeaseMs,
 } from "./limits.ts";
 import { invalidField, RefusedError } from "./refusal.ts";
@@ -83,6 +87,12 @@ function checkVisible(field: string, text: string): void {
   if (!/^[\x21-\x7e]+$/.test(text)) {
     throw invalidField(field, "must consist of visible ASCII characters, without spaces");
   }
+}
+
+/** Checks a signal's id: 1 to 128 visible ASCII characters. */
+export function checkSignalId(field: string, signalId: string): void {
+  checkLength(field, signalId, maxSignalIdBytes);
+  checkVisible(field, signalId);
 }
 
 /** Turns a uint64 that names a place into a number; places stay below 2^53. */
@@ -184,6 +194,18 @@ export function checkResult(
   const bytes = toBinary(RunResultSchema, result).length;
   if (bytes > maxBytes) throw new RefusedError({ reason: "too_large", field, limit: maxBytes });
   return result;
+}
+
+/** Checks what a run is to wait for. */
+export function checkWait(field: string, wait: Wait | undefined, maxBytes: number): Wait {
+  if (wait === undefined) throw invalidField(field, "is missing");
+  const { code, question } = wait;
+  if (code === "") throw invalidField(`${field}.code`, "is missing");
+  checkLength(`${field}.code`, code, maxWaitCodeBytes);
+  if (question !== undefined) checkEvent(`${field}.question`, question);
+  const bytes = toBinary(WaitSchema, wait).length;
+  if (bytes > maxBytes) throw new RefusedError({ reason: "too_large", field, limit: maxBytes });
+  return wait;
 }
 
 /** Checks an event's type: one line of 1 to 128 bytes. */

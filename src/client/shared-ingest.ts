@@ -246,7 +246,7 @@ export class SharedIngest {
       this.#halfClose();
       return;
     }
-    const runId = frame.case === "ended" ? (frame.value.run?.runId ?? "") : frame.value.runId;
+    const runId = "runId" in frame.value ? frame.value.runId : (frame.value.run?.runId ?? "");
     const lane = this.#lanes.get(runId);
     if (lane === undefined) {
       if (frame.case !== "released") return;

@@ -3,12 +3,12 @@
  * by its cursor alone.
  */
 
-import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Journal } from "../journal/journal.ts";
 import { findNamespace, type NamespaceRow } from "../journal/namespaces.ts";
 import type { Direction, RecordRow, RecordScope, SeqRange } from "../journal/pages/keys.ts";
 import { findRecordEnd, readPage } from "../journal/pages/read-page.ts";
-import { familyIsRunning, findRuns, type RunRow } from "../journal/runs.ts";
+import { isOpenState } from "../journal/run-conditions.ts";
+import { familyIsOpen, findRuns, type RunRow } from "../journal/runs.ts";
 import { findMarkedRoots } from "../journal/trees.ts";
 import { type Limits, maxDepth as maxTreeDepth } from "../limits.ts";
 import { RefusedError } from "../refusal.ts";
@@ -294,8 +294,8 @@ export class PageSource {
     const wanted = namedIn(scope);
     const runs = await findRuns(db, namespaceId, wanted);
     if (runs.length < wanted.length) return undefined;
-    if (runs.some((run) => run.state === RunState.RUNNING)) return undefined;
-    if (scope.kind === "ancestor" && (await familyIsRunning(scans, runs[0]!))) {
+    if (runs.some((run) => isOpenState(run.state))) return undefined;
+    if (scope.kind === "ancestor" && (await familyIsOpen(scans, runs[0]!))) {
       return undefined;
     }
     // Read last, so that it is not before what ended the last run.

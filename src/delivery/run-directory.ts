@@ -2,7 +2,7 @@
 import type { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { Journal } from "../journal/journal.ts";
 import { findNamespace } from "../journal/namespaces.ts";
-import { type RunQuery, stepThroughRuns } from "../journal/run-lists.ts";
+import { firstKeyFrom, type RunQuery, stepThroughRuns } from "../journal/run-lists.ts";
 import {
   findRunBytes,
   findRuns,
@@ -24,6 +24,15 @@ export interface RunListing {
   readonly conversationId: string | undefined;
   readonly states: readonly RunState[] | undefined;
   readonly labels: Readonly<Record<string, string>>;
+  readonly agentId?: string | undefined;
+  /** How their ids begin. */
+  readonly runIdPrefix?: string | undefined;
+  /** Created at this moment or later, milliseconds since 1970. */
+  readonly createdFromMs?: number | undefined;
+  /** Created before this moment. */
+  readonly createdBeforeMs?: number | undefined;
+  /** Signals to them await handling. */
+  readonly hasPendingSignals?: boolean;
   readonly pageSize: number;
   /** Bytes of the page, unless one run alone is larger. */
   readonly maxBytes: number;
@@ -40,6 +49,8 @@ export interface RunListPage {
   readonly runs: readonly RunView[];
   /** beforeKey of the next page; undefined on the last one. */
   readonly nextBeforeKey: number | undefined;
+  /** The newest seq before the page was read: whoever follows the runs after it misses nothing. */
+  readonly asOfSeq: number;
 }
 
 /**
@@ -86,39 +97,50 @@ export async function listRuns(
 ): Promise<RunListPage> {
   const { parentRunId, ancestorRunId, conversationId, states, labels, pageSize, beforeKey } =
     listing;
+  const { agentId, runIdPrefix, createdFromMs, createdBeforeMs, hasPendingSignals } = listing;
   const relatives = [parentRunId, ancestorRunId].filter((runId) => runId !== undefined);
   const found = await findNamespace(journal.db, namespace);
   if (found === undefined) {
     if (relatives[0] !== undefined)
       throw new RefusedError({ reason: "run_not_found", runId: relatives[0] });
-    return { runs: [], nextBeforeKey: undefined };
+    return { runs: [], nextBeforeKey: undefined, asOfSeq: 0 };
   }
-  const { namespace_id: namespaceId } = found;
+  // Read before the runs are.
+  const { namespace_id: namespaceId, last_seq: asOfSeq } = found;
   const rows = await findRuns(journal.db, namespaceId, relatives);
   const keyOf = (runId: string): number => {
     const row = rows.find((candidate) => candidate.run_id === runId);
     if (row === undefined) throw new RefusedError({ reason: "run_not_found", runId });
     return row.run_key;
   };
+  const keyFrom = (timeMs: number) => firstKeyFrom(journal.scans, namespaceId, timeMs, asOfSeq);
   const query: RunQuery = {
     ...(parentRunId === undefined ? {} : { parentKey: keyOf(parentRunId) }),
     ...(ancestorRunId === undefined ? {} : { ancestorKey: keyOf(ancestorRunId) }),
     ...(conversationId === undefined ? {} : { conversationId }),
     ...(states === undefined ? {} : { states }),
     labels,
+    ...(agentId === undefined ? {} : { agentId }),
+    ...(runIdPrefix === undefined ? {} : { idPrefix: runIdPrefix }),
+    ...(createdFromMs === undefined ? {} : { afterKey: (await keyFrom(createdFromMs)) - 1 }),
+    ...(hasPendingSignals === true && { hasPendingSignals }),
   };
+  const endKey =
+    createdBeforeMs === undefined ? Number.MAX_SAFE_INTEGER : await keyFrom(createdBeforeMs);
   const runs: RunView[] = [];
   const room = new Room(listing.maxBytes);
-  let nextKey = beforeKey ?? Number.MAX_SAFE_INTEGER;
+  let nextKey = Math.min(beforeKey ?? endKey, endKey);
   for (let steps = 0; steps < stepsPerPage; steps++) {
     const { keys, reachKey } = await stepThroughRuns(journal.scans, namespaceId, query, nextKey);
     const wanted = keys.slice(0, pageSize - runs.length);
     const taken = room.take(wanted, await findRunBytes(journal.scans, namespaceId, wanted));
     runs.push(...(await findRunViews(journal.scans, namespaceId, taken)));
-    if (taken.length < keys.length) return { runs, nextBeforeKey: taken.at(-1) ?? nextKey };
-    if (reachKey === 0) return { runs, nextBeforeKey: undefined };
+    if (taken.length < keys.length) {
+      return { runs, nextBeforeKey: taken.at(-1) ?? nextKey, asOfSeq };
+    }
+    if (reachKey === 0) return { runs, nextBeforeKey: undefined, asOfSeq };
     nextKey = reachKey;
     if (runs.length === pageSize) break;
   }
-  return { runs, nextBeforeKey: nextKey };
+  return { runs, nextBeforeKey: nextKey, asOfSeq };
 }

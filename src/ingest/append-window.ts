@@ -14,10 +14,12 @@ import {
   checkResult,
   checkRunId,
   checkSpec,
+  checkWait,
 } from "../validate.ts";
 import type { Committer } from "./committer.ts";
 import { checkEvents } from "./event-bytes.ts";
-import { bytesOf, type Operation, Producer } from "./operation.ts";
+import { bytesOf, type Operation, Producer, type SignalStanding } from "./operation.ts";
+import { checkHandled } from "./parse-frames.ts";
 
 /** A window whose events are still encoded. */
 export type AppendEventsBytes = Omit<AppendEventsRequest, "$typeName" | "events"> & {
@@ -37,13 +39,15 @@ export interface AppendedWindow {
   readonly lastRunSeq: number;
   /** seq of the event with lastRunSeq; 0 while there is none. */
   readonly seq: number;
+  readonly handledSignalSeq: number;
+  readonly lastSignalSeq: number;
   /** Whether somebody asked for the run to stop. */
   readonly cancelRequested: boolean;
 }
 
 /**
- * Opens the run where the request says so, appends the window and finishes the
- * run where the request says so.
+ * Opens the run where the request says so, appends the window, and finishes the
+ * run or lets it wait where the request says so.
  *
  * @param signal aborts once the caller has left: the run is then not opened for it
  * @throws RefusedError with the first refusal; what came before it is durable
@@ -71,6 +75,12 @@ export async function appendWindow(
       ? undefined
       : checkResult("finish", request.finish, limits.maxEventBytes);
 
+  const wait =
+    request.wait === undefined ? undefined : checkWait("wait", request.wait, limits.maxEventBytes);
+  if (wait !== undefined && result !== undefined)
+    throw invalidField("wait", "is not allowed with finish");
+  const handled = checkHandled("handled_signal_seq", request.handledSignalSeq);
+
   const producer = new Producer(runId);
   producer.attempt = checkAttempt("", request);
   const on = { namespace, runId, producer };
@@ -80,15 +90,32 @@ export async function appendWindow(
   const operations: Operation[] = [
     given === 0 ? { kind: "open", ...on, spec } : { kind: "check", ...on, mustRun: false },
   ];
-  if (events.length > 0) operations.push({ kind: "append", ...on, firstRunSeq, events, bytes });
-  if (result !== undefined)
-    operations.push({ kind: "finish", ...on, lastRunSeq: undefined, result });
+  const { requireSignalsHandled } = request;
+  const behind = { lastRunSeq: undefined, handled, requireSignalsHandled };
+  const isPause = result !== undefined || wait !== undefined;
+  // With the events, if there are any: they are what answers the signals.
+  if (events.length > 0 || (handled !== undefined && !isPause)) {
+    operations.push({ kind: "append", ...on, firstRunSeq, events, bytes, handled });
+  }
+  if (result !== undefined) operations.push({ kind: "finish", ...on, ...behind, result });
+  if (wait !== undefined) operations.push({ kind: "wait", ...on, ...behind, wait });
   const memoryBytes = operations.reduce((sum, operation) => sum + bytesOf(operation), 0);
   if (!memory.appends.tryTake(memoryBytes)) {
     throw new RefusedError({ reason: "overloaded", what: "windows", retryAfterMs });
   }
   try {
-    const window = { epoch: given, lastRunSeq: 0, seq: 0, cancelRequested: false };
+    const window = {
+      epoch: given,
+      lastRunSeq: 0,
+      seq: 0,
+      handledSignalSeq: 0,
+      lastSignalSeq: 0,
+      cancelRequested: false,
+    };
+    const note = ({ handledSignalSeq, lastSignalSeq }: SignalStanding) => {
+      window.handledSignalSeq = handledSignalSeq;
+      window.lastSignalSeq = lastSignalSeq;
+    };
     const submitted = operations.map((one) => committer.submit(one, signal));
     for (const outcome of await Promise.all(submitted)) {
       if (outcome.t === "refused") throw new RefusedError(outcome.refusal);
@@ -97,9 +124,17 @@ export async function appendWindow(
         window.lastRunSeq = outcome.lastRunSeq;
         window.seq = outcome.lastEventSeq;
         window.cancelRequested = outcome.cancelReason !== undefined;
+        note(outcome.signals);
       } else if (outcome.t === "durable") {
         window.lastRunSeq = outcome.runSeq;
         window.seq = outcome.seq;
+        note(outcome.signals);
+      } else if (outcome.t === "signals_pending") {
+        const { lastSignalSeq } = outcome.signals;
+        throw new RefusedError({ reason: "signals_pending", runId, lastSignalSeq });
+      } else if (outcome.t === "ended" || outcome.t === "waiting") {
+        window.handledSignalSeq = outcome.run.handled_signal_seq;
+        window.lastSignalSeq = outcome.run.last_signal_seq;
       }
     }
     return window;

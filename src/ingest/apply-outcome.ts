@@ -1,5 +1,7 @@
 /** What an outcome changes for producers and for runs that nobody holds, once it is durable. */
+import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { HolderCounts } from "../journal/namespaces.ts";
+import type { RunView } from "../journal/runs.ts";
 import type { Leases } from "./leases.ts";
 import type { Operation, Outcome, Producer } from "./operation.ts";
 import type { ProducerRegistry } from "./producer-registry.ts";
@@ -33,11 +35,27 @@ export function applyOutcome(
       if (leases.has(namespace, runId)) return;
       leases.start({ namespace, runId, epoch: outcome.epoch, leaseMs: outcome.leaseMs });
       return;
+    case "signal":
+      if (outcome.t !== "signalled") return;
+      producers.of(namespace, runId)?.signalled(outcome.lastSignalSeq);
+      return;
+    case "end_wait":
+      if (outcome.t === "ended") applyEndOfWait(namespace, outcome.run, producers);
+      return;
     case "lose":
       return;
     default:
       applyTo(operation.producer, operation, outcome, counts, listeners);
   }
+}
+
+/** Whoever holds the run learns of its end at once: it may be quiet until its signal comes. */
+function applyEndOfWait(namespace: string, run: RunView, producers: ProducerRegistry): void {
+  const { run_id: runId, state } = run;
+  const holder = producers.of(namespace, runId);
+  if (holder === undefined) return;
+  holder.reject({ reason: state === RunState.LOST ? "run_lost" : "run_finished", runId });
+  producers.release(namespace, holder);
 }
 
 function applyTo(
@@ -55,6 +73,12 @@ function applyTo(
       else producers.keep(namespace, producer);
       if (counts !== undefined) onOpened?.(namespace, counts);
       return;
+    case "durable":
+      if (outcome.leaseMs !== undefined) producers.resume(namespace, producer, outcome.leaseMs);
+      return;
+    case "waiting":
+      producers.pause(namespace, producer);
+      return;
     case "ended":
       // Still held: an equal FinishRun is answered again.
       producer.leaseMs = undefined;
@@ -63,6 +87,7 @@ function applyTo(
       // Asked about before its stream opened the run again: that one is not refused.
       if (kind === "check" && producer.isFollowedBy(producers.of(namespace, producer.runId)))
         return;
+      if (outcome.cancelReason !== undefined) producer.cancelNoticed(outcome.cancelReason);
       producer.reject(outcome.refusal);
       producers.release(namespace, producer);
       return;

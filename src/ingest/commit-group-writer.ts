@@ -1,3 +1,4 @@
+import { inputFormat } from "../journal/formats.ts";
 import type { Journal } from "../journal/journal.ts";
 import { LineageCache } from "../journal/lineage-cache.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
@@ -15,7 +16,7 @@ import { RunCache } from "./run-cache.ts";
 /** What groups are written with. */
 export interface CommitGroupWriterOptions {
   readonly journal: Journal;
-  readonly limits: Pick<Limits, "defaultLeaseMs">;
+  readonly limits: Pick<Limits, "defaultLeaseMs" | "maxPendingSignals">;
   readonly node: NodeIdentity;
   /** Milliseconds since 1970. */
   readonly now: () => number;
@@ -124,12 +125,14 @@ export class CommitGroupWriter {
   }
 
   #settings() {
-    const { now, limits, node } = this.#options;
+    const { now, limits, node, journal } = this.#options;
     return {
       lineages: this.#lineages,
       cache: this.#cache,
       nowMs: now(),
       defaultLeaseMs: limits.defaultLeaseMs,
+      maxPendingSignals: limits.maxPendingSignals,
+      takesInput: journal.format.active >= inputFormat,
       nodeKey: node.nodeKey,
     };
   }

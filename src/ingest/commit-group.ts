@@ -1,22 +1,12 @@
-import { create, equals, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { RunFinishedSchema, RunResumedSchema } from "../../gen/runlog/v1/record_pb.js";
-import {
-  type RunResult,
-  RunResultSchema,
-  type RunSpec,
-  RunSpecSchema,
-  RunState,
-} from "../../gen/runlog/v1/run_pb.js";
+import { create } from "@bufbuild/protobuf";
+import { RunResultSchema, type RunSpec, RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { CancelNotice } from "../journal/cancellations.ts";
 import type { NamespaceRow } from "../journal/namespaces.ts";
 import type { Db } from "../journal/schema.ts";
-import { isDataLoss, type Refusal } from "../refusal.ts";
-import { firstConflict } from "./conflict.ts";
+import type { Refusal } from "../refusal.ts";
 import {
   type Claim,
-  decideAppend,
   decideCheck,
-  decideFinish,
   decideHold,
   decideLose,
   decideOpen,
@@ -25,28 +15,33 @@ import {
 import type { StagedRuns } from "./load-runs.ts";
 import type {
   AbandonOperation,
-  AppendOperation,
   CheckOperation,
   CreateOperation,
-  FinishOperation,
+  EndWaitOperation,
   Fork,
   LoseOperation,
   OpenOperation,
   Operation,
   Outcome,
   Producer,
+  ProducerOperation,
 } from "./operation.ts";
+import { cancelled, ProducerFrames } from "./producer-frames.ts";
 import { RecordBuilder } from "./record-builder.ts";
+import { RunFacts } from "./run-facts.ts";
 import {
   hasSpec,
   isForkedAt,
   leaseMsOf,
+  lookAfter,
   opened,
   type StagedRun,
+  specOfRun,
   standing,
   viewOf,
 } from "./staged-run.ts";
-import { decideStart, runStartedBytes, stageNewRun } from "./start-run.ts";
+import { StagedSignals } from "./staged-signals.ts";
+import { decideStart, stageNewRun } from "./start-run.ts";
 
 /** What a group is decided by, besides its runs. */
 export interface CommitGroupSettings {
@@ -56,15 +51,21 @@ export interface CommitGroupSettings {
   readonly defaultLeaseMs: number;
   /** This process among those that serve the journal. */
   readonly nodeKey: number;
+  /** Signals of one run that may await handling. */
+  readonly maxPendingSignals: number;
+  /** Whether every node knows signals and waits. */
+  readonly takesInput: boolean;
 }
 
 /** How a group changes what a namespace counts. */
 export interface CommitGroupCounts {
   readonly runs: number;
   readonly running: number;
+  readonly waiting: number;
   readonly eventBytes: number;
-  /** Runs that were opened and that another node had until now. */
+  /** Runs that were opened, or ended, and that another node had until now. */
   readonly taken: number;
+  readonly signals: number;
 }
 
 /**
@@ -76,16 +77,19 @@ export class CommitGroup {
   readonly stagedRuns: Map<string, StagedRun>;
   /** The records that came of it. */
   readonly builder: RecordBuilder;
-  /** For a run that has to be told apart from its own past: the database, to read. */
-  readonly #tx: Db;
+  /** The signals that were added. */
+  readonly signals: StagedSignals;
+  readonly #facts: RunFacts;
+  readonly #frames: ProducerFrames;
   readonly #namespaceId: number;
   readonly #idsInDeletion: ReadonlySet<string>;
   /** What parents pass on to runs that start; runs of this group pass on what they were given. */
   readonly #notices: Map<string, CancelNotice>;
   readonly #defaultLeaseMs: number;
   readonly #nodeKey: number;
+  readonly #takesInput: boolean;
   readonly #outcomes: Outcome[] = [];
-  readonly #counts = { runs: 0, running: 0, eventBytes: 0, taken: 0 };
+  readonly #counts = { runs: 0, taken: 0 };
   /** What this try has decided about producers; they themselves change after the commit. */
   readonly #epochs = new Map<Producer, number>();
   readonly #rejected = new Set<Producer>();
@@ -95,22 +99,35 @@ export class CommitGroup {
   constructor(
     tx: Db,
     namespace: NamespaceRow,
-    { runs, idsInDeletion, notices }: StagedRuns,
-    { nowMs, defaultLeaseMs, nodeKey }: CommitGroupSettings,
+    { runs, idsInDeletion, notices, signals }: StagedRuns,
+    { nowMs, defaultLeaseMs, nodeKey, maxPendingSignals, takesInput }: CommitGroupSettings,
   ) {
-    this.#tx = tx;
     this.#namespaceId = namespace.namespace_id;
     this.stagedRuns = runs;
     this.#idsInDeletion = idsInDeletion;
     this.#notices = new Map(notices);
     this.#defaultLeaseMs = defaultLeaseMs;
     this.#nodeKey = nodeKey;
+    this.#takesInput = takesInput;
     this.builder = new RecordBuilder(namespace.last_seq, Math.max(nowMs, namespace.last_time_ms));
+    this.signals = new StagedSignals(signals, this.builder, maxPendingSignals);
+    this.#facts = new RunFacts(this.builder);
+    const { builder } = this;
+    const facts = this.#facts;
+    this.#frames = new ProducerFrames({ tx, builder, facts, nodeKey, defaultLeaseMs });
   }
 
   /** How the group changes what the namespace counts. */
   get counts(): CommitGroupCounts {
-    return this.#counts;
+    const { running, waiting } = this.#facts;
+    const { added } = this.signals;
+    return {
+      ...this.#counts,
+      running,
+      waiting,
+      eventBytes: this.#frames.eventBytes + this.signals.eventBytes,
+      signals: added.length,
+    };
   }
 
   /** Decides operations; their outcomes hold once what came of them is durable. */
@@ -126,16 +143,8 @@ export class CommitGroup {
 
   /** A promise only where something has to be read: most of what is decided is not worth one. */
   #decide(index: number, operation: Operation): Promise<void> | undefined {
-    if (operation.kind === "create") {
-      this.#outcomes[index] = this.#create(operation);
-      return undefined;
-    }
-    if (operation.kind === "lose") {
-      this.#outcomes[index] = this.#lose(operation);
-      return undefined;
-    }
-    if (operation.kind === "abandon") {
-      this.#outcomes[index] = this.#abandon(operation);
+    if (!("producer" in operation)) {
+      this.#outcomes[index] = this.#decideForNobody(operation);
       return undefined;
     }
     const { producer, runId } = operation;
@@ -161,14 +170,41 @@ export class CommitGroup {
     const claim: Claim = { epoch, producerId: producer.attempt?.producerId };
     switch (operation.kind) {
       case "append":
-        return this.#append(index, operation, staged, claim);
+        return this.#frames.append(operation, staged, claim, (outcome) => {
+          this.#settle(index, producer, outcome);
+        });
       case "check":
         this.builder.seal(staged);
         this.#settle(index, producer, this.#check(operation, staged, claim));
         return undefined;
       case "finish":
-        this.#settle(index, producer, this.#finish(operation, staged, claim));
+        this.#settle(index, producer, this.#frames.finish(operation, staged, claim));
         return undefined;
+      case "wait":
+        this.#settle(
+          index,
+          producer,
+          this.#takesInput ? this.#frames.wait(operation, staged, claim) : formatInactive,
+        );
+        return undefined;
+    }
+  }
+
+  /** Decides what is asked for by others than producers. */
+  #decideForNobody(operation: Exclude<Operation, ProducerOperation>): Outcome {
+    switch (operation.kind) {
+      case "create":
+        return this.#create(operation);
+      case "lose":
+        return this.#lose(operation);
+      case "abandon":
+        return this.#abandon(operation);
+      case "signal":
+        return this.#takesInput
+          ? this.signals.signal(operation, this.stagedRuns.get(operation.runId))
+          : formatInactive;
+      case "end_wait":
+        return this.#endWait(operation);
     }
   }
 
@@ -182,15 +218,8 @@ export class CommitGroup {
     const refused = (mustRun ? decideHold : decideCheck)(standing(staged), claim);
     if (refused !== undefined) return refused;
     this.#attended.add(staged);
-    this.#lookAfter(staged);
+    lookAfter(staged, this.#nodeKey);
     return this.#opened(staged);
-  }
-
-  /** The producer is here, so this node is the one that notices when it goes. */
-  #lookAfter(staged: StagedRun): void {
-    if (staged.row.node_key === this.#nodeKey) return;
-    staged.row.node_key = this.#nodeKey;
-    staged.changed = true;
   }
 
   #opened(staged: StagedRun): Outcome {
@@ -232,19 +261,15 @@ export class CommitGroup {
     staged!.row.producer_attempt = attempt?.number ?? null;
     staged!.changed = true;
     this.#attended.add(staged!);
-    if (staged!.row.node_key !== this.#nodeKey) this.#counts.taken++;
-    this.#lookAfter(staged!);
-    if (decision.t === "take" && decision.resumed) this.#resumeRun(staged!);
+    this.#take(staged!);
+    if (decision.t === "take" && decision.resumed) this.#facts.resumed(staged!);
     return this.#opened(staged!);
   }
 
-  #resumeRun(staged: StagedRun): void {
-    this.#counts.running++;
-    staged.row.state = RunState.RUNNING;
-    staged.row.result = null;
-    staged.row.end_time_ms = null;
-    const resumed = create(RunResumedSchema, { lastRunSeq: BigInt(staged.row.last_run_seq) });
-    this.builder.addFact(staged, "run_resumed", toBinary(RunResumedSchema, resumed));
+  /** This node has the run from now on; where another one had it, that is told. */
+  #take(staged: StagedRun): void {
+    if (staged.row.node_key !== this.#nodeKey) this.#counts.taken++;
+    lookAfter(staged, this.#nodeKey);
   }
 
   #startRun(
@@ -272,81 +297,19 @@ export class CommitGroup {
     this.stagedRuns.set(runId, staged);
     if (notice !== undefined) this.#notices.set(runId, notice);
     this.#counts.runs++;
-    this.#counts.running++;
-    this.builder.addFact(staged, "run_started", runStartedBytes(staged));
+    this.#facts.started(staged);
     return staged;
   }
 
-  #append(
-    index: number,
-    operation: AppendOperation,
-    staged: StagedRun,
-    claim: Claim,
-  ): Promise<void> | undefined {
-    const { producer, firstRunSeq, events } = operation;
-    const decision = decideAppend(standing(staged), claim, firstRunSeq, events.length);
-    if (decision.t === "refused") {
-      this.#settle(index, producer, decision);
-      return undefined;
+  #endWait({ runId, deadlineMs }: EndWaitOperation): Outcome {
+    const staged = this.stagedRuns.get(runId);
+    if (staged?.row.state !== RunState.WAITING || staged.row.wait_deadline_ms !== deadlineMs) {
+      return { t: "discarded" };
     }
-    this.#lookAfter(staged);
-    const skip = decision.t === "duplicate" ? events.length : decision.skip;
-    if (skip > 0) return this.#appendBehind(index, operation, staged, skip);
-    this.#add(index, operation, staged, 0);
-    return undefined;
-  }
-
-  /** Adds events of which the first ones are sent again. */
-  async #appendBehind(
-    index: number,
-    operation: AppendOperation,
-    staged: StagedRun,
-    skip: number,
-  ): Promise<void> {
-    const { producer, firstRunSeq } = operation;
-    const refusal = await this.#refusalOfRepeated(operation, staged, firstRunSeq, skip);
-    if (refusal === undefined) this.#add(index, operation, staged, skip);
-    else this.#settle(index, producer, { t: "refused", refusal });
-  }
-
-  /** Why the first `skip` events are not those that are durable, if they are not. */
-  async #refusalOfRepeated(
-    { events }: AppendOperation,
-    staged: StagedRun,
-    firstRunSeq: number,
-    skip: number,
-  ): Promise<Refusal | undefined> {
-    try {
-      const runSeq = await firstConflict(this.#tx, staged, firstRunSeq, events.slice(0, skip));
-      if (runSeq === undefined) return undefined;
-      return { reason: "conflict", runSeq, expectedRunSeq: staged.row.last_run_seq + 1 };
-    } catch (error) {
-      // One run's damage is not the other operations'.
-      if (isDataLoss(error)) return error.refusal;
-      throw error;
-    }
-  }
-
-  #add(index: number, { events }: AppendOperation, staged: StagedRun, skip: number): void {
-    for (let i = skip; i < events.length; i++) {
-      const event = events[i]!;
-      this.#counts.eventBytes += event.bytes.length;
-      this.builder.addEvent(staged, event);
-    }
-    this.builder.whenPlaced(staged, (runSeq, seq) => {
-      this.#outcomes[index] = { t: "durable", runSeq, seq };
-    });
-  }
-
-  #finish(operation: FinishOperation, staged: StagedRun, claim: Claim): Outcome {
-    const { row } = staged;
-    const { result, lastRunSeq = row.last_run_seq } = operation;
-    const isSame =
-      row.result !== null &&
-      equals(RunResultSchema, fromBinary(RunResultSchema, row.result), result);
-    const decision = decideFinish(standing(staged), claim, lastRunSeq, isSame);
-    if (decision.t === "refused") return decision;
-    if (decision.t === "finish") this.#endRun(staged, result);
+    const { cancel_reason: cancelReason, waiting } = staged.row;
+    this.#facts.ended(staged, cancelReason === null ? expired : cancelled, waiting);
+    // The node that has its producer notices.
+    this.#take(staged);
     return { t: "ended", run: viewOf(staged) };
   }
 
@@ -355,9 +318,8 @@ export class CommitGroup {
     if (staged === undefined || !isLookedAfter(standing(staged), this.#nodeKey)) {
       return { t: "discarded" };
     }
-    const { epoch, spec } = staged.row;
-    const leaseMs = leaseMsOf(fromBinary(RunSpecSchema, spec), this.#defaultLeaseMs);
-    return { t: "abandoned", epoch, leaseMs };
+    const leaseMs = leaseMsOf(specOfRun(staged), this.#defaultLeaseMs);
+    return { t: "abandoned", epoch: staged.row.epoch, leaseMs };
   }
 
   #lose({ runId, epoch }: LoseOperation): Outcome {
@@ -365,22 +327,20 @@ export class CommitGroup {
     // Who opened it in this group may have the epoch that it had before.
     if (staged === undefined || this.#attended.has(staged)) return { t: "discarded" };
     if (!decideLose(standing(staged), epoch, this.#nodeKey)) return { t: "discarded" };
-    this.#endRun(staged, create(RunResultSchema, { state: RunState.LOST }));
+    this.#facts.ended(staged, lost);
     return { t: "ended", run: viewOf(staged) };
   }
-
-  #endRun(staged: StagedRun, result: RunResult): void {
-    const { row } = staged;
-    this.#counts.running--;
-    row.state = result.state;
-    row.result = toBinary(RunResultSchema, result);
-    row.end_time_ms = this.builder.timeMs;
-    staged.changed = true;
-    const lastRunSeq = BigInt(row.last_run_seq);
-    const finished = create(RunFinishedSchema, { result, lastRunSeq });
-    this.builder.addFact(staged, "run_finished", toBinary(RunFinishedSchema, finished));
-  }
 }
+
+/** The answer to what older nodes would misread. */
+const formatInactive: Outcome = { t: "refused", refusal: { reason: "format_inactive" } };
+
+/** How runs end that no producer ends. */
+const lost = create(RunResultSchema, { state: RunState.LOST });
+const expired = create(RunResultSchema, {
+  state: RunState.LOST,
+  failure: { code: "wait_expired", message: "the deadline of the run's wait passed" },
+});
 
 function relationOf(
   spec: RunSpec | undefined,

@@ -29,6 +29,7 @@ import {
   updateRuns,
 } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
+import { insertSignals } from "../journal/signals.ts";
 import type { Refusal } from "../refusal.ts";
 import { CommitGroup, type CommitGroupSettings } from "./commit-group.ts";
 import { type KnownBefore, knownRuns, loadRuns } from "./load-runs.ts";
@@ -168,8 +169,10 @@ function changesOf(
     last_time_ms: records.length > 0 ? builder.timeMs : locked.last_time_ms,
     run_count: locked.run_count + counts.runs,
     running_count: locked.running_count + counts.running,
+    waiting_count: locked.waiting_count + counts.waiting,
     event_bytes: locked.event_bytes + counts.eventBytes,
     taken_count: locked.taken_count + counts.taken,
+    signal_count: locked.signal_count + counts.signals,
     append_id: appendId,
   };
   const namespace = { ...locked, ...change };
@@ -201,6 +204,7 @@ async function write(tx: Db, locked: NamespaceRow, group: CommitGroup): Promise<
     await insertLabels(tx, namespaceId, row.run_key, newSpec!.labels);
   }
   await insertRecords(tx, records);
+  await insertSignals(tx, group.signals.added);
   if (isChange) await updateNamespace(tx, namespaceId, change);
   return result;
 }

@@ -34,7 +34,12 @@ export interface CommitterOptions extends Omit<OutcomeListeners, "producers"> {
   readonly journal: Journal;
   readonly limits: Pick<
     Limits,
-    "maxCommitBytes" | "maxCommitOps" | "defaultLeaseMs" | "databaseWaitMs" | "lockTimeoutMs"
+    | "maxCommitBytes"
+    | "maxCommitOps"
+    | "defaultLeaseMs"
+    | "databaseWaitMs"
+    | "lockTimeoutMs"
+    | "maxPendingSignals"
   >;
   readonly node: NodeIdentity;
   /** Milliseconds since 1970. */
@@ -287,7 +292,8 @@ export class Committer {
       return;
     }
     for (const { operation, callbacks } of group) {
-      if (operation.kind === "lose" || operation.kind === "abandon") {
+      const { kind } = operation;
+      if (kind === "lose" || kind === "abandon" || kind === "end_wait") {
         callbacks.onFailure(error, operation);
         continue;
       }
@@ -307,7 +313,7 @@ export class Committer {
     let bytes = 0;
     for (const one of queue.waiting) {
       if ("run" in one || group.length === maxCommitOps) break;
-      bytes += one.operation.kind === "append" ? one.operation.bytes : 0;
+      bytes += eventBytesOf(one.operation);
       if (group.length > 0 && bytes > maxCommitBytes) break;
       group.push(one);
     }
@@ -330,6 +336,11 @@ export class Committer {
       callbacks.onOutcome(outcome, operation);
     }
   }
+}
+
+function eventBytesOf(operation: Operation): number {
+  if (operation.kind === "append") return operation.bytes;
+  return operation.kind === "signal" ? operation.event.bytes.length : 0;
 }
 
 function operationsOf(group: readonly Waiting[]): Operation[] {

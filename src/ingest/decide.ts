@@ -4,8 +4,10 @@
  * model. One transaction (commit.ts) applies what they decide.
  */
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import { isLeasedState, isOpenState } from "../journal/run-conditions.ts";
 import type { Refusal } from "../refusal.ts";
 import type { Attempt } from "../validate.ts";
+import type { HandledSignals } from "./operation.ts";
 
 /** Where a run stands, as far as decisions need it. */
 export interface RunStanding {
@@ -20,6 +22,13 @@ export interface RunStanding {
   readonly producerId: string | null;
   /** In which of its attempts; null where producerId is. */
   readonly producerAttempt: number | null;
+  /** Its last signal, and the last one that is handled; 0 while there is none. */
+  readonly lastSignalSeq: number;
+  readonly handledSignalSeq: number;
+  /** Why it was asked to stop; null while nobody did. */
+  readonly cancelReason: string | null;
+  /** Whether it waits, or has ended while it did. */
+  readonly hasWait: boolean;
 }
 
 /** What a producer claims that asks for something on a run. */
@@ -34,6 +43,8 @@ export interface Claim {
 export interface Refused {
   readonly t: "refused";
   readonly refusal: Refusal;
+  /** Where the run ended since somebody asked it to stop: why. */
+  readonly cancelReason?: string;
 }
 
 function refused(refusal: Refusal): Refused {
@@ -87,11 +98,19 @@ export function decideCheck(run: RunStanding, { epoch, producerId }: Claim): Ref
   return refused({ reason, epoch: run.epoch });
 }
 
-/** Decides whether a producer still holds a run that was not lost; undefined means that it does. */
+/**
+ * Decides whether a producer still holds a run that nobody else has ended;
+ * undefined means that it does.
+ */
 export function decideHold(run: RunStanding, claim: Claim): Refused | undefined {
-  const { state, runId } = run;
-  const lost = state === RunState.LOST ? refused({ reason: "run_lost", runId }) : undefined;
-  return decideCheck(run, claim) ?? lost;
+  return decideCheck(run, claim) ?? refusedIfEndedByOthers(run);
+}
+
+function refusedIfEndedByOthers(run: RunStanding): Refused | undefined {
+  const { state, runId, hasWait, cancelReason } = run;
+  if (state === RunState.LOST) return refused({ reason: "run_lost", runId });
+  if (state !== RunState.CANCELLED || !hasWait) return undefined;
+  return { ...refused({ reason: "run_finished", runId }), cancelReason: cancelReason ?? "" };
 }
 
 /**
@@ -108,15 +127,29 @@ export function takenBy(
 }
 
 /** Refuses a run that takes nothing more, or not before it is opened again. */
-function refusedUnlessRunning({ state, runId }: RunStanding): Refused | undefined {
-  switch (state) {
-    case RunState.RUNNING:
-      return undefined;
-    case RunState.LOST:
-      return refused({ reason: "run_lost", runId });
-    default:
-      return refused({ reason: "run_finished", runId });
+function refusedUnlessOpen({ state, runId }: RunStanding): Refused | undefined {
+  if (isOpenState(state)) return undefined;
+  return refused({ reason: state === RunState.LOST ? "run_lost" : "run_finished", runId });
+}
+
+/** What becomes of a report that signals are handled: the position to which it moves the run's. */
+export type HandledDecision = { readonly t: "handled"; readonly signalSeq: number } | Refused;
+
+/** Decides a report that signals are handled. The position never goes back. */
+export function decideHandled(
+  run: RunStanding,
+  handled: HandledSignals | undefined,
+): HandledDecision {
+  const { lastSignalSeq, handledSignalSeq } = run;
+  if (handled === undefined || handled.signalSeq <= handledSignalSeq) {
+    return { t: "handled", signalSeq: handledSignalSeq };
   }
+  const { signalSeq, field } = handled;
+  if (signalSeq > lastSignalSeq) {
+    const problem = `the run's last signal is ${lastSignalSeq}, not ${signalSeq}`;
+    return refused({ reason: "invalid_field", field, problem });
+  }
+  return refusedUnlessOpen(run) ?? { t: "handled", signalSeq };
 }
 
 /** What becomes of an append: `skip` events are durable already. */
@@ -143,7 +176,7 @@ export function decideAppend(
   }
   const skip = expectedRunSeq - firstRunSeq;
   if (skip >= count) return { t: "duplicate" };
-  return refusedUnlessRunning(run) ?? { t: "append", skip };
+  return refusedUnlessOpen(run) ?? { t: "append", skip };
 }
 
 /** What becomes of a finish; `repeat` answers as the first one was answered. */
@@ -163,8 +196,37 @@ export function decideFinish(
   const fenced = decideCheck(run, claim);
   if (fenced !== undefined) return fenced;
   if (sameResult && lastRunSeq === run.lastRunSeq) return { t: "repeat" };
-  const ended = refusedUnlessRunning(run);
-  if (ended !== undefined) return ended;
+  return refusedUnlessOpen(run) ?? refusedUnlessLast(run, "finish", lastRunSeq) ?? { t: "finish" };
+}
+
+/** What becomes of a wait; `repeat` answers as the first one was answered. */
+export type WaitDecision = { readonly t: "wait" | "cancel" | "repeat" } | Refused;
+
+/**
+ * Decides a wait. A run that was asked to stop ends instead.
+ *
+ * @param sameWait whether the run waits for the same, or ended while it did
+ */
+export function decideWait(
+  run: RunStanding,
+  claim: Claim,
+  lastRunSeq: number,
+  sameWait: boolean,
+): WaitDecision {
+  const fenced = decideCheck(run, claim);
+  if (fenced !== undefined) return fenced;
+  const isOver = run.state === RunState.WAITING || run.state === RunState.CANCELLED;
+  if (sameWait && isOver && lastRunSeq === run.lastRunSeq) return { t: "repeat" };
+  const refusal = refusedUnlessOpen(run) ?? refusedUnlessLast(run, "wait", lastRunSeq);
+  return refusal ?? { t: run.cancelReason === null ? "wait" : "cancel" };
+}
+
+/** Refuses what does not stand behind the run's last event. */
+function refusedUnlessLast(
+  run: RunStanding,
+  frame: "finish" | "wait",
+  lastRunSeq: number,
+): Refused | undefined {
   if (lastRunSeq > run.lastRunSeq) {
     return refused({
       reason: "seq_gap",
@@ -175,11 +237,38 @@ export function decideFinish(
   if (lastRunSeq < run.lastRunSeq) {
     return refused({
       reason: "invalid_field",
-      field: "finish.last_run_seq",
+      field: `${frame}.last_run_seq`,
       problem: `the run's last event is ${run.lastRunSeq}, not ${lastRunSeq}`,
     });
   }
-  return { t: "finish" };
+  return undefined;
+}
+
+/** What becomes of a signal whose id is new to the run. */
+export type SignalDecision = { readonly t: "signal" } | Refused;
+
+/**
+ * Decides a signal whose id is new to the run.
+ *
+ * @param refuses whether the run's spec says that it takes none
+ * @param maxPending signals that may await handling
+ */
+export function decideSignal(
+  { runId, state, lastSignalSeq, handledSignalSeq }: RunStanding,
+  refuses: boolean,
+  maxPending: number,
+): SignalDecision {
+  if (!isOpenState(state) && state !== RunState.LOST) {
+    return refused({ reason: "run_finished", runId });
+  }
+  if (refuses) return refused({ reason: "signals_refused", runId });
+  return lastSignalSeq - handledSignalSeq < maxPending
+    ? { t: "signal" }
+    : refused({
+        reason: "quota",
+        what: "signals of one run that await handling: its producer has to go on first",
+        limit: maxPending,
+      });
 }
 
 /**
@@ -194,5 +283,5 @@ export function decideLose(run: RunStanding, epoch: number, nodeKey: number): bo
 
 /** Whether a run is one of those that a node has the producer or the lease of. */
 export function isLookedAfter({ state, nodeKey: own }: RunStanding, nodeKey: number): boolean {
-  return state === RunState.RUNNING && own === nodeKey;
+  return isLeasedState(state) && own === nodeKey;
 }

@@ -37,7 +37,7 @@ export function checkEvents(
     const scanned = scanEventType(event, types);
     const one =
       scanned === undefined
-        ? checkDecoded(`${field}[${index}]`, event, limits.maxEventBytes)
+        ? checkEventBytes(`${field}[${index}]`, event, limits.maxEventBytes)
         : { type: scanned, bytes: event };
     bytes += one.bytes.length;
     checked[index] = one;
@@ -48,7 +48,12 @@ export function checkEvents(
   return { events: checked, bytes };
 }
 
-function checkDecoded(field: string, bytes: Uint8Array, maxEventBytes: number): CheckedEvent {
+/** Checks one encoded event. */
+export function checkEventBytes(
+  field: string,
+  bytes: Uint8Array,
+  maxEventBytes: number,
+): CheckedEvent {
   const event = decode(field, bytes);
   checkMessage(field, EventSchema, event);
   checkEvent(field, event);

@@ -10,62 +10,28 @@
  * over their bounds, so that a slow database or a producer that does not read
  * its acknowledgements costs bounded memory.
  */
-import {
-  type FinishRun,
-  type OpenRun,
-  OpenRunSchema,
-  type ReleaseRun,
-} from "../../gen/runlog/v1/ingest_pb.js";
-import { RunResultSchema } from "../../gen/runlog/v1/run_pb.js";
-import type { RunView } from "../journal/runs.ts";
+import { type OpenRun, OpenRunSchema, type ReleaseRun } from "../../gen/runlog/v1/ingest_pb.js";
+import type { Journal } from "../journal/journal.ts";
 import type { Limits } from "../limits.ts";
 import type { MemoryBudget, MemoryShare } from "../memory-budget.ts";
 import { QuietTimer } from "../quiet-timer.ts";
-import { invalidField, type Refusal, RefusedError } from "../refusal.ts";
-import {
-  checkAttempt,
-  checkMessage,
-  checkNamespace,
-  checkPlace,
-  checkResult,
-  checkRunId,
-  checkSpec,
-} from "../validate.ts";
-import type { AppendBytes } from "../wire/append.ts";
+import { invalidField, isDataLoss, RefusedError } from "../refusal.ts";
+import { checkAttempt, checkMessage, checkNamespace, checkRunId, checkSpec } from "../validate.ts";
 import type { OperationCallbacks } from "./commit-retries.ts";
 import type { Committer } from "./committer.ts";
-import { checkEvents } from "./event-bytes.ts";
+import { bytesOfFrame, type IngestFrame, type IngestRequestBytes } from "./frames.ts";
 import { bytesOf, type Outcome, Producer, type ProducerOperation } from "./operation.ts";
+import { type OnProducer, parseAppend, parseFinish, parseWait } from "./parse-frames.ts";
 import { ResponseQueue } from "./response-queue.ts";
+import { SignalFeed } from "./signal-feed.ts";
 
-/** A frame of a producer. */
-export interface IngestRequestBytes {
-  readonly frame:
-    | { readonly case: "open"; readonly value: OpenRun }
-    | { readonly case: "append"; readonly value: AppendBytes }
-    | { readonly case: "finish"; readonly value: FinishRun }
-    | { readonly case: "release"; readonly value: ReleaseRun }
-    | { readonly case: undefined };
-}
-
-/** A frame for the producer, before it is a message of the contract. */
-export type IngestFrame =
-  | {
-      readonly t: "opened";
-      readonly runId: string;
-      readonly epoch: number;
-      readonly lastRunSeq: number;
-    }
-  | { readonly t: "ack"; readonly runId: string; readonly runSeq: number; readonly seq: number }
-  | { readonly t: "ended"; readonly namespace: string; readonly run: RunView }
-  | { readonly t: "released"; readonly runId: string }
-  | { readonly t: "rejected"; readonly runId: string; readonly refusal: Refusal }
-  | { readonly t: "cancel_requested"; readonly runId: string; readonly reason: string }
-  | { readonly t: "go_away"; readonly reason: string }
-  | { readonly t: "heartbeat" };
+/** Answers, and their bytes, that may wait where more signals are read for a producer. */
+const maxWaitingFrames = 256;
+const maxWaitingBytes = 256 * 1024;
 
 /** What a stream works with. */
 export interface IngestStreamOptions {
+  readonly journal: Pick<Journal, "db">;
   readonly committer: Committer;
   readonly memory: Pick<MemoryBudget, "appends" | "frames">;
   readonly limits: Limits;
@@ -77,6 +43,7 @@ export class IngestStream {
   readonly #limits: Limits;
   readonly #appends: MemoryShare;
   readonly #responses: ResponseQueue<IngestFrame>;
+  readonly #signals: SignalFeed;
   readonly #runs = new Map<string, Producer>();
   /** Weak: a run that is opened again has another producer. */
   readonly #ended = new WeakSet<Producer>();
@@ -96,6 +63,13 @@ export class IngestStream {
     this.#limits = options.limits;
     this.#appends = options.memory.appends;
     this.#responses = new ResponseQueue(bytesOfFrame, options.memory.frames);
+    this.#signals = new SignalFeed({
+      db: options.journal.db,
+      hasRoom: () =>
+        this.#responses.size < maxWaitingFrames && this.#responses.bytes < maxWaitingBytes,
+      push: (frame) => this.#responses.push(frame),
+      onFailure: (error, producer) => this.#onUnreadable(error, producer),
+    });
     this.#callbacks = {
       onOutcome: (outcome, operation) => {
         this.#answer(operation as ProducerOperation, outcome);
@@ -143,6 +117,7 @@ export class IngestStream {
         const frames = await this.#responses.take((ack) => ({ t: "ack", ...ack }));
         if (frames === undefined) return await reading;
         this.#wakeReader?.();
+        this.#signals.pump();
         yield frames;
         quiet.note();
       }
@@ -154,7 +129,18 @@ export class IngestStream {
       for (const producer of this.#runs.values()) {
         this.#committer.release(this.#namespace ?? "default", producer);
       }
+      await this.#signals.close();
     }
+  }
+
+  /** One run's damage is not the others'. */
+  #onUnreadable(error: unknown, producer: Producer): void {
+    if (!isDataLoss(error)) {
+      this.#responses.end({ error });
+      return;
+    }
+    producer.reject(error.refusal);
+    this.#committer.release(this.#namespace ?? "default", producer);
   }
 
   async #read(requests: AsyncIterable<readonly IngestRequestBytes[]>): Promise<void> {
@@ -174,10 +160,23 @@ export class IngestStream {
     if (frame.case === undefined) throw invalidField("frame", "is missing");
     const { runId } = frame.value;
     if (!this.#runs.has(runId) && this.#refusesId(`${frame.case}.run_id`, runId)) return;
-    if (frame.case === "open") this.#open(frame.value);
-    else if (frame.case === "append") this.#append(frame.value);
-    else if (frame.case === "finish") this.#finish(frame.value);
-    else this.#release(frame.value);
+    const limits = this.#limits;
+    switch (frame.case) {
+      case "open":
+        this.#open(frame.value);
+        return;
+      case "append":
+        this.#forHeld(runId, (on) => parseAppend(on, frame.value, limits));
+        return;
+      case "finish":
+        this.#forHeld(runId, (on) => parseFinish(on, frame.value, limits));
+        return;
+      case "wait":
+        this.#forHeld(runId, (on) => parseWait(on, frame.value, limits));
+        return;
+      case "release":
+        this.#release(frame.value);
+    }
   }
 
   /** Refuses what is no run id, and so no run that anything was sent for before. */
@@ -226,46 +225,19 @@ export class IngestStream {
       }
       if (open.create !== undefined) checkSpec("open.create", open.create, this.#limits);
       producer.attempt = checkAttempt("open.", open);
+      producer.receivesSignals = open.receiveSignals;
       const spec = open.create;
       this.#submit({ kind: "open", namespace, runId, producer, spec });
     });
   }
 
-  #append(append: AppendBytes): void {
-    const { runId } = append;
+  /** Submits what a frame for a run that is open asks for. */
+  #forHeld(runId: string, parse: (on: OnProducer) => ProducerOperation): void {
     const producer = this.#producerOf(runId);
     if (producer === undefined) return;
+    const namespace = this.#namespace ?? "default";
     this.#refuseUnless(runId, producer, () => {
-      if (append.events.length === 0) {
-        throw new RefusedError({
-          reason: "invalid_field",
-          field: "append.events",
-          problem: "is empty",
-        });
-      }
-      const firstRunSeq = checkPlace("append.first_run_seq", append.firstRunSeq);
-      if (firstRunSeq === 0) {
-        const problem = "must be 1 or more";
-        throw new RefusedError({ reason: "invalid_field", field: "append.first_run_seq", problem });
-      }
-      const { events, bytes } = checkEvents("append.events", append.events, this.#limits);
-      const namespace = this.#namespace ?? "default";
-      this.#submit({ kind: "append", namespace, runId, producer, firstRunSeq, events, bytes });
-    });
-  }
-
-  #finish(finish: FinishRun): void {
-    const { runId } = finish;
-    const producer = this.#producerOf(runId);
-    if (producer === undefined) return;
-    this.#refuseUnless(runId, producer, () => {
-      if (finish.result !== undefined) {
-        checkMessage("finish.result", RunResultSchema, finish.result);
-      }
-      const lastRunSeq = checkPlace("finish.last_run_seq", finish.lastRunSeq);
-      const result = checkResult("finish.result", finish.result, this.#limits.maxEventBytes);
-      const namespace = this.#namespace ?? "default";
-      this.#submit({ kind: "finish", namespace, runId, producer, lastRunSeq, result });
+      this.#submit(parse({ namespace, runId, producer }));
     });
   }
 
@@ -273,6 +245,7 @@ export class IngestStream {
     // What comes from now on is for another hold.
     const producer = this.#runs.get(runId) ?? new Producer(runId, this);
     this.#runs.delete(runId);
+    this.#signals.remove(runId);
     // In its turn, behind what was sent before: as a question whose answer does not matter.
     const namespace = this.#namespace ?? "default";
     this.#submit({ kind: "check", namespace, runId, producer, mustRun: false });
@@ -321,6 +294,7 @@ export class IngestStream {
     for (const [runId, producer] of this.#runs) {
       if (!producer.rejected && !this.#ended.has(producer)) continue;
       this.#runs.delete(runId);
+      this.#signals.remove(runId);
       this.#committer.release(this.#namespace ?? "default", producer);
       return true;
     }
@@ -328,8 +302,11 @@ export class IngestStream {
   }
 
   #newProducer(runId: string): Producer {
+    // What an earlier hold would still be sent, this one is.
+    this.#signals.remove(runId);
     const producer: Producer = new Producer(runId, this, {
       onRejected: (refusal) => this.#responses.push({ t: "rejected", runId, refusal }),
+      onSignalled: (lastSignalSeq) => this.#signals.note(producer, lastSignalSeq),
       // By its hold: one that opens the run again has that answered first.
       onCancelRequested: (reason) =>
         this.#responses.replace(producer, { t: "cancel_requested", runId, reason }),
@@ -375,22 +352,40 @@ export class IngestStream {
       return;
     }
     switch (outcome.t) {
-      case "opened":
+      case "opened": {
         // The stream may have ended while the open was under way.
         if (this.#closed) this.#committer.release(namespace, operation.producer);
+        const { handledSignalSeq, lastSignalSeq } = outcome.signals;
         this.#responses.push({
           t: "opened",
           runId,
           epoch: outcome.epoch,
           lastRunSeq: outcome.lastRunSeq,
+          handledSignalSeq,
+          lastSignalSeq,
         });
+        const isCurrent = this.#runs.get(runId) === operation.producer;
+        if (isCurrent && operation.producer.receivesSignals) {
+          this.#signals.add(operation.producer, outcome.signals);
+        }
         if (outcome.cancelReason !== undefined) {
           operation.producer.cancelRequested(outcome.cancelReason);
         }
         return;
-      case "durable":
-        this.#responses.ack({ runId, runSeq: outcome.runSeq, seq: outcome.seq });
+      }
+      case "durable": {
+        const { runSeq, seq, signals } = outcome;
+        this.#responses.ack({ runId, runSeq, seq, handledSignalSeq: signals.handledSignalSeq });
         return;
+      }
+      case "waiting":
+        this.#responses.push({ t: "waiting", namespace, run: outcome.run });
+        return;
+      case "signals_pending": {
+        const { handledSignalSeq, lastSignalSeq } = outcome.signals;
+        this.#responses.push({ t: "signals_pending", runId, handledSignalSeq, lastSignalSeq });
+        return;
+      }
       case "ended":
         // Still held: an equal FinishRun is answered again.
         this.#ended.add(operation.producer);
@@ -400,15 +395,11 @@ export class IngestStream {
       case "refused":
       case "created":
       case "abandoned":
+      case "signalled":
       case "discarded":
         return;
     }
   }
-}
-
-/** Bytes of memory that a frame takes while it waits, about. */
-function bytesOfFrame(frame: IngestFrame): number {
-  return frame.t === "ended" ? 1_024 + (frame.run.result?.length ?? 0) : 512;
 }
 
 /** Characters of what is no run id that an answer names: a producer knows by it what it sent. */

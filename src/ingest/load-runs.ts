@@ -3,6 +3,7 @@ import { type CancelNotice, findFamilyNotice } from "../journal/cancellations.ts
 import type { NamespaceRow } from "../journal/namespaces.ts";
 import { findIdsInDeletion, findRuns, findRunsByKey } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
+import { findSignals, type SignalName, type SignalRow } from "../journal/signals.ts";
 import { type Operation, specOf } from "./operation.ts";
 import type { RunCache } from "./run-cache.ts";
 import { type StagedRun, stageRun } from "./staged-run.ts";
@@ -26,9 +27,15 @@ export interface StagedRuns {
   readonly idsInDeletion: ReadonlySet<string>;
   /** What runs pass on that are to become parents, by their ids: requests to stop a whole family. */
   readonly notices: ReadonlyMap<string, CancelNotice>;
+  /** Of the signals that are sent, those that there are under the same ids. */
+  readonly signals: readonly SignalRow[];
 }
 
-const nothingElse = { idsInDeletion: new Set<string>(), notices: new Map<string, CancelNotice>() };
+const nothingElse = {
+  idsInDeletion: new Set<string>(),
+  notices: new Map<string, CancelNotice>(),
+  signals: [],
+};
 
 /**
  * The runs that operations on a namespace concern, where nothing has to be read
@@ -42,7 +49,9 @@ export function knownRuns(
   const { runs, unknown } = concernedBy(namespace, operations, cache);
   if (unknown.length > 0) return undefined;
   for (const operation of operations) {
-    if (operation.kind !== "append") continue;
+    // Whether its id is new, the journal says.
+    if (operation.kind === "signal") return undefined;
+    if (operation.kind !== "append" || operation.events.length === 0) continue;
     const { durableRunSeq = 0 } = runs.get(operation.runId) ?? {};
     if (operation.firstRunSeq <= durableRunSeq) return undefined;
   }
@@ -63,7 +72,8 @@ export async function loadRuns(
     }
   }
   const { namespace_id: namespaceId, deletion_count, cancel_count } = namespace;
-  if (deletion_count === 0 && cancel_count === 0) return { runs, ...nothingElse };
+  const signals = await findSignals(tx, namespaceId, namesOf(operations, runs));
+  if (deletion_count === 0 && cancel_count === 0) return { runs, ...nothingElse, signals };
   const starting = operations.filter(
     (operation) => specOf(operation) !== undefined && !runs.has(operation.runId),
   );
@@ -79,7 +89,20 @@ export async function loadRuns(
           ),
     notices:
       cancel_count === 0 ? nothingElse.notices : await readNotices(tx, namespaceId, runs, starting),
+    signals,
   };
+}
+
+/** The signals that are sent to runs that exist. */
+function namesOf(
+  operations: readonly Operation[],
+  runs: ReadonlyMap<string, StagedRun>,
+): SignalName[] {
+  return operations.flatMap((operation) => {
+    const staged = operation.kind === "signal" ? runs.get(operation.runId) : undefined;
+    if (operation.kind !== "signal" || staged === undefined) return [];
+    return [{ run_key: staged.row.run_key, signal_id: operation.signalId }];
+  });
 }
 
 /** What the parents of runs that are about to start pass on. */

@@ -1,5 +1,5 @@
 /** What the ingest side asks of the journal, and what it is answered. */
-import type { RunResult, RunSpec } from "../../gen/runlog/v1/run_pb.js";
+import type { RunResult, RunSpec, Wait } from "../../gen/runlog/v1/run_pb.js";
 import type { RunView } from "../journal/runs.ts";
 import type { Refusal } from "../refusal.ts";
 import type { Attempt } from "../validate.ts";
@@ -10,6 +10,13 @@ export interface ProducerEvents {
   readonly onRejected?: (refusal: Refusal) => void;
   /** Called each time that somebody asks for the run to stop. */
   readonly onCancelRequested?: (reason: string) => void;
+  /**
+   * Called when the run may have got signals. It carries no data and may be
+   * lost or repeated.
+   *
+   * @param lastSignalSeq the run's last signal, at least; undefined where that is not known
+   */
+  readonly onSignalled?: (lastSignalSeq: number | undefined) => void;
 }
 
 let holds = 0;
@@ -29,6 +36,8 @@ export class Producer {
   unackedEvents = 0;
   /** It lets go of the run: what was asked for it before does not make it hold the run again. */
   hasLeft = false;
+  /** Whether its stream sends it the run's signals; kept by the owner. */
+  receivesSignals = false;
   /** Whose hold it is: opening a run anew does not fence oneself. */
   readonly owner: object;
   /** How it names itself where it opens the run; undefined where it does not. */
@@ -69,6 +78,11 @@ export class Producer {
     this.#events.onCancelRequested?.(reason);
   }
 
+  /** Tells the producer's stream that the run may have got signals. */
+  signalled(lastSignalSeq?: number): void {
+    if (!this.#rejected) this.#events.onSignalled?.(lastSignalSeq);
+  }
+
   /** Tells the producer what the journal says, unless it is what it was told last. */
   cancelNoticed(reason: string): void {
     if (reason !== this.#toldReason) this.cancelRequested(reason);
@@ -85,6 +99,13 @@ export interface CheckedEvent {
 interface OnRun {
   readonly namespace: string;
   readonly runId: string;
+}
+
+/** A position in a run's signals, up to which its producer has handled them. */
+export interface HandledSignals {
+  readonly signalSeq: number;
+  /** The field of the request that says so. */
+  readonly field: string;
 }
 
 /** The prefix of another run that a fork inherits. */
@@ -113,6 +134,24 @@ export interface AbandonOperation extends OnRun {
   readonly kind: "abandon";
 }
 
+/** Sends input to a run, whoever holds it. */
+export interface SignalOperation extends OnRun {
+  readonly kind: "signal";
+  readonly signalId: string;
+  readonly event: CheckedEvent;
+  /** Equal for events that are the same signal when they are sent again. */
+  readonly digest: Uint8Array;
+  /** Empty where the caller is not known. */
+  readonly sender: string;
+}
+
+/** Ends a run whose wait is over, if it still is the same wait. */
+export interface EndWaitOperation extends OnRun {
+  readonly kind: "end_wait";
+  /** As it was found. */
+  readonly deadlineMs: number;
+}
+
 /** Takes a run for a producer, and creates it if there is a spec and no run. */
 export interface OpenOperation extends OnRun {
   readonly kind: "open";
@@ -128,23 +167,37 @@ export interface CheckOperation extends OnRun {
   readonly mustRun: boolean;
 }
 
-/** Appends consecutive events. */
+/** Appends consecutive events, or none where only the handling of signals is recorded. */
 export interface AppendOperation extends OnRun {
   readonly kind: "append";
   readonly producer: Producer;
   readonly firstRunSeq: number;
+  readonly handled?: HandledSignals | undefined;
   readonly events: readonly CheckedEvent[];
   /** Sum of the events' bytes. */
   readonly bytes: number;
 }
 
-/** Ends a run. */
-export interface FinishOperation extends OnRun {
-  readonly kind: "finish";
+/** What finishing and waiting have in common: both stand behind the run's last event. */
+interface PauseOperation extends OnRun {
   readonly producer: Producer;
   /** run_seq of the run's last event; undefined where that is whatever is durable by then. */
   readonly lastRunSeq: number | undefined;
+  readonly handled?: HandledSignals | undefined;
+  /** Changes nothing while signals await handling. */
+  readonly requireSignalsHandled?: boolean;
+}
+
+/** Ends a run. */
+export interface FinishOperation extends PauseOperation {
+  readonly kind: "finish";
   readonly result: RunResult;
+}
+
+/** Lets a run wait for input. */
+export interface WaitOperation extends PauseOperation {
+  readonly kind: "wait";
+  readonly wait: Wait;
 }
 
 /**
@@ -163,10 +216,25 @@ export type ProducerOperation =
   | CheckOperation
   | AppendOperation
   | FinishOperation
+  | WaitOperation
   | RefuseOperation;
 
 /** Whatever goes through the committer. */
-export type Operation = CreateOperation | LoseOperation | AbandonOperation | ProducerOperation;
+export type Operation =
+  | CreateOperation
+  | LoseOperation
+  | AbandonOperation
+  | SignalOperation
+  | EndWaitOperation
+  | ProducerOperation;
+
+/** Where a run's signals stand. */
+export interface SignalStanding {
+  readonly namespaceId: number;
+  readonly runKey: number;
+  readonly handledSignalSeq: number;
+  readonly lastSignalSeq: number;
+}
 
 /** The answer to an operation, given after the commit that holds its effect. */
 export type Outcome =
@@ -181,16 +249,38 @@ export type Outcome =
       readonly epoch: number;
       readonly lastRunSeq: number;
       readonly lastEventSeq: number;
-      /** Milliseconds that the run may be without a producer; undefined where it has ended. */
+      readonly signals: SignalStanding;
+      /** Milliseconds that the run may be without a producer; undefined where it has ended, or waits. */
       readonly leaseMs: number | undefined;
       /** Why the run was asked to stop; undefined where nobody did, or it has ended. */
       readonly cancelReason: string | undefined;
     }
   /** The run is RUNNING, and this node is the one to look after it. */
   | { readonly t: "abandoned"; readonly epoch: number; readonly leaseMs: number }
-  | { readonly t: "durable"; readonly runSeq: number; readonly seq: number }
+  | {
+      readonly t: "durable";
+      readonly runSeq: number;
+      readonly seq: number;
+      readonly signals: SignalStanding;
+      /** Where the run waited until now: milliseconds that it may be without a producer. */
+      readonly leaseMs: number | undefined;
+    }
   | { readonly t: "ended"; readonly run: RunView }
-  | { readonly t: "refused"; readonly refusal: Refusal }
+  | { readonly t: "waiting"; readonly run: RunView }
+  /** The run goes on: signals await handling. */
+  | { readonly t: "signals_pending"; readonly signals: SignalStanding }
+  | {
+      readonly t: "signalled";
+      readonly signalSeq: number;
+      readonly seq: number;
+      readonly lastSignalSeq: number;
+    }
+  | {
+      readonly t: "refused";
+      readonly refusal: Refusal;
+      /** Where the run ended since somebody asked it to stop: why. */
+      readonly cancelReason?: string;
+    }
   /** The producer had been rejected before, or there was nothing to do any more. */
   | { readonly t: "discarded" };
 
@@ -210,6 +300,10 @@ export function bytesOf(operation: Operation): number {
       return operationBytes + operation.bytes + eventBytes * operation.events.length;
     case "finish":
       return operationBytes + operation.result.output.length;
+    case "wait":
+      return operationBytes + (operation.wait.question?.data.length ?? 0);
+    case "signal":
+      return operationBytes + eventBytes + operation.event.bytes.length;
     default:
       return operationBytes;
   }

@@ -65,6 +65,21 @@ export class ProducerRegistry {
     this.#leases.start({ namespace, runId, epoch, leaseMs });
   }
 
+  /** A producer's run waits: it has no lease, whoever holds it or not. */
+  pause(namespace: string, producer: Producer): void {
+    producer.leaseMs = undefined;
+    const { runId } = producer;
+    if (this.of(namespace, runId) === undefined) this.#leases.stop(namespace, runId);
+  }
+
+  /** A producer's run has gone on after a wait; its lease begins where nobody holds it any more. */
+  resume(namespace: string, producer: Producer, leaseMs: number): void {
+    producer.leaseMs = leaseMs;
+    const { runId, epoch, hasLeft } = producer;
+    if (!hasLeft || epoch === undefined || this.of(namespace, runId) !== undefined) return;
+    this.#leases.start({ namespace, runId, epoch, leaseMs });
+  }
+
   #set(namespace: string, producer: Producer): void {
     let producers = this.#producers.get(namespace);
     if (producers === undefined) {

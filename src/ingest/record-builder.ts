@@ -9,7 +9,13 @@ import { checksumOf } from "../journal/checksum.ts";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { NewRecord } from "../journal/records.ts";
 import { maxRecordBytes } from "../limits.ts";
-import { type FactKind, layOutEvents, layOutFact, writeRecords } from "../wire/event-batch.ts";
+import {
+  type FactKind,
+  layOutEvents,
+  layOutFact,
+  layOutSignal,
+  writeRecords,
+} from "../wire/event-batch.ts";
 import type { CheckedEvent } from "./operation.ts";
 import type { StagedRun } from "./staged-run.ts";
 
@@ -22,6 +28,8 @@ interface OpenRecord {
   /** Encoded. */
   readonly events: Uint8Array[];
   readonly types: Set<string>;
+  /** By the index of an event; see layOutEvents. */
+  handled: Map<number, number> | undefined;
   bytes: number;
   readonly placed: { readonly runSeq: number; readonly count: number; readonly tell: OnPlaced }[];
 }
@@ -51,8 +59,12 @@ export class RecordBuilder {
     return this.#lastSeq;
   }
 
-  /** Adds the run's next event. */
-  addEvent(staged: StagedRun, event: CheckedEvent): void {
+  /**
+   * Adds the run's next event.
+   *
+   * @param handledSignalSeq the run's position in its signals, where it moves with this event
+   */
+  addEvent(staged: StagedRun, event: CheckedEvent, handledSignalSeq?: number): void {
     let record = this.#open.get(staged);
     if (record !== undefined && record.bytes + event.bytes.length > maxRecordBytes) {
       this.#seal([record]);
@@ -60,8 +72,13 @@ export class RecordBuilder {
     }
     if (record === undefined) {
       const firstRunSeq = staged.row.last_run_seq + 1;
-      record = { staged, firstRunSeq, events: [], types: new Set(), bytes: 0, placed: [] };
+      const types = new Set<string>();
+      record = { staged, firstRunSeq, events: [], types, handled: undefined, bytes: 0, placed: [] };
       this.#open.set(staged, record);
+    }
+    if (handledSignalSeq !== undefined) {
+      record.handled ??= new Map();
+      record.handled.set(record.events.length, handledSignalSeq);
     }
     record.events.push(event.bytes);
     record.types.add(event.type);
@@ -77,6 +94,15 @@ export class RecordBuilder {
     const record = this.#open.get(staged);
     if (record === undefined) tell(runSeq, staged.row.last_event_seq);
     else record.placed.push({ runSeq, count: record.events.length, tell });
+  }
+
+  /** Adds a signal to a run, behind the run's events that came before it; returns its seq. */
+  addSignal(staged: StagedRun, types: string, body: Uint8Array): number {
+    this.seal(staged);
+    const seq = this.#lastSeq + 1;
+    const [data] = writeRecords([layOutSignal(this.#headOf(staged, seq), body)]);
+    this.#push(staged, { count: 1, firstRunSeq: 0, types, data: data! });
+    return seq;
   }
 
   /** Adds a fact about a run, behind everything that came before it. */
@@ -104,8 +130,8 @@ export class RecordBuilder {
   /** Gives records their seqs; in one piece of memory, since they are kept and let go together. */
   #seal(records: readonly OpenRecord[]): void {
     let firstSeq = this.#lastSeq + 1;
-    const layouts = records.map(({ staged, firstRunSeq, events }) => {
-      const layout = layOutEvents(this.#headOf(staged, firstSeq), firstRunSeq, events);
+    const layouts = records.map(({ staged, firstRunSeq, events, handled }) => {
+      const layout = layOutEvents(this.#headOf(staged, firstSeq), firstRunSeq, events, handled);
       firstSeq += events.length;
       return layout;
     });

@@ -12,6 +12,8 @@ export interface Ack {
   readonly runId: string;
   readonly runSeq: number;
   readonly seq: number;
+  /** The last signal whose handling is recorded. */
+  readonly handledSignalSeq: number;
 }
 
 /** Bytes that a waiting acknowledgement takes, about. */

@@ -1,10 +1,11 @@
 /** A run while a group of operations is decided: its row as it will be written. */
 import { equals, fromBinary } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
-import { type RunSpec, RunSpecSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
+import { type RunSpec, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
+import { isLeasedState, isOpenState } from "../journal/run-conditions.ts";
 import type { RunRow, RunView } from "../journal/runs.ts";
 import type { RunStanding } from "./decide.ts";
-import type { CheckedEvent, Fork, Outcome } from "./operation.ts";
+import type { CheckedEvent, Fork, Outcome, SignalStanding } from "./operation.ts";
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
@@ -47,12 +48,38 @@ export function standing({ row }: StagedRun): RunStanding {
     lastRunSeq: row.last_run_seq,
     producerId: row.producer_id,
     producerAttempt: row.producer_attempt,
+    lastSignalSeq: row.last_signal_seq,
+    handledSignalSeq: row.handled_signal_seq,
+    cancelReason: row.cancel_reason,
+    hasWait: row.waiting !== null,
   };
+}
+
+/** The run's producer is at this node, so this is the one that notices when it goes. */
+export function lookAfter(staged: StagedRun, nodeKey: number): void {
+  if (staged.row.node_key === nodeKey) return;
+  staged.row.node_key = nodeKey;
+  staged.changed = true;
+}
+
+/** Where the run's signals stand by now. */
+export function signalStanding({ row }: StagedRun): SignalStanding {
+  return {
+    namespaceId: row.namespace_id,
+    runKey: row.run_key,
+    handledSignalSeq: row.handled_signal_seq,
+    lastSignalSeq: row.last_signal_seq,
+  };
+}
+
+/** What was said of the run when it was created. */
+export function specOfRun({ row, newSpec }: StagedRun): RunSpec {
+  return newSpec ?? fromBinary(RunSpecSchema, row.spec);
 }
 
 /** Whether the run was created with this spec. */
 export function hasSpec(staged: StagedRun, spec: RunSpec): boolean {
-  return equals(RunSpecSchema, fromBinary(RunSpecSchema, staged.row.spec), spec);
+  return equals(RunSpecSchema, specOfRun(staged), spec);
 }
 
 /** Whether a run was forked there, or is no fork where that is undefined. */
@@ -66,16 +93,16 @@ export function leaseMsOf(spec: RunSpec, defaultLeaseMs: number): number {
 }
 
 /** The answer to who holds the run. */
-export function opened({ row, newSpec }: StagedRun, defaultLeaseMs: number): Outcome {
-  const spec = newSpec ?? fromBinary(RunSpecSchema, row.spec);
-  const isRunning = row.state === RunState.RUNNING;
+export function opened(staged: StagedRun, defaultLeaseMs: number): Outcome {
+  const { row } = staged;
   return {
     t: "opened",
     epoch: row.epoch,
     lastRunSeq: row.last_run_seq,
     lastEventSeq: row.last_event_seq,
-    leaseMs: isRunning ? leaseMsOf(spec, defaultLeaseMs) : undefined,
-    cancelReason: isRunning ? (row.cancel_reason ?? undefined) : undefined,
+    signals: signalStanding(staged),
+    leaseMs: isLeasedState(row.state) ? leaseMsOf(specOfRun(staged), defaultLeaseMs) : undefined,
+    cancelReason: isOpenState(row.state) ? (row.cancel_reason ?? undefined) : undefined,
   };
 }
 

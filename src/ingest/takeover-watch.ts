@@ -2,6 +2,7 @@ import { findAsked } from "../journal/cancellations.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { HolderCounts, NamespaceRow } from "../journal/namespaces.ts";
 import { findHeldElsewhere, type NodeIdentity } from "../journal/nodes.ts";
+import { findSignalled } from "../journal/signals.ts";
 import type { Committer } from "./committer.ts";
 
 /** What the watch works with. */
@@ -21,16 +22,16 @@ interface Told {
   telling: Promise<void> | undefined;
 }
 
-/** Runs that were asked to stop, of which one query tells. */
+/** Runs that were asked to stop, or have signals, of which one query tells. */
 const pageRuns = 500;
 
-const none: HolderCounts = { cancel_count: 0, taken_count: 0 };
+const none: HolderCounts = { cancel_count: 0, taken_count: 0, signal_count: 0 };
 
 /**
  * Tells producers that are connected here what was done to their runs at other
- * nodes: that somebody asked for them to stop, or opened them anew. The
- * namespace counts both, so nothing is looked for while neither happens, and no
- * wake-up that is lost keeps it from them.
+ * nodes: that somebody asked for them to stop, sent them a signal, or opened them
+ * anew. The namespace counts all of it, so nothing is looked for while nothing
+ * happens, and no wake-up that is lost keeps it from them.
  */
 export class TakeoverWatch {
   readonly #options: TakeoverWatchOptions;
@@ -89,8 +90,9 @@ export class TakeoverWatch {
     return told;
   }
 
-  #lower(told: Told, { cancel_count, taken_count }: HolderCounts): void {
+  #lower(told: Told, { cancel_count, taken_count, signal_count }: HolderCounts): void {
     told.counts = {
+      signal_count: Math.min(told.counts.signal_count, signal_count),
       cancel_count: Math.min(told.counts.cancel_count, cancel_count),
       taken_count: Math.min(told.counts.taken_count, taken_count),
     };
@@ -111,9 +113,13 @@ export class TakeoverWatch {
     }
   }
 
-  async #tell(row: NamespaceRow, { cancel_count, taken_count }: HolderCounts): Promise<void> {
+  async #tell(
+    row: NamespaceRow,
+    { cancel_count, taken_count, signal_count }: HolderCounts,
+  ): Promise<void> {
     const { journal, committer, node } = this.#options;
     const { name, namespace_id: namespaceId } = row;
+    if (row.signal_count > signal_count) await this.#tellOfSignals(row);
     if (row.taken_count > taken_count) {
       const runIds = committer.heldRunIds(name);
       const elsewhere = await findHeldElsewhere(journal.db, namespaceId, runIds, node.nodeKey);
@@ -128,9 +134,24 @@ export class TakeoverWatch {
       afterKey = page.length < pageRuns ? undefined : page.at(-1)?.run_key;
     }
   }
+
+  async #tellOfSignals({ name, namespace_id: namespaceId }: NamespaceRow): Promise<void> {
+    const { journal, committer, node } = this.#options;
+    for (let afterKey: number | undefined = 0; afterKey !== undefined && !this.#isStopped; ) {
+      const page = await findSignalled(journal.db, namespaceId, node.nodeKey, afterKey, pageRuns);
+      for (const { run_id: runId, last_signal_seq: lastSignalSeq } of page) {
+        committer.holderOf(name, runId)?.signalled(lastSignalSeq);
+      }
+      afterKey = page.length < pageRuns ? undefined : page.at(-1)?.run_key;
+    }
+  }
 }
 
 /** Whether something has been done since; answers of the database may overtake each other. */
 function isBehind(told: HolderCounts, now: HolderCounts): boolean {
-  return now.cancel_count > told.cancel_count || now.taken_count > told.taken_count;
+  return (
+    now.cancel_count > told.cancel_count ||
+    now.taken_count > told.taken_count ||
+    now.signal_count > told.signal_count
+  );
 }

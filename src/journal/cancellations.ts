@@ -9,6 +9,7 @@
 import { type SqlBool, sql } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { isOwn } from "./nodes.ts";
+import { isLeased, isWaiting } from "./run-conditions.ts";
 import type { Db } from "./schema.ts";
 import { padded, parts } from "./statement-lists.ts";
 
@@ -34,13 +35,13 @@ export interface Cancellation extends CancelNotice {
 /** Some of a family's runs. */
 export interface FamilyStretch {
   /** Keys of those that may take events, now or once they are opened again. */
-  readonly openKeys: readonly number[];
+  readonly askableKeys: readonly number[];
   /** Key of the last run that was looked at; undefined where none is left. */
   readonly reachKey: number | undefined;
 }
 
 /** States in which a run can be asked: a LOST one hears of it when a producer opens it again. */
-const openStates = [RunState.RUNNING, RunState.LOST] as const;
+const askableStates = [RunState.RUNNING, RunState.WAITING, RunState.LOST] as const;
 
 /** Looks at the next runs of a family, in the order of their keys. */
 export async function readFamilyStretch(
@@ -60,42 +61,55 @@ export async function readFamilyStretch(
     .orderBy("run_key")
     .limit(limit)
     .execute();
-  const openKeys: number[] = [];
+  const askableKeys: number[] = [];
   for (const part of parts(rows.map((row) => row.run_key))) {
-    const open = await db
+    const askable = await db
       .selectFrom("runs")
       .select("run_key")
       .where("namespace_id", "=", namespaceId)
       .where("run_key", "in", padded(part))
-      .where("state", "in", openStates)
+      .where("state", "in", askableStates)
       .execute();
-    openKeys.push(...open.map((row) => row.run_key));
+    askableKeys.push(...askable.map((row) => row.run_key));
   }
-  return { openKeys, reachKey: rows.length < limit ? undefined : rows.at(-1)?.run_key };
+  return { askableKeys, reachKey: rows.length < limit ? undefined : rows.at(-1)?.run_key };
 }
 
-/**
- * Asks runs, those of them that have not ended and were not asked by a newer request.
- *
- * @returns the ids of those that are RUNNING
- */
+/** Runs that were asked and have not ended, by their ids. */
+export interface AskedRuns {
+  readonly running: readonly string[];
+  /** Their waits are over by it. */
+  readonly waiting: readonly string[];
+}
+
+/** The deadline of a wait once its run was asked to stop: it is over. */
+export const askedToStop = 0;
+
+/** Asks runs, those of them that have not ended and were not asked by a newer request. */
 export async function askRuns(
   tx: Db,
   namespaceId: number,
   runKeys: readonly number[],
   { request, reason }: CancelNotice,
-): Promise<string[]> {
-  if (runKeys.length === 0) return [];
+): Promise<AskedRuns> {
+  if (runKeys.length === 0) return { running: [], waiting: [] };
   const asked = await tx
     .updateTable("runs")
     .set({ cancel_reason: reason, cancel_request: request })
+    // Whoever looks for waits that are over finds it, should we not come so far.
+    .set(
+      "wait_deadline_ms",
+      sql`case when ${isWaiting} then ${sql.lit(askedToStop)} else wait_deadline_ms end`,
+    )
     .where("namespace_id", "=", namespaceId)
     .where("run_key", "in", padded(runKeys))
-    .where("state", "in", openStates)
+    .where("state", "in", askableStates)
     .where("cancel_request", "<", request)
     .returning(["run_id", "state"])
     .execute();
-  return asked.filter((run) => run.state === RunState.RUNNING).map((run) => run.run_id);
+  const idsIn = (state: RunState) =>
+    asked.filter((run) => run.state === state).map((run) => run.run_id);
+  return { running: idsIn(RunState.RUNNING), waiting: idsIn(RunState.WAITING) };
 }
 
 /** Notes a request to a family; an earlier one to the same family is replaced by it. */
@@ -210,18 +224,15 @@ export function findAsked(
 ): Promise<
   { readonly run_key: number; readonly run_id: string; readonly cancel_reason: string | null }[]
 > {
-  return (
-    db
-      .selectFrom("runs")
-      .select(["run_key", "run_id", "cancel_reason"])
-      .where("namespace_id", "=", namespaceId)
-      .where("node_key", "=", nodeKey)
-      .where("run_key", ">", afterKey)
-      .where("cancel_reason", "is not", null)
-      // Literally, as the index has it.
-      .where("state", "=", sql.lit(RunState.RUNNING))
-      .orderBy("run_key")
-      .limit(limit)
-      .execute()
-  );
+  return db
+    .selectFrom("runs")
+    .select(["run_key", "run_id", "cancel_reason"])
+    .where("namespace_id", "=", namespaceId)
+    .where("node_key", "=", nodeKey)
+    .where("run_key", ">", afterKey)
+    .where("cancel_reason", "is not", null)
+    .where(isLeased)
+    .orderBy("run_key")
+    .limit(limit)
+    .execute();
 }

@@ -9,7 +9,10 @@ import { leftBeat } from "./nodes.ts";
 import type { Db, Schema } from "./schema.ts";
 
 /** The newest format that this version reads and writes. */
-export const ownFormat = 1;
+export const ownFormat = 2;
+
+/** The format from which on there are signals, and runs that wait. */
+export const inputFormat = 2;
 
 /** What a format asks of those who use a journal in which it is active, by their own format. */
 interface FormatRule {
@@ -23,6 +26,8 @@ interface FormatRule {
 const rules: readonly FormatRule[] = [
   // Producers' attempts, checksums, the indexes of lists.
   { minReader: 1, minWriter: 1 },
+  // Signals, and runs that wait: an older version takes such a run for one that has ended.
+  { minReader: 1, minWriter: 2 },
 ];
 
 /** The migration that journals have formats from. */

@@ -10,6 +10,7 @@ import { JournalOpenError } from "../refusal.ts";
 import { checkFormat, formatsMigration } from "./formats.ts";
 import { queries } from "./query-migration.ts";
 import type { Schema } from "./schema.ts";
+import { signals } from "./signal-migration.ts";
 
 /** What the databases call the types that differ. */
 export interface ColumnTypes {
@@ -271,6 +272,7 @@ function migrations(types: ColumnTypes): Record<string, Migration> {
     "0006_queries": queries,
     [formatsMigration]: formats,
     "0008_family_index": familyIndex,
+    "0010_signals": signals(types.bytes),
   };
 }
 

@@ -7,7 +7,7 @@ import { padded, parts } from "./statement-lists.ts";
 export type NamespaceRow = Selectable<NamespacesTable>;
 
 /** What a namespace counts of what is done to runs that some producer may hold. */
-export type HolderCounts = Pick<NamespaceRow, "cancel_count" | "taken_count">;
+export type HolderCounts = Pick<NamespaceRow, "cancel_count" | "taken_count" | "signal_count">;
 
 /** Reads a namespace; undefined while nothing has been written to it. */
 export function findNamespace(db: Db, name: string): Promise<NamespaceRow | undefined> {
@@ -117,8 +117,10 @@ export type NamespaceTotals = Pick<
   | "last_time_ms"
   | "run_count"
   | "running_count"
+  | "waiting_count"
   | "event_bytes"
   | "taken_count"
+  | "signal_count"
   | "append_id"
 >;
 

@@ -1,6 +1,6 @@
 /** Queries about the processes that serve one journal, and about what those that died left behind. */
 import { type SqlBool, sql } from "kysely";
-import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import { isLeased } from "./run-conditions.ts";
 import type { RunRow } from "./runs.ts";
 import type { Db } from "./schema.ts";
 import { padded, parts } from "./statement-lists.ts";
@@ -101,8 +101,8 @@ export function findRunningOf(
       .innerJoin("namespaces as n", "n.namespace_id", "r.namespace_id")
       .select(["r.namespace_id", "n.name as namespace", "r.run_key", "r.run_id"])
       .select(["r.epoch", "r.spec"])
-      // Literally, as the index has it, and compared and ordered as it is.
-      .where("r.state", "=", sql.lit(RunState.RUNNING))
+      .where(isLeased)
+      // Compared and ordered as the index is.
       .where("r.node_key", "<=", nodeKey)
       .where(
         sql<SqlBool>`(r.node_key, r.namespace_id, r.run_key) > (${nodeKey}, ${afterNamespaceId}, ${afterRunKey})`,
@@ -123,7 +123,7 @@ export async function findGoneNodes(db: Db): Promise<number[]> {
     const row = await db
       .selectFrom("runs")
       .select("node_key")
-      .where("state", "=", sql.lit(RunState.RUNNING))
+      .where(isLeased)
       .where("node_key", ">", afterKey)
       .orderBy("node_key")
       .limit(1)
@@ -151,7 +151,7 @@ export async function adoptOrphans(
     .set({ node_key: nodeKey })
     .where("namespace_id", "=", namespaceId)
     .where("run_key", "in", padded(runKeys))
-    .where("state", "=", RunState.RUNNING)
+    .where(isLeased)
     .where("node_key", "not in", (eb) => eb.selectFrom("nodes").select("nodes.node_key"))
     .returning(["run_key", "run_id", "epoch", "spec"])
     .execute();

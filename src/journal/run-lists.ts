@@ -8,6 +8,7 @@
  */
 import { sql } from "kysely";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import { hasPendingSignals } from "./run-conditions.ts";
 import type { Db } from "./schema.ts";
 import { padded } from "./statement-lists.ts";
 
@@ -18,6 +19,13 @@ export interface RunQuery {
   readonly conversationId?: string;
   readonly states?: readonly RunState[];
   readonly labels?: Readonly<Record<string, string>>;
+  readonly agentId?: string;
+  /** How their ids begin. */
+  readonly idPrefix?: string;
+  /** Signals to them await handling. */
+  readonly hasPendingSignals?: boolean;
+  /** Only runs with a greater key. */
+  readonly afterKey?: number;
 }
 
 /** A stretch of a list. */
@@ -33,18 +41,15 @@ const defaultStepRuns = 512;
 
 /** A condition as a list of runs, by their keys. */
 interface KeyList {
-  /** The newest runs of the list with a key below `beforeKey`, newest first. */
-  below(beforeKey: number, limit: number): Promise<number[]>;
+  /** The list's runs among the next ones below `beforeKey`; a step of `limit` runs. */
+  below(beforeKey: number, limit: number): Promise<RunKeys>;
   /** Those of these runs that are in the list. */
   among(keys: readonly number[]): Promise<number[]>;
 }
 
 /** A list whose newest part has been read. */
-interface Stretch {
+interface Stretch extends RunKeys {
   readonly list: KeyList;
-  readonly keys: readonly number[];
-  /** The key down to which the list is known. */
-  readonly reachKey: number;
 }
 
 /**
@@ -60,13 +65,26 @@ export async function stepThroughRuns(
   beforeKey: number,
   stepRuns = defaultStepRuns,
 ): Promise<RunKeys> {
+  const { keys, reachKey } = await stepThroughAll(db, namespaceId, query, beforeKey, stepRuns);
+  const { afterKey = 0 } = query;
+  return reachKey > afterKey
+    ? { keys, reachKey }
+    : { keys: keys.filter((key) => key > afterKey), reachKey: 0 };
+}
+
+async function stepThroughAll(
+  db: Db,
+  namespaceId: number,
+  query: RunQuery,
+  beforeKey: number,
+  stepRuns: number,
+): Promise<RunKeys> {
   const stretches: Stretch[] = [];
   for (const list of listsOf(db, namespaceId, query)) {
-    const keys = await list.below(beforeKey, stepRuns);
-    const reachKey = keys.length < stepRuns ? 0 : keys.at(-1)!;
+    const { keys, reachKey } = await list.below(beforeKey, stepRuns);
     stretches.push({ list, keys, reachKey });
     // Nothing is left that could fulfil this one.
-    if (keys.length === 0) return { keys: [], reachKey: 0 };
+    if (keys.length === 0 && reachKey === 0) return { keys: [], reachKey: 0 };
   }
   const [first, ...others] = stretches.toSorted(
     (a, b) => a.reachKey - b.reachKey || a.keys.length - b.keys.length,
@@ -85,7 +103,7 @@ async function leave(keys: readonly number[], { list, keys: known, reachKey }: S
 }
 
 function listsOf(db: Db, namespaceId: number, query: RunQuery): readonly KeyList[] {
-  const { parentKey, ancestorKey, conversationId, states, labels = {} } = query;
+  const { parentKey, ancestorKey, conversationId, states, labels = {}, agentId, idPrefix } = query;
   const lists: KeyList[] = [];
   if (parentKey !== undefined) lists.push(columnList(db, namespaceId, "parent_key", parentKey));
   if (conversationId !== undefined) {
@@ -96,11 +114,21 @@ function listsOf(db: Db, namespaceId: number, query: RunQuery): readonly KeyList
     lists.push(labelList(db, namespaceId, key, value));
   }
   if (states !== undefined) lists.push(statesList(db, namespaceId, states));
+  if (agentId !== undefined) lists.push(columnList(db, namespaceId, "agent_id", agentId));
+  if (idPrefix !== undefined) lists.push(prefixList(db, namespaceId, idPrefix));
+  if (query.hasPendingSignals === true) {
+    lists.push(filteredList(runsOf(db, namespaceId).where(hasPendingSignals)));
+  }
   return lists.length > 0 ? lists : [everyRun(db, namespaceId)];
 }
 
 function keysOf(rows: readonly { readonly run_key: number }[]): number[] {
   return rows.map((row) => row.run_key);
+}
+
+/** A stretch of a list's own runs, of which at most `limit` were asked for. */
+function stretchOf(keys: readonly number[], limit: number): RunKeys {
+  return { keys, reachKey: keys.length < limit ? 0 : (keys[limit - 1] ?? 0) };
 }
 
 function runsOf(db: Db, namespaceId: number) {
@@ -110,12 +138,15 @@ function runsOf(db: Db, namespaceId: number) {
 function everyRun(db: Db, namespaceId: number): KeyList {
   return {
     below: async (beforeKey, limit) =>
-      keysOf(
-        await runsOf(db, namespaceId)
-          .where("run_key", "<", beforeKey)
-          .orderBy("run_key", "desc")
-          .limit(limit)
-          .execute(),
+      stretchOf(
+        keysOf(
+          await runsOf(db, namespaceId)
+            .where("run_key", "<", beforeKey)
+            .orderBy("run_key", "desc")
+            .limit(limit)
+            .execute(),
+        ),
+        limit,
       ),
     among: (keys) => Promise.resolve([...keys]),
   };
@@ -125,7 +156,7 @@ function everyRun(db: Db, namespaceId: number): KeyList {
 function columnList(
   db: Db,
   namespaceId: number,
-  column: "parent_key" | "conversation_id" | "state",
+  column: "parent_key" | "conversation_id" | "state" | "agent_id",
   value: number | string,
 ): KeyList {
   const name = sql.ref<number | string>(column);
@@ -133,14 +164,17 @@ function columnList(
     // Compared and ordered as pairs: only the column's own index is in this order. By the
     // key alone a planner with old statistics would go through the namespace's runs.
     below: async (beforeKey, limit) =>
-      keysOf(
-        await runsOf(db, namespaceId)
-          .where(sql<boolean>`(${name}, run_key) < (${value}, ${beforeKey})`)
-          .where(name, ">=", value)
-          .orderBy(column, "desc")
-          .orderBy("run_key", "desc")
-          .limit(limit)
-          .execute(),
+      stretchOf(
+        keysOf(
+          await runsOf(db, namespaceId)
+            .where(sql<boolean>`(${name}, run_key) < (${value}, ${beforeKey})`)
+            .where(name, ">=", value)
+            .orderBy(column, "desc")
+            .orderBy("run_key", "desc")
+            .limit(limit)
+            .execute(),
+        ),
+        limit,
       ),
     among: async (keys) =>
       keysOf(
@@ -152,6 +186,88 @@ function columnList(
   };
 }
 
+/** Runs of a query that has an index of its own by their keys. */
+function filteredList(query: ReturnType<typeof runsOf>): KeyList {
+  return {
+    below: async (beforeKey, limit) =>
+      stretchOf(
+        keysOf(
+          await query
+            .where("run_key", "<", beforeKey)
+            .orderBy("run_key", "desc")
+            .limit(limit)
+            .execute(),
+        ),
+        limit,
+      ),
+    among: async (keys) => keysOf(await query.where("run_key", "in", padded(keys)).execute()),
+  };
+}
+
+/**
+ * Runs whose ids begin alike. Their index is in the order of ids: where they are
+ * few it is read whole; of many, the next runs whatever their ids hold some.
+ */
+function prefixList(db: Db, namespaceId: number, prefix: string): KeyList {
+  const range = runsOf(db, namespaceId)
+    .where("run_id", ">=", prefix)
+    .where("run_id", "<", endOfPrefix(prefix));
+  const among = async (keys: readonly number[]) =>
+    keys.length === 0 ? [] : keysOf(await range.where("run_key", "in", padded(keys)).execute());
+  return {
+    async below(beforeKey, limit) {
+      const all = keysOf(await range.orderBy("run_id").limit(limit).execute());
+      if (all.length < limit) {
+        const keys = all.filter((key) => key < beforeKey).toSorted((a, b) => b - a);
+        return { keys, reachKey: 0 };
+      }
+      const { keys, reachKey } = await everyRun(db, namespaceId).below(beforeKey, limit);
+      return { keys: (await among(keys)).toSorted((a, b) => b - a), reachKey };
+    },
+    among,
+  };
+}
+
+/** The first text behind all that begin so; ids are of visible ASCII characters. */
+function endOfPrefix(prefix: string): string {
+  const last = prefix.charCodeAt(prefix.length - 1);
+  return prefix.slice(0, -1) + String.fromCharCode(last + 1);
+}
+
+/**
+ * The first key of the runs that were created at a moment or later; those before
+ * it were created before: keys and times of creation grow together. Found by
+ * halving, so no index by time has to be kept.
+ *
+ * @param timeMs milliseconds since 1970
+ * @param lastSeq the namespace's: no run has a greater key
+ */
+export async function firstKeyFrom(
+  db: Db,
+  namespaceId: number,
+  timeMs: number,
+  lastSeq: number,
+): Promise<number> {
+  // Invariant: runs up to `low` were created before, runs from `high` on were not.
+  let low = 0;
+  let high = lastSeq + 1;
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    const run = await db
+      .selectFrom("runs")
+      .select(["run_key", "create_time_ms"])
+      .where("namespace_id", "=", namespaceId)
+      .where("run_key", ">=", middle)
+      .where("run_key", "<", high)
+      .orderBy("run_key")
+      .limit(1)
+      .executeTakeFirst();
+    if (run === undefined || run.create_time_ms >= timeMs) high = middle;
+    else low = run.run_key;
+  }
+  return high;
+}
+
 /** Runs in one of these states. */
 function statesList(db: Db, namespaceId: number, states: readonly RunState[]): KeyList {
   // A state that does not exist has no runs.
@@ -160,8 +276,8 @@ function statesList(db: Db, namespaceId: number, states: readonly RunState[]): K
   return {
     async below(beforeKey, limit) {
       const all: number[] = [];
-      for (const list of lists) all.push(...(await list.below(beforeKey, limit)));
-      return all.toSorted((a, b) => b - a).slice(0, limit);
+      for (const list of lists) all.push(...(await list.below(beforeKey, limit)).keys);
+      return stretchOf(all.toSorted((a, b) => b - a).slice(0, limit), limit);
     },
     among: async (keys) =>
       known.length === 0
@@ -184,14 +300,17 @@ function ancestorList(db: Db, namespaceId: number, ancestorKey: number): KeyList
     .where("ancestor_key", "=", ancestorKey);
   return {
     below: async (beforeKey, limit) =>
-      keysOf(
-        await family
-          .where("run_key", "<", beforeKey)
-          // A run has a smaller key than its descendants.
-          .where("run_key", ">", ancestorKey)
-          .orderBy("run_key", "desc")
-          .limit(limit)
-          .execute(),
+      stretchOf(
+        keysOf(
+          await family
+            .where("run_key", "<", beforeKey)
+            // A run has a smaller key than its descendants.
+            .where("run_key", ">", ancestorKey)
+            .orderBy("run_key", "desc")
+            .limit(limit)
+            .execute(),
+        ),
+        limit,
       ),
     among: async (keys) =>
       keysOf(
@@ -213,12 +332,15 @@ function labelList(db: Db, namespaceId: number, key: string, value: string): Key
     .where("label_value", "=", value);
   return {
     below: async (beforeKey, limit) =>
-      keysOf(
-        await labelled
-          .where("run_key", "<", beforeKey)
-          .orderBy("run_key", "desc")
-          .limit(limit)
-          .execute(),
+      stretchOf(
+        keysOf(
+          await labelled
+            .where("run_key", "<", beforeKey)
+            .orderBy("run_key", "desc")
+            .limit(limit)
+            .execute(),
+        ),
+        limit,
       ),
     among: async (keys) => keysOf(await labelled.where("run_key", "in", padded(keys)).execute()),
   };

@@ -3,8 +3,8 @@
  * namespace's lock. A run whose tree is being deleted is not there any more.
  */
 import { type Selectable, type SqlBool, sql } from "kysely";
-import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { BulkInsert, BulkUpdate } from "./bulk.ts";
+import { isOpen } from "./run-conditions.ts";
 import type { Db, RunsTable } from "./schema.ts";
 import { padded, parts } from "./statement-lists.ts";
 
@@ -91,17 +91,21 @@ export async function findRunsByKey(
 
 /** What commits change of a run. */
 export const changingRunColumns = [
-  "epoch",
-  "state",
   "last_run_seq",
   "last_event_seq",
   "last_seq",
   "event_bytes",
+  "epoch",
+  "state",
   "result",
   "end_time_ms",
   "node_key",
   "producer_id",
   "producer_attempt",
+  "last_signal_seq",
+  "handled_signal_seq",
+  "waiting",
+  "wait_deadline_ms",
 ] as const;
 
 const keyColumns = ["namespace_id", "run_key"] as const;
@@ -119,6 +123,7 @@ const immutableColumns = [
   "cancel_reason",
   "cancel_request",
   "cancel_descendants",
+  "agent_id",
 ] as const;
 
 /** All that is stored of a run. */
@@ -256,7 +261,7 @@ export async function findRunViews(
   return views.toSorted((a, b) => b.run_key - a.run_key);
 }
 
-/** Bytes of the spec and the result of runs, by their keys; those are not read for it. */
+/** Bytes of what runs hold that may be large, by their keys; that is not read for it. */
 export async function findRunBytes(
   db: Db,
   namespaceId: number,
@@ -267,7 +272,10 @@ export async function findRunBytes(
     const rows = await db
       .selectFrom("runs")
       .select("run_key")
-      .select(sql<number>`octet_length(spec) + coalesce(octet_length(result), 0)`.as("bytes"))
+      .select(
+        sql<number>`octet_length(spec) + coalesce(octet_length(result), 0)
+          + coalesce(octet_length(waiting), 0)`.as("bytes"),
+      )
       .where("namespace_id", "=", namespaceId)
       .where("run_key", "in", padded(part))
       .execute();
@@ -276,11 +284,11 @@ export async function findRunBytes(
   return bytes;
 }
 
-/** RUNNING runs of a tree that are looked at at once. */
-const runningPage = 512;
+/** Open runs of a tree that are looked at at once. */
+const openPage = 512;
 
-/** Whether a run of this family, the ancestor included, is RUNNING; in steps over the tree's RUNNING runs. */
-export async function familyIsRunning(
+/** Whether a run of this family, the ancestor included, is open; in steps over the tree's open runs. */
+export async function familyIsOpen(
   db: Db,
   { namespace_id: namespaceId, run_key: ancestorKey, root_key: rootKey }: RunRow,
 ): Promise<boolean> {
@@ -290,11 +298,10 @@ export async function familyIsRunning(
       .select("run_key")
       .where("namespace_id", "=", namespaceId)
       .where("root_key", "=", rootKey)
-      // Literally, as the index has it.
-      .where("state", "=", sql.lit(RunState.RUNNING))
+      .where(isOpen)
       .where("run_key", ">", afterKey)
       .orderBy("run_key")
-      .limit(runningPage)
+      .limit(openPage)
       .execute();
     const last = rows.at(-1)?.run_key;
     if (last === undefined) return false;
@@ -308,7 +315,7 @@ export async function familyIsRunning(
       .limit(1)
       .executeTakeFirst();
     if (member !== undefined) return true;
-    if (rows.length < runningPage) return false;
+    if (rows.length < openPage) return false;
     afterKey = last;
   }
 }

@@ -38,11 +38,14 @@ export interface NamespacesTable {
   /** Kept by each commit, so that nobody has to count. */
   readonly run_count: number;
   readonly running_count: number;
+  readonly waiting_count: number;
   readonly event_bytes: number;
   /** Requests to stop that were ever made: nodes see by it that runs which they hold may be asked. */
   readonly cancel_count: number;
   /** Runs that were ever opened at another node than before: nodes see by it that they may have lost some. */
   readonly taken_count: number;
+  /** Signals that were ever sent to its runs: nodes see by it that runs which they hold may have got some. */
+  readonly signal_count: number;
   /** Transactions that have locked it. */
   readonly version: number;
   /** Which `Journal.append` was the last: a version alone would not tell one from another's. */
@@ -84,6 +87,29 @@ export interface RunsTable {
   readonly producer_id: string | null;
   /** In which of its attempts; null where producer_id is. */
   readonly producer_attempt: number | null;
+  /** Number of the run's last signal; 0 while there is none. */
+  readonly last_signal_seq: number;
+  /** The last signal whose handling the producer has recorded. */
+  readonly handled_signal_seq: number;
+  /** The Wait of a run that waits; stays where the wait ended the run, to know it again. */
+  readonly waiting: Uint8Array | null;
+  /** When the wait is over; 0 once the run was asked to stop; null without a deadline, or a wait. */
+  readonly wait_deadline_ms: number | null;
+  /** RunSpec.agent_id, so that ListRuns can look for it. */
+  readonly agent_id: string;
+}
+
+/** The signals of runs by their ids, so that one that is sent again is known. */
+export interface SignalsTable {
+  readonly namespace_id: number;
+  readonly run_key: number;
+  readonly signal_id: string;
+  /** Place among the signals of the run: 1, 2, 3 … */
+  readonly signal_seq: number;
+  /** seq of its record. */
+  readonly seq: number;
+  /** Of its event, without what may differ when it is sent again. */
+  readonly digest: Uint8Array;
 }
 
 /** The closure of the parent relation; a run is its own ancestor at depth 0. */
@@ -102,7 +128,7 @@ export interface RunLabelsTable {
   readonly run_key: number;
 }
 
-/** One row per append batch, or per fact about a run. */
+/** One row per append batch, per signal, or per fact about a run. */
 export interface RecordsTable {
   readonly namespace_id: number;
   /** seq of the last event in the record; the first one's is last_seq - count + 1. */
@@ -110,9 +136,9 @@ export interface RecordsTable {
   readonly event_count: number;
   readonly run_key: number;
   readonly root_key: number;
-  /** 0 for a fact. */
+  /** 0 for a signal, and for a fact. */
   readonly first_run_seq: number;
-  /** The distinct event types in it, one a line; empty for a fact. */
+  /** The distinct event types in it, one a line; a signal's type; empty for a fact. */
   readonly types: string;
   /** Length of data in bytes; stands in the indexes so that a page is bounded before it is read. */
   readonly size: number;
@@ -168,6 +194,7 @@ export interface Schema {
   readonly deletions: DeletionsTable;
   readonly cancellations: CancellationsTable;
   readonly nodes: NodesTable;
+  readonly signals: SignalsTable;
 }
 
 /** A connection pool or a transaction; every query takes one. */

@@ -5,12 +5,13 @@
  * process that dies in between leaves the mark, and whoever finds it goes on.
  */
 import { type SqlBool, sql } from "kysely";
-import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { type NamespaceRow, updateNamespace } from "./namespaces.ts";
 import { isOwn } from "./nodes.ts";
 import { isNoRoot } from "./pages/keys.ts";
+import { isOpen } from "./run-conditions.ts";
 import { isLive, type RunRow } from "./runs.ts";
 import type { Db } from "./schema.ts";
+import { deleteSignals } from "./signals.ts";
 import { padded, parts } from "./statement-lists.ts";
 
 /** What a tree holds. */
@@ -19,7 +20,7 @@ export interface TreeSummary {
   readonly eventBytes: number;
   /** seq of its newest record. */
   readonly lastSeq: number;
-  /** When the last of its runs ended, milliseconds since 1970; undefined while one is RUNNING. */
+  /** When the last of its runs ended, milliseconds since 1970; undefined while one has not. */
   readonly endTimeMs: number | undefined;
 }
 
@@ -101,8 +102,8 @@ async function findForkOf(
   return undefined;
 }
 
-/** A run of the tree that is RUNNING, if any. */
-export async function findRunningInTree(
+/** A run of the tree that is open, if any. */
+export async function findOpenInTree(
   db: Db,
   namespaceId: number,
   rootKey: number,
@@ -112,8 +113,7 @@ export async function findRunningInTree(
     .select("run_id")
     .where("namespace_id", "=", namespaceId)
     .where("root_key", "=", rootKey)
-    // Literally, as the index has it.
-    .where("state", "=", sql.lit(RunState.RUNNING))
+    .where(isOpen)
     .limit(1)
     .executeTakeFirst();
   return row?.run_id;
@@ -272,8 +272,18 @@ export async function findMarkedRoots(db: Db, namespaceId: number): Promise<numb
   return rows.map((row) => row.root_key);
 }
 
-/** Deletes at most `limit` runs of a marked tree, its root last; returns how many. */
-export async function deleteRuns(tx: Db, tree: MarkedTree, limit: number): Promise<number> {
+/**
+ * Deletes at most `limit` runs of a marked tree, its root last, or what their signals
+ * are found by; returns how many.
+ *
+ * @param maxSignals signals of them that are looked after at once, before the runs
+ */
+export async function deleteRuns(
+  tx: Db,
+  tree: MarkedTree,
+  limit: number,
+  maxSignals: number,
+): Promise<number> {
   const rows = await tx
     .selectFrom("run_ancestors")
     .select("run_key")
@@ -284,6 +294,8 @@ export async function deleteRuns(tx: Db, tree: MarkedTree, limit: number): Promi
     .execute();
   const runKeys = rows.map((row) => row.run_key);
   if (runKeys.length === 0) return 0;
+  const signals = await deleteSignals(tx, tree.namespace_id, runKeys, maxSignals);
+  if (signals === maxSignals) return signals;
   for (const table of ["run_labels", "cancellations", "run_ancestors", "runs"] as const) {
     await tx
       .deleteFrom(table)

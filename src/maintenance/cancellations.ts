@@ -1,5 +1,7 @@
 import type { Committer } from "../ingest/committer.ts";
 import {
+  type AskedRuns,
+  askedToStop,
   askRuns,
   type Cancellation,
   moveCancellation,
@@ -37,8 +39,7 @@ export interface CancelRequest {
 
 /** What one step has come to. */
 interface Step {
-  /** Runs that were asked and are RUNNING, by their ids. */
-  readonly asked: readonly string[];
+  readonly asked: AskedRuns;
   /** The family, where some of it is left to be asked. */
   readonly left?: Cancellation;
 }
@@ -52,6 +53,9 @@ interface Step {
  * newcomers: those find the request when they start, among those to their
  * ancestors. A process that dies in between leaves the request with the key that
  * was reached; whoever finds it goes on.
+ *
+ * A run that waits ends by being asked: its wait is over, and that is carried out
+ * before the request is answered, or by whoever looks for waits that are over.
  */
 export class Cancellations {
   readonly #options: CancellationsOptions;
@@ -68,7 +72,7 @@ export class Cancellations {
   /**
    * Asks a run, or a family, to stop, and resolves when all of it has been asked.
    *
-   * @returns how many runs were RUNNING when they were asked
+   * @returns how many runs were RUNNING or WAITING when they were asked
    * @throws RefusedError run_not_found; draining where the server stops before the
    *   end: the rest of the family is asked all the same
    */
@@ -77,9 +81,8 @@ export class Cancellations {
     const { asked, left } = await this.#step(namespace, request.reason, (tx) =>
       this.#begin(tx, request),
     );
-    return left === undefined
-      ? asked.length
-      : asked.length + (await this.#askRest(namespace, left));
+    const count = countOf(asked);
+    return left === undefined ? count : count + (await this.#askRest(namespace, left));
   }
 
   /** Goes on with a request that was begun, or waits for the steps that are under way here. */
@@ -107,19 +110,26 @@ export class Cancellations {
     if (!includeDescendants) return { asked: await askRuns(tx, namespaceId, [runKey], notice) };
     const afterKey = runKey - 1;
     const family = { namespaceId, runKey, afterKey, throughKey, ...notice };
-    const { openKeys, reachKey } = await readFamilyStretch(tx, family, afterKey, this.#stepRuns);
-    const asked = await askRuns(tx, namespaceId, openKeys, notice);
+    const { askableKeys, reachKey } = await readFamilyStretch(tx, family, afterKey, this.#stepRuns);
+    const asked = await askRuns(tx, namespaceId, askableKeys, notice);
     const reached = { ...family, afterKey: reachKey ?? null };
     await noteCancellation(tx, reached, this.#options.node.nodeKey);
     return reachKey === undefined ? { asked } : { asked, left: reached };
   }
 
   /** Runs a step in its turn, and tells the producers that are connected here. */
-  #step(namespace: string, reason: string, work: (tx: Db) => Promise<Step>): Promise<Step> {
+  async #step(namespace: string, reason: string, work: (tx: Db) => Promise<Step>): Promise<Step> {
     const { committer } = this.#options;
-    return committer.runExclusive(namespace, work, ({ asked }) => {
-      for (const id of asked) committer.holderOf(namespace, id)?.cancelRequested(reason);
+    const step = await committer.runExclusive(namespace, work, ({ asked }) => {
+      for (const runId of [...asked.running, ...asked.waiting]) {
+        committer.holderOf(namespace, runId)?.cancelRequested(reason);
+      }
     });
+    const ending = step.asked.waiting.map((runId) =>
+      committer.submit({ kind: "end_wait", namespace, runId, deadlineMs: askedToStop }),
+    );
+    await Promise.all(ending);
+    return step;
   }
 
   async #askRest(namespace: string, family: Cancellation): Promise<number> {
@@ -141,17 +151,17 @@ export class Cancellations {
     for (let afterKey: number | undefined = family.afterKey ?? family.throughKey; ; ) {
       if (this.#stopping.signal.aborted) throw new RefusedError({ reason: "draining" });
       // Read without the lock: who of them has ended meanwhile is left out below.
-      const { openKeys, reachKey } = await readFamilyStretch(
+      const { askableKeys, reachKey } = await readFamilyStretch(
         journal.scans,
         family,
         afterKey,
         this.#stepRuns,
       );
-      if (openKeys.length > 0 || reachKey === undefined) {
+      if (askableKeys.length > 0 || reachKey === undefined) {
         const { asked, left } = await this.#step(namespace, family.reason, (tx) =>
-          this.#askSome(tx, namespace, { ...family, afterKey: reachKey ?? null }, openKeys),
+          this.#askSome(tx, namespace, { ...family, afterKey: reachKey ?? null }, askableKeys),
         );
-        count += asked.length;
+        count += countOf(asked);
         if (left === undefined) return count;
       }
       afterKey = reachKey!;
@@ -167,12 +177,16 @@ export class Cancellations {
     const locked = await lockNamespace(tx, namespace);
     // A newer request to the same family asks all of them itself.
     if (locked === undefined || !(await moveCancellation(tx, reached, reached.afterKey))) {
-      return { asked: [] };
+      return { asked: { running: [], waiting: [] } };
     }
     const asked = await askRuns(tx, reached.namespaceId, runKeys, reached);
     await updateNamespace(tx, reached.namespaceId, { cancel_count: locked.cancel_count + 1 });
     return reached.afterKey === null ? { asked } : { asked, left: reached };
   }
+}
+
+function countOf({ running, waiting }: AskedRuns): number {
+  return running.length + waiting.length;
 }
 
 function keyOf({ namespaceId, runKey, request }: Cancellation): string {

@@ -10,7 +10,7 @@ import {
   deleteRuns,
   findForksAfter,
   findNewestOfTree,
-  findRunningInTree,
+  findOpenInTree,
   latestEnd,
   type MarkedTree,
   markTree,
@@ -91,7 +91,7 @@ export class Deletions {
       );
       if (marked !== "changed") return { runCount, recordCount: await this.#finish(marked) };
       // Somebody goes on with it all the time.
-      if (tries === maxSurveys) throw inUseBy("running", rootRunId);
+      if (tries === maxSurveys) throw inUseBy("open", rootRunId);
     }
   }
 
@@ -125,7 +125,7 @@ export class Deletions {
       if (this.#stopping.signal.aborted) throw new RefusedError({ reason: "draining" });
       return journal.write(work);
     };
-    while ((await step((tx) => deleteRuns(tx, tree, runsPerStep))) > 0) {
+    while ((await step((tx) => deleteRuns(tx, tree, runsPerStep, rowsPerStep))) > 0) {
       // The next ones.
     }
     let recordCount = 0;
@@ -174,7 +174,7 @@ async function survey(
     throw invalidField("root_run_id", `is not a root: the root of its tree is ${rootId}`);
   }
   const newestSeq = await findNewestOfTree(db, namespaceId, rootKey);
-  await refuseRunning(db, namespaceId, rootKey);
+  await refuseOpen(db, namespaceId, rootKey);
   const summary = { runCount: 0, eventBytes: 0, lastSeq: 0, endTimeMs: 0 as number | undefined };
   for (let afterKey: number | undefined = 0; afterKey !== undefined; ) {
     if (signal.aborted) throw new RefusedError({ reason: "draining" });
@@ -208,7 +208,7 @@ async function mark(
   if (locked === undefined || still?.run_key !== rootKey) {
     throw new RefusedError({ reason: "run_not_found", runId: root.run_id });
   }
-  await refuseRunning(tx, namespaceId, rootKey);
+  await refuseOpen(tx, namespaceId, rootKey);
   if ((await findNewestOfTree(tx, namespaceId, rootKey)) !== newestSeq) return "changed";
   const forks = await findForksAfter(tx, namespaceId, seenSeq, forksPerMark);
   const fork = forks.find((one) => one.source_root_key === rootKey && one.root_key !== rootKey);
@@ -218,11 +218,11 @@ async function mark(
   return { namespace_id: namespaceId, root_key: rootKey };
 }
 
-async function refuseRunning(db: Db, namespaceId: number, rootKey: number): Promise<void> {
-  const running = await findRunningInTree(db, namespaceId, rootKey);
-  if (running !== undefined) throw inUseBy("running", running);
+async function refuseOpen(db: Db, namespaceId: number, rootKey: number): Promise<void> {
+  const open = await findOpenInTree(db, namespaceId, rootKey);
+  if (open !== undefined) throw inUseBy("open", open);
 }
 
-function inUseBy(by: "running" | "fork", runId: string): RefusedError {
+function inUseBy(by: "open" | "fork", runId: string): RefusedError {
   return new RefusedError({ reason: "tree_in_use", by, runId });
 }

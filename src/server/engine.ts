@@ -18,6 +18,7 @@ import { Membership } from "../maintenance/membership.ts";
 import { RetentionSettings } from "../maintenance/namespace-directory.ts";
 import { Retention } from "../maintenance/retention.ts";
 import { Unfinished } from "../maintenance/unfinished.ts";
+import { WaitClock } from "../maintenance/wait-clock.ts";
 import { MemoryBudget } from "../memory-budget.ts";
 import { isUnavailable } from "../refusal.ts";
 import {
@@ -231,6 +232,7 @@ function partsOf(options: EngineOptions, setting: Setting) {
     intervalMs: limits.unfinishedIntervalMs,
     defaultLeaseMs: limits.defaultLeaseMs,
   });
+  const waitClock = new WaitClock({ journal, committer, isOnDuty, now, onFailure });
   return {
     journal,
     limits,
@@ -250,9 +252,10 @@ function partsOf(options: EngineOptions, setting: Setting) {
       leaseClock.start();
       retention.start();
       unfinished.start();
+      waitClock.start();
     },
     async stop() {
-      const stopping = [leaseClock, retention, unfinished, cancellations, deletions];
+      const stopping = [leaseClock, retention, unfinished, waitClock, cancellations, deletions];
       await Promise.all([looks?.stop(), ...stopping.map((part) => part.stop())]);
       await committer.stop();
     },

@@ -60,6 +60,17 @@ function mapRefusal(refusal: Refusal): { code: Code; detail: Detail } {
     case "run_lost":
     case "run_not_open":
       return { code: Code.FailedPrecondition, detail: { reason: Reason.RUN_NOT_OPEN } };
+    case "signal_conflict":
+      return { code: Code.FailedPrecondition, detail: { reason: Reason.SIGNAL_CONFLICT } };
+    case "signals_refused":
+      return { code: Code.FailedPrecondition, detail: { reason: Reason.SIGNALS_REFUSED } };
+    case "format_inactive":
+      return { code: Code.FailedPrecondition, detail: { reason: Reason.FORMAT_INACTIVE } };
+    case "signals_pending": {
+      const lastSignalSeq = BigInt(refusal.lastSignalSeq);
+      const detail = { reason: Reason.SIGNALS_PENDING, lastSignalSeq };
+      return { code: Code.FailedPrecondition, detail };
+    }
     case "too_large": {
       const { field, limit } = refusal;
       const detail = { reason: Reason.TOO_LARGE, field, limit: BigInt(limit) };

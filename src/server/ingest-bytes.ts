@@ -20,7 +20,7 @@ import {
   IngestService,
 } from "../../gen/runlog/v1/ingest_pb.js";
 import type { AppendEventsBytes } from "../ingest/append-window.ts";
-import type { IngestRequestBytes } from "../ingest/ingest-stream.ts";
+import type { IngestRequestBytes } from "../ingest/frames.ts";
 import { scanAppend } from "../wire/append.ts";
 import { parseJson, parseMessage } from "./parse-message.ts";
 

@@ -1,7 +1,7 @@
 /** What an Ingest stream is told, encoded: acknowledgements, which most of it is, by hand. */
 import { toBinary } from "@bufbuild/protobuf";
 import { IngestResponseSchema } from "../../gen/runlog/v1/ingest_pb.js";
-import type { IngestFrame } from "../ingest/ingest-stream.ts";
+import type { IngestFrame } from "../ingest/frames.ts";
 import type { Limits } from "../limits.ts";
 import { ackMessage } from "../wire/ack.ts";
 import { envelopTogether } from "../wire/envelope.ts";

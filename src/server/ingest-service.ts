@@ -4,11 +4,8 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { ErrorDetailSchema } from "../../gen/runlog/v1/error_pb.js";
 import { type IngestResponse, IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { type AppendEventsBytes, appendWindow } from "../ingest/append-window.ts";
-import {
-  type IngestFrame,
-  type IngestRequestBytes,
-  IngestStream,
-} from "../ingest/ingest-stream.ts";
+import type { IngestFrame, IngestRequestBytes } from "../ingest/frames.ts";
+import { IngestStream } from "../ingest/ingest-stream.ts";
 import { RefusedError } from "../refusal.ts";
 import { toConnectError } from "./errors.ts";
 import type { GrpcStream, StreamCall } from "./http/grpc-handler.ts";
@@ -39,6 +36,8 @@ async function appendEvents(
     seq: BigInt(window.seq),
     cancelRequested: window.cancelRequested,
     limits: toIngestLimits(context.limits),
+    handledSignalSeq: BigInt(window.handledSignalSeq),
+    lastSignalSeq: BigInt(window.lastSignalSeq),
   };
 }
 

@@ -3,7 +3,15 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { durationFromMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Namespace, NamespaceSchema } from "../../gen/runlog/v1/admin_pb.js";
 import { type IngestResponse, IngestResponseSchema } from "../../gen/runlog/v1/ingest_pb.js";
-import { type Run, RunResultSchema, RunSchema, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
+import { SignalSchema } from "../../gen/runlog/v1/record_pb.js";
+import {
+  type Run,
+  RunResultSchema,
+  RunSchema,
+  RunSpecSchema,
+  RunState,
+  WaitSchema,
+} from "../../gen/runlog/v1/run_pb.js";
 import {
   type EventBatch,
   EventBatchSchema,
@@ -11,7 +19,7 @@ import {
   SubscribeResponseSchema,
 } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { SubscriptionFrame } from "../delivery/frames.ts";
-import type { IngestFrame } from "../ingest/ingest-stream.ts";
+import type { IngestFrame } from "../ingest/frames.ts";
 import type { RunView } from "../journal/runs.ts";
 import type { Limits } from "../limits.ts";
 import type { NamespaceView } from "../maintenance/namespace-directory.ts";
@@ -33,6 +41,10 @@ export function toRun(namespace: string, view: RunView): Run {
     lastSeq: BigInt(view.last_seq),
     createTime: timestampFromMs(view.create_time_ms),
     eventBytes: BigInt(view.event_bytes),
+    lastSignalSeq: BigInt(view.last_signal_seq),
+    handledSignalSeq: BigInt(view.handled_signal_seq),
+    ...(view.waiting !== null &&
+      view.state === RunState.WAITING && { waiting: fromBinary(WaitSchema, view.waiting) }),
     ...(view.result === null ? {} : { result: fromBinary(RunResultSchema, view.result) }),
     ...(view.end_time_ms === null ? {} : { endTime: timestampFromMs(view.end_time_ms) }),
     ...(view.fork_run_id === null
@@ -48,6 +60,7 @@ export function toNamespace({ row, earliestSeq }: NamespaceView): Namespace {
     earliestSeq: BigInt(earliestSeq),
     latestSeq: BigInt(row.last_seq),
     runningCount: BigInt(row.running_count),
+    waitingCount: BigInt(row.waiting_count),
     runCount: BigInt(row.run_count),
     eventBytes: BigInt(row.event_bytes),
     createTime: timestampFromMs(row.create_time_ms),
@@ -76,6 +89,8 @@ export function toIngestResponse(frame: IngestFrame, limits: Limits): IngestResp
             epoch: BigInt(frame.epoch),
             lastRunSeq: BigInt(frame.lastRunSeq),
             limits: toIngestLimits(limits),
+            handledSignalSeq: BigInt(frame.handledSignalSeq),
+            lastSignalSeq: BigInt(frame.lastSignalSeq),
           },
         },
       });
@@ -83,12 +98,39 @@ export function toIngestResponse(frame: IngestFrame, limits: Limits): IngestResp
       return create(IngestResponseSchema, {
         frame: {
           case: "ack",
-          value: { runId: frame.runId, runSeq: BigInt(frame.runSeq), seq: BigInt(frame.seq) },
+          value: {
+            runId: frame.runId,
+            runSeq: BigInt(frame.runSeq),
+            seq: BigInt(frame.seq),
+            handledSignalSeq: BigInt(frame.handledSignalSeq),
+          },
         },
       });
     case "ended":
       return create(IngestResponseSchema, {
         frame: { case: "ended", value: { run: toRun(frame.namespace, frame.run) } },
+      });
+    case "waiting":
+      return create(IngestResponseSchema, {
+        frame: { case: "waiting", value: { run: toRun(frame.namespace, frame.run) } },
+      });
+    case "signal": {
+      const { runId, seq } = frame;
+      const signal = fromBinary(SignalSchema, frame.signal);
+      return create(IngestResponseSchema, {
+        frame: { case: "signal", value: { runId, seq: BigInt(seq), signal } },
+      });
+    }
+    case "signals_pending":
+      return create(IngestResponseSchema, {
+        frame: {
+          case: "signalsPending",
+          value: {
+            runId: frame.runId,
+            handledSignalSeq: BigInt(frame.handledSignalSeq),
+            lastSignalSeq: BigInt(frame.lastSignalSeq),
+          },
+        },
       });
     case "released":
       return create(IngestResponseSchema, {

@@ -1,5 +1,6 @@
 /** RunService over the engine. */
 import { create } from "@bufbuild/protobuf";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { v7 as uuidv7 } from "uuid";
 import {
@@ -13,6 +14,7 @@ import {
 } from "../../gen/runlog/v1/run_pb.js";
 import { getRun, listRuns, type RunListing } from "../delivery/run-directory.ts";
 import type { Fork } from "../ingest/operation.ts";
+import { signalRun } from "../ingest/signal-run.ts";
 import {
   type Limits,
   limitSpecs,
@@ -52,6 +54,7 @@ export function runService(context: ServiceContext): ServiceImpl<typeof RunServi
       return {
         runs: page.runs.map((run) => toRun(namespace, run)),
         nextPageToken: page.nextBeforeKey === undefined ? "" : String(page.nextBeforeKey),
+        asOfSeq: BigInt(page.asOfSeq),
       };
     }),
     forkRun: unary(context, async (request, signal) => {
@@ -70,6 +73,11 @@ export function runService(context: ServiceContext): ServiceImpl<typeof RunServi
         reason,
       });
       return { runCount };
+    }),
+    signalRun: unary(context, async (request) => {
+      // Callers are not authenticated, so nobody is known.
+      const { seq, signalSeq, signalId } = await signalRun(context, request, "");
+      return { seq: BigInt(seq), signalSeq: BigInt(signalSeq), signalId };
     }),
   };
 }
@@ -96,8 +104,11 @@ async function createRun(
 function parseListing(request: ListRunsRequest, { readBytes }: Limits): RunListing {
   const { parentRunId, ancestorRunId, conversationId, states, labels, pageSize, pageToken } =
     request;
+  const { agentId, runIdPrefix, createdFrom, createdBefore, hasPendingSignals } = request;
   if (parentRunId !== "") checkRunId("parent_run_id", parentRunId);
   if (ancestorRunId !== "") checkRunId("ancestor_run_id", ancestorRunId);
+  if (runIdPrefix !== "") checkRunId("run_id_prefix", runIdPrefix);
+  checkLength("agent_id", agentId, maxSpecStringBytes);
   checkLength("conversation_id", conversationId, maxSpecStringBytes);
   checkPairs("labels", labels, limitSpecs.maxLabels.range.max, maxLabelValueBytes);
   return {
@@ -106,10 +117,20 @@ function parseListing(request: ListRunsRequest, { readBytes }: Limits): RunListi
     conversationId: conversationId === "" ? undefined : conversationId,
     states: states.length === 0 ? undefined : parseStates(states),
     labels,
+    agentId: agentId === "" ? undefined : agentId,
+    runIdPrefix: runIdPrefix === "" ? undefined : runIdPrefix,
+    createdFromMs: createdFrom && msFrom(createdFrom),
+    createdBeforeMs: createdBefore && msFrom(createdBefore),
+    hasPendingSignals,
     pageSize: parsePageSize(pageSize),
     maxBytes: readBytes,
     beforeKey: pageToken === "" ? undefined : parsePageToken(pageToken),
   };
+}
+
+/** The first millisecond that is not before a moment: runs are created at whole ones. */
+function msFrom({ seconds, nanos }: Timestamp): number {
+  return Number(seconds) * 1000 + Math.ceil(nanos / 1e6);
 }
 
 function parseStates(states: readonly RunState[]): readonly RunState[] {

@@ -14,19 +14,28 @@ import {
   utf8LengthOf,
   type WritableMessage,
 } from "./field-writer.ts";
-import { appendAckRunId, appendAckRunSeq, appendAckSeq, ingestResponseAck } from "./tags.ts";
+import {
+  appendAckHandledSignalSeq,
+  appendAckRunId,
+  appendAckRunSeq,
+  appendAckSeq,
+  ingestResponseAck,
+} from "./tags.ts";
 
 /** Every event of a run up to `runSeq` is durable; `seq` is its place in the journal. */
 export interface Ack {
   readonly runId: string;
   readonly runSeq: number;
   readonly seq: number;
+  /** The last signal whose handling is recorded. */
+  readonly handledSignalSeq: number;
 }
 
 /** An IngestResponse with an AppendAck. */
-export function ackMessage({ runId, runSeq, seq }: Ack): WritableMessage {
+export function ackMessage({ runId, runSeq, seq, handledSignalSeq }: Ack): WritableMessage {
   const runIdBytes = utf8LengthOf(runId) ?? 0;
-  const bytes = textField(runIdBytes) + numberField(runSeq) + numberField(seq);
+  const bytes =
+    textField(runIdBytes) + numberField(runSeq) + numberField(seq) + numberField(handledSignalSeq);
   return {
     size: messageField(bytes),
     writeTo(out) {
@@ -34,6 +43,7 @@ export function ackMessage({ runId, runSeq, seq }: Ack): WritableMessage {
       out.text(appendAckRunId, runId, runIdBytes);
       out.number(appendAckRunSeq, runSeq);
       out.number(appendAckSeq, seq);
+      out.number(appendAckHandledSignalSeq, handledSignalSeq);
     },
   };
 }
@@ -56,6 +66,7 @@ function readAck(bytes: Uint8Array): IngestResponse | undefined {
   let runId: Uint8Array | undefined;
   let runSeq = 0;
   let seq = 0;
+  let handled = 0;
   while (reader.at < end) {
     const tag = bytes[reader.at++];
     if (tag === appendAckRunId) {
@@ -69,6 +80,7 @@ function readAck(bytes: Uint8Array): IngestResponse | undefined {
     if (value === undefined) return undefined;
     if (tag === appendAckRunSeq) runSeq = value;
     else if (tag === appendAckSeq) seq = value;
+    else if (tag === appendAckHandledSignalSeq) handled = value;
     else return undefined;
   }
   const value = {
@@ -76,6 +88,7 @@ function readAck(bytes: Uint8Array): IngestResponse | undefined {
     runId: runId === undefined ? "" : decodeText(runId),
     runSeq: BigInt(runSeq),
     seq: BigInt(seq),
+    handledSignalSeq: BigInt(handled),
   };
   return { $typeName: "runlog.v1.IngestResponse", frame: { case: "ack", value } };
 }

@@ -14,7 +14,13 @@ import {
   utf8LengthOf,
   type WritableMessage,
 } from "./field-writer.ts";
-import { appendEvents, appendFirstRunSeq, appendRunId, ingestRequestAppend } from "./tags.ts";
+import {
+  appendEvents,
+  appendFirstRunSeq,
+  appendHandledSignalSeq,
+  appendRunId,
+  ingestRequestAppend,
+} from "./tags.ts";
 
 /** Consecutive events of a run, encoded. */
 export interface EncodedAppend {
@@ -63,10 +69,25 @@ export function scanAppend(bytes: Uint8Array): AppendBytes | undefined {
     events.push(bytes.subarray(reader.at, eventEnd));
     reader.at = eventEnd;
     // It is refused for their number, whatever the rest is.
-    if (events.length > maxAppendEvents) return { runId, firstRunSeq: BigInt(firstRunSeq), events };
+    if (events.length > maxAppendEvents) return appendOf(runId, firstRunSeq, events, 0);
   }
-  if (reader.at < end) return undefined;
-  return { runId, firstRunSeq: BigInt(firstRunSeq), events };
+  const handledSignalSeq = reader.skipTag(appendHandledSignalSeq, end) ? reader.number(end) : 0;
+  if (handledSignalSeq === undefined || reader.at < end) return undefined;
+  return appendOf(runId, firstRunSeq, events, handledSignalSeq);
+}
+
+function appendOf(
+  runId: string,
+  firstRunSeq: number,
+  events: readonly Uint8Array[],
+  handledSignalSeq: number,
+): AppendBytes {
+  return {
+    runId,
+    firstRunSeq: BigInt(firstRunSeq),
+    events,
+    handledSignalSeq: BigInt(handledSignalSeq),
+  };
 }
 
 function readPrintable(reader: FieldReader, end: number): string | undefined {

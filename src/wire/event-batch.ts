@@ -5,6 +5,7 @@
  *
  * Layout: https://protobuf.dev/programming-guides/encoding/
  */
+import { WireType } from "@bufbuild/protobuf/wire";
 import { decodeText, FieldReader } from "./field-reader.ts";
 import {
   encodeMessage,
@@ -17,13 +18,16 @@ import {
   eventBatchEvents,
   eventType,
   sequencedEventEvent,
+  sequencedEventHandledSignalSeq,
   sequencedEventRecordTime,
   sequencedEventRunFinished,
   sequencedEventRunId,
   sequencedEventRunResumed,
   sequencedEventRunSeq,
   sequencedEventRunStarted,
+  sequencedEventRunWaiting,
   sequencedEventSeq,
+  sequencedEventSignal,
 } from "./tags.ts";
 import { timestampMessage } from "./timestamp.ts";
 
@@ -32,6 +36,7 @@ const factTags = {
   run_started: sequencedEventRunStarted,
   run_finished: sequencedEventRunFinished,
   run_resumed: sequencedEventRunResumed,
+  run_waiting: sequencedEventRunWaiting,
 } as const;
 
 /** A fact about a run. */
@@ -54,6 +59,8 @@ export interface RecordLayout {
   readonly tag: number;
   readonly firstRunSeq: number;
   readonly bodies: readonly Uint8Array[];
+  /** See layOutEvents. */
+  readonly handled: ReadonlyMap<number, number> | undefined;
   /** Bytes of each item. */
   readonly itemSizes: readonly number[];
   readonly runId: Uint8Array;
@@ -65,6 +72,7 @@ function layOut(
   tag: number,
   firstRunSeq: number,
   bodies: readonly Uint8Array[],
+  handled?: ReadonlyMap<number, number>,
 ): RecordLayout {
   const runId = encodeText(head.runId);
   const time = encodeMessage(timestampMessage(head.timeMs));
@@ -76,23 +84,36 @@ function layOut(
       numberField(head.firstSeq + i) +
       fixed +
       (firstRunSeq > 0 ? numberField(firstRunSeq + i) : 0) +
-      messageField(bodies[i]!.length);
+      messageField(bodies[i]!.length) +
+      numberField(handled?.get(i) ?? 0);
     itemSizes[i] = item;
     size += messageField(item);
   }
-  return { size, head, tag, firstRunSeq, bodies, itemSizes, runId, time };
+  return { size, head, tag, firstRunSeq, bodies, handled, itemSizes, runId, time };
 }
 
-/** Lays out consecutive events of one run; `events` are encoded `Event`s, `firstRunSeq` is from 1. */
+/**
+ * Lays out consecutive events of one run.
+ *
+ * @param firstRunSeq from 1
+ * @param events encoded `Event`s
+ * @param handled by the index of an event that moved it: the run's position in its signals
+ */
 export function layOutEvents(
   head: RecordHead,
   firstRunSeq: number,
   events: readonly Uint8Array[],
+  handled?: ReadonlyMap<number, number>,
 ): RecordLayout {
-  return layOut(head, sequencedEventEvent, firstRunSeq, events);
+  return layOut(head, sequencedEventEvent, firstRunSeq, events, handled);
 }
 
-/** Lays out one fact; `body` is the encoded RunStarted, RunFinished or RunResumed. */
+/** Lays out one signal; `body` is the encoded Signal. */
+export function layOutSignal(head: RecordHead, body: Uint8Array): RecordLayout {
+  return layOut(head, sequencedEventSignal, 0, [body]);
+}
+
+/** Lays out one fact; `body` is the encoded message of its kind. */
 export function layOutFact(head: RecordHead, kind: FactKind, body: Uint8Array): RecordLayout {
   return layOut(head, factTags[kind], 0, [body]);
 }
@@ -108,7 +129,7 @@ export function writeRecords(layouts: readonly RecordLayout[]): Uint8Array[] {
 }
 
 function write(
-  { head, tag, firstRunSeq, bodies, itemSizes, runId, time }: RecordLayout,
+  { head, tag, firstRunSeq, bodies, handled, itemSizes, runId, time }: RecordLayout,
   out: FieldWriter,
 ): void {
   for (let i = 0; i < bodies.length; i++) {
@@ -118,6 +139,7 @@ function write(
     if (firstRunSeq > 0) out.number(sequencedEventRunSeq, firstRunSeq + i);
     out.bytes(sequencedEventRecordTime, time);
     out.bytes(tag, bodies[i]!);
+    out.number(sequencedEventHandledSignalSeq, handled?.get(i) ?? 0);
   }
 }
 
@@ -158,16 +180,27 @@ function typeOf(event: Uint8Array): string {
   return decodeText(event.subarray(reader.at, end));
 }
 
-/** The encoded `Event` in the item that ends at `end`; undefined where it is a fact. */
+/** The encoded `Event` in the item that ends at `end`; undefined where it is none. */
 function eventIn(reader: FieldReader, end: number): Uint8Array | undefined {
+  return bodyIn(reader, end, sequencedEventEvent);
+}
+
+/** The encoded `Signal` in the record of one; a view. */
+export function signalIn(data: Uint8Array): Uint8Array {
+  const reader = new FieldReader(data);
+  return whole(bodyIn(reader, itemEnd(reader), sequencedEventSignal));
+}
+
+/** What the item that ends at `end` holds, if that has this tag. */
+function bodyIn(reader: FieldReader, end: number, wanted: number): Uint8Array | undefined {
   while (reader.at < end) {
-    const tag = reader.bytes[reader.at++];
-    if (tag === sequencedEventSeq || tag === sequencedEventRunSeq) {
+    const tag = reader.bytes[reader.at++]!;
+    if ((tag & 7) === WireType.Varint) {
       whole(reader.number(end));
       continue;
     }
     const fieldEnd = whole(reader.fieldEnd(end));
-    if (tag === sequencedEventEvent) return reader.bytes.subarray(reader.at, fieldEnd);
+    if (tag === wanted) return reader.bytes.subarray(reader.at, fieldEnd);
     reader.at = fieldEnd;
   }
   return undefined;

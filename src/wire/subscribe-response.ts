@@ -14,8 +14,10 @@ import {
   RunFinishedSchema,
   RunResumedSchema,
   RunStartedSchema,
+  RunWaitingSchema,
   type SequencedEvent,
   SequencedEventSchema,
+  SignalSchema,
 } from "../../gen/runlog/v1/record_pb.js";
 import {
   type SubscribeResponse,
@@ -27,13 +29,16 @@ import { bytesIn, concat, varintBytes, writeVarint } from "./field-writer.ts";
 import {
   eventBatchEvents,
   sequencedEventEvent,
+  sequencedEventHandledSignalSeq,
   sequencedEventRecordTime,
   sequencedEventRunFinished,
   sequencedEventRunId,
   sequencedEventRunResumed,
   sequencedEventRunSeq,
   sequencedEventRunStarted,
+  sequencedEventRunWaiting,
   sequencedEventSeq,
+  sequencedEventSignal,
   subscribeResponseEvents,
 } from "./tags.ts";
 import { TimestampReader } from "./timestamp.ts";
@@ -122,15 +127,18 @@ class BatchReader {
     let seq = 0;
     let runId = "";
     let runSeq = 0;
+    let handled = 0;
     let recordTime: Timestamp | undefined;
     let record: SequencedEvent["record"] | undefined;
     while (reader.at < end) {
       const tag = reader.bytes[reader.at++]!;
-      if (tag === sequencedEventSeq || tag === sequencedEventRunSeq) {
+      const isSeq = tag === sequencedEventSeq || tag === sequencedEventRunSeq;
+      if (isSeq || tag === sequencedEventHandledSignalSeq) {
         const value = reader.number(end);
         if (value === undefined) return undefined;
         if (tag === sequencedEventSeq) seq = value;
-        else runSeq = value;
+        else if (tag === sequencedEventRunSeq) runSeq = value;
+        else handled = value;
         continue;
       }
       const fieldEnd = reader.fieldEnd(end);
@@ -155,6 +163,7 @@ class BatchReader {
       runId,
       runSeq: BigInt(runSeq),
       record: record ?? { case: undefined },
+      handledSignalSeq: handled === 0 ? 0n : BigInt(handled),
     };
     if (recordTime !== undefined) item.recordTime = recordTime;
     return item;
@@ -177,6 +186,10 @@ class BatchReader {
         return { case: "runFinished", value: fromBinary(RunFinishedSchema, body()) };
       case sequencedEventRunResumed:
         return { case: "runResumed", value: fromBinary(RunResumedSchema, body()) };
+      case sequencedEventSignal:
+        return { case: "signal", value: fromBinary(SignalSchema, body()) };
+      case sequencedEventRunWaiting:
+        return { case: "runWaiting", value: fromBinary(RunWaitingSchema, body()) };
       default:
         return undefined;
     }

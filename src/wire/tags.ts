@@ -39,6 +39,8 @@ export const appendRunId = (1 << 3) | lengthDelimited;
 export const appendFirstRunSeq = (2 << 3) | varint;
 /** Append.events */
 export const appendEvents = (3 << 3) | lengthDelimited;
+/** Append.handled_signal_seq */
+export const appendHandledSignalSeq = (4 << 3) | varint;
 
 /** IngestResponse.ack */
 export const ingestResponseAck = (2 << 3) | lengthDelimited;
@@ -48,6 +50,8 @@ export const appendAckRunId = (1 << 3) | lengthDelimited;
 export const appendAckRunSeq = (2 << 3) | varint;
 /** AppendAck.seq */
 export const appendAckSeq = (3 << 3) | varint;
+/** AppendAck.handled_signal_seq */
+export const appendAckHandledSignalSeq = (4 << 3) | varint;
 
 /** SubscribeResponse.events */
 export const subscribeResponseEvents = (2 << 3) | lengthDelimited;
@@ -70,3 +74,9 @@ export const sequencedEventRunStarted = (6 << 3) | lengthDelimited;
 export const sequencedEventRunFinished = (7 << 3) | lengthDelimited;
 /** SequencedEvent.run_resumed */
 export const sequencedEventRunResumed = (8 << 3) | lengthDelimited;
+/** SequencedEvent.signal */
+export const sequencedEventSignal = (9 << 3) | lengthDelimited;
+/** SequencedEvent.run_waiting */
+export const sequencedEventRunWaiting = (10 << 3) | lengthDelimited;
+/** SequencedEvent.handled_signal_seq */
+export const sequencedEventHandledSignalSeq = (11 << 3) | varint;

@@ -15,7 +15,7 @@ describe("what waits for a producer that does not read", () => {
     for (let at = 1; at <= 20_000; at++) {
       queue.replace("a", `stop a ${at}`);
       queue.replace("b", `stop b ${at}`);
-      queue.ack({ runId: "a", runSeq: at, seq: at });
+      queue.ack({ runId: "a", runSeq: at, seq: at, handledSignalSeq: 0 });
     }
     assert.equal(queue.size, 3);
     const frames = await queue.take(toFrame);
@@ -27,9 +27,9 @@ describe("what waits for a producer that does not read", () => {
 
   it("keeps an acknowledgement behind the frames that came before it", async () => {
     const queue = queueOfTexts();
-    queue.ack({ runId: "a", runSeq: 1, seq: 1 });
+    queue.ack({ runId: "a", runSeq: 1, seq: 1, handledSignalSeq: 0 });
     queue.push("opened b");
-    queue.ack({ runId: "a", runSeq: 2, seq: 2 });
+    queue.ack({ runId: "a", runSeq: 2, seq: 2, handledSignalSeq: 0 });
     assert.deepEqual(await queue.take(toFrame), [
       "a is durable up to 1",
       "opened b",

@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
+import { create } from "@bufbuild/protobuf";
 import { sql } from "kysely";
+import { SignalRunRequestSchema, WaitSchema } from "../../gen/runlog/v1/run_pb.js";
+import { signalRun } from "../../src/ingest/signal-run.ts";
 import { ownFormat } from "../../src/journal/formats.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { insertNode } from "../../src/journal/nodes.ts";
@@ -36,7 +39,10 @@ describeJournal("a journal's format", (open, { name }) => {
     store = await open();
     await run(store.journal, "delete from nodes");
     // As the versions before left it.
-    await run(store.journal, "update journal set format = 0, min_reader = 0, min_writer = 0");
+    await run(
+      store.journal,
+      `update journal set format = ${ownFormat - 1}, min_reader = 0, min_writer = 0`,
+    );
   });
 
   afterEach(() => store.remove());
@@ -86,6 +92,30 @@ describeJournal("a journal's format", (open, { name }) => {
     store = await store.reopen();
     assert.equal(store.journal.format.active, ownFormat);
     assert.equal(await formatOf(store.journal.db), ownFormat);
+  });
+
+  it("keeps signals and waits out until every node knows them", async () => {
+    store = await store.reopen({ holdFormat: true });
+    const engine = engineOver(store.journal);
+    const producer = await openRun(engine, "run");
+    const signal = async () => {
+      const event = eventOf("signal");
+      const request = create(SignalRunRequestSchema, { runId: "run", signalId: "s", event });
+      return signalRun(engine, request, "");
+    };
+    await assert.rejects(signal(), /older servers/);
+    const wait = { kind: "wait", namespace: "default", runId: "run", lastRunSeq: 0 } as const;
+    const outcome = await engine.committer.submit({
+      ...wait,
+      producer,
+      wait: create(WaitSchema, { code: "input" }),
+    });
+    assert.ok(outcome.t === "refused" && outcome.refusal.reason === "format_inactive");
+    store = await store.reopen();
+    const upgraded = engineOver(store.journal);
+    const event = eventOf("signal");
+    const request = create(SignalRunRequestSchema, { runId: "run", signalId: "s", event });
+    assert.equal((await signalRun(upgraded, request, "")).signalSeq, 1);
   });
 
   it("stays where it is held", async () => {

@@ -45,6 +45,11 @@ function runOf(namespaceId: number, key: number): RunRow {
     node_key: 1,
     producer_id: null,
     producer_attempt: null,
+    last_signal_seq: 0,
+    handled_signal_seq: 0,
+    waiting: null,
+    wait_deadline_ms: null,
+    agent_id: "",
   };
 }
 
@@ -125,6 +130,8 @@ describe("commits to PostgreSQL", () => {
         running_count: 4,
         event_bytes: 5,
         taken_count: 6,
+        waiting_count: 8,
+        signal_count: 9,
         append_id: 7,
       },
       runs: runs.map((run) => ({ ...runOf(known.namespace_id, run.run_key), ...run })),

@@ -1,12 +1,18 @@
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import fc from "fast-check";
-import { RunResultSchema, RunSpecSchema, RunState } from "../../gen/runlog/v1/run_pb.js";
+import {
+  RunResultSchema,
+  RunSpecSchema,
+  RunState,
+  SignalRunRequestSchema,
+} from "../../gen/runlog/v1/run_pb.js";
 import { listRuns, type RunListing } from "../../src/delivery/run-directory.ts";
 import { Producer } from "../../src/ingest/operation.ts";
+import { signalRun } from "../../src/ingest/signal-run.ts";
 import { findNamespace } from "../../src/journal/namespaces.ts";
 import { type RunQuery, stepThroughRuns } from "../../src/journal/run-lists.ts";
-import { type Engine, engineOver } from "../support/engine.ts";
+import { type Engine, engineOver, eventOf } from "../support/engine.ts";
 import { describeJournal, type TestJournal } from "../support/journals.ts";
 
 const namespace = "default";
@@ -29,7 +35,17 @@ const made: readonly Made[] = Array.from({ length: 60 }, (_, n) => ({
   state: states[n % 11 === 0 ? 2 : n % 2]!,
 }));
 
-async function make({ committer }: Engine): Promise<void> {
+function agentOf(n: number): string {
+  return n % 2 === 0 ? "even" : "odd";
+}
+
+/** Whether somebody has sent a signal to it that nobody handles. */
+function hasSignal(n: number): boolean {
+  return n % 5 === 0;
+}
+
+async function make(engine: Engine): Promise<void> {
+  const { committer } = engine;
   for (const [n, { parent, conversation, labels, state }] of made.entries()) {
     const runId = `run-${n}`;
     const producer = new Producer(runId);
@@ -37,8 +53,13 @@ async function make({ committer }: Engine): Promise<void> {
       parentRunId: parent === undefined ? "" : `run-${parent}`,
       conversationId: conversation,
       labels,
+      agentId: agentOf(n),
     });
     await committer.submit({ kind: "open", namespace, runId, producer, spec });
+    if (hasSignal(n)) {
+      const event = eventOf("signal");
+      await signalRun(engine, create(SignalRunRequestSchema, { runId, event }), "");
+    }
     if (state === RunState.RUNNING) continue;
     const result = create(RunResultSchema, { state });
     await committer.submit({ kind: "finish", namespace, runId, producer, lastRunSeq: 0, result });
@@ -60,6 +81,9 @@ const query = fc.record(
     conversation: fc.constantFrom("few", "many", "none"),
     states: fc.array(fc.constantFrom(...states, RunState.LOST, 99 as RunState), { maxLength: 4 }),
     labels: fc.dictionary(fc.constantFrom("all", "half", "rare", "none"), fc.constant("yes")),
+    prefix: fc.constantFrom("run-", "run-1", "run-5", "run-59", "none"),
+    agent: fc.constantFrom("odd", "even", "none"),
+    hasPending: fc.boolean(),
   },
   { requiredKeys: ["labels"] },
 );
@@ -67,6 +91,7 @@ const query = fc.record(
 /** Numbers of the runs that fulfil it, newest first. */
 function expectedOf(wanted: typeof query extends fc.Arbitrary<infer T> ? T : never): number[] {
   const { parent, ancestor, conversation, states: some, labels } = wanted;
+  const { prefix = "", agent, hasPending } = wanted;
   return made
     .map((_, n) => n)
     .filter((n) => {
@@ -76,6 +101,9 @@ function expectedOf(wanted: typeof query extends fc.Arbitrary<infer T> ? T : nev
         (ancestor === undefined || isBelow(n, ancestor)) &&
         (conversation === undefined || run.conversation === conversation) &&
         (some === undefined || some.includes(run.state)) &&
+        `run-${n}`.startsWith(prefix) &&
+        (agent === undefined || agentOf(n) === agent) &&
+        (hasPending !== true || hasSignal(n)) &&
         Object.keys(labels).every((key) => key in run.labels)
       );
     })
@@ -101,12 +129,16 @@ describeJournal("listing runs", (open, backend) => {
     await fc.assert(
       fc.asyncProperty(query, fc.integer({ min: 1, max: 70 }), async (wanted, stepRuns) => {
         const { parent, ancestor, conversation, states: some, labels } = wanted;
+        const { prefix, agent, hasPending } = wanted;
         const asked: RunQuery = {
           ...(parent !== undefined && { parentKey: keyOf(parent) }),
           ...(ancestor !== undefined && { ancestorKey: keyOf(ancestor) }),
           ...(conversation !== undefined && { conversationId: conversation }),
           ...(some !== undefined && { states: some }),
           labels,
+          ...(prefix !== undefined && { idPrefix: prefix }),
+          ...(agent !== undefined && { agentId: agent }),
+          ...(hasPending === true && { hasPendingSignals: true }),
         };
         const found: number[] = [];
         for (let beforeKey = Number.MAX_SAFE_INTEGER; beforeKey > 0; ) {
@@ -160,6 +192,6 @@ describeJournal("listing runs", (open, backend) => {
       maxBytes: 3_000_000,
       beforeKey: undefined,
     });
-    assert.deepEqual(page, { runs: [], nextBeforeKey: undefined });
+    assert.deepEqual([page.runs, page.nextBeforeKey], [[], undefined]);
   });
 });

@@ -25,14 +25,14 @@ import {
 } from "../../src/journal/namespaces.ts";
 import { findGoneNodes, findRunningOf } from "../../src/journal/nodes.ts";
 import { openJournal } from "../../src/journal/open.ts";
-import { familyIsRunning, findRuns, insertRuns, type RunRow } from "../../src/journal/runs.ts";
+import { familyIsOpen, findRuns, insertRuns, type RunRow } from "../../src/journal/runs.ts";
 import type { Db, Schema } from "../../src/journal/schema.ts";
 import {
   findEndedRoots,
   findForksAfter,
   findMarkedTrees,
   findNewestOfTree,
-  findRunningInTree,
+  findOpenInTree,
   readTreeStretch,
 } from "../../src/journal/trees.ts";
 import { defaultLimits } from "../../src/limits.ts";
@@ -71,6 +71,11 @@ function runOf(namespaceId: number, key: number): RunRow {
     node_key: 0,
     producer_id: null,
     producer_attempt: null,
+    last_signal_seq: 0,
+    handled_signal_seq: 0,
+    waiting: null,
+    wait_deadline_ms: null,
+    agent_id: "",
   };
 }
 
@@ -133,7 +138,7 @@ const scans: Readonly<Record<string, (db: Db, root: RunRow) => Promise<unknown>>
     ]),
   ),
   "a tree's runs": (db, { namespace_id: id }) => readTreeStretch(db, id, 1, 10_000, 512),
-  "a RUNNING run of a tree": (db, { namespace_id: id }) => findRunningInTree(db, id, 1),
+  "a RUNNING run of a tree": (db, { namespace_id: id }) => findOpenInTree(db, id, 1),
   "a tree's newest record": (db, { namespace_id: id }) => findNewestOfTree(db, id, 1),
   "new forks": (db, { namespace_id: id }) => findForksAfter(db, id, 10_000, 256),
   "roots that have ended": (db, { namespace_id: id }) =>
@@ -143,7 +148,7 @@ const scans: Readonly<Record<string, (db: Db, root: RunRow) => Promise<unknown>>
     return readFamilyStretch(db, { ...family, afterKey: 0 }, 10_000, 256);
   },
   "runs that were asked": (db, { namespace_id: id }) => findAsked(db, id, 0, 0, 500),
-  "whether a family is RUNNING": (db, root) => familyIsRunning(db, root),
+  "whether a family is RUNNING": (db, root) => familyIsOpen(db, root),
   "a node's runs": (db) => findRunningOf(db, 0, [0, 0], 500),
   "nodes that are gone": (db) => findGoneNodes(db),
   "deletions that are not finished": (db) => findMarkedTrees(db, 0, true, [0, 0], 64),

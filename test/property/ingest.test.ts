@@ -1,154 +1,99 @@
 import assert from "node:assert/strict";
-import { create } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
-import { type IngestRequest, IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";
-import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import { SignalSchema } from "../../gen/runlog/v1/record_pb.js";
+import { RunState, SignalRunRequestSchema } from "../../gen/runlog/v1/run_pb.js";
 import { getRun } from "../../src/delivery/run-directory.ts";
-import type { IngestFrame } from "../../src/ingest/ingest-stream.ts";
+import type { IngestFrame } from "../../src/ingest/frames.ts";
+import { signalRun } from "../../src/ingest/signal-run.ts";
+import { findNamespace } from "../../src/journal/namespaces.ts";
+import { onlyNode } from "../../src/journal/nodes.ts";
+import { findDueWaits } from "../../src/journal/waits.ts";
 import type { Limits } from "../../src/limits.ts";
+import { Cancellations } from "../../src/maintenance/cancellations.ts";
+import type { RefusedError } from "../../src/refusal.ts";
 import { Connection } from "../support/connection.ts";
 import { type Engine, engineOver, eventOf, readAll } from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
-import { IngestModel, type ModelAnswer, type ModelStep, payloadOf } from "./ingest-model.ts";
-
-const runCount = 3;
-const streamCount = 3;
-const leaseMs = 60_000;
-
-type Step =
-  | ModelStep
-  | { readonly kind: "lose"; readonly stream: number }
-  | { readonly kind: "pass"; readonly ms: number }
-  | { readonly kind: "turns"; readonly count: number };
-
-const stream = fc.nat({ max: streamCount - 1 });
-const run = fc.nat({ max: runCount - 1 });
-const step: fc.Arbitrary<Step> = fc.oneof(
-  {
-    weight: 3,
-    arbitrary: fc.record({
-      kind: fc.constant("open" as const),
-      stream,
-      run,
-      create: fc.nat(5).map((n) => n > 0),
-      producer: fc.option(fc.nat({ max: 1 }), { nil: undefined }),
-      attempt: fc.constantFrom("next" as const, "next" as const, "same" as const, "older" as const),
-    }),
-  },
-  {
-    weight: 10,
-    arbitrary: fc.record({
-      kind: fc.constant("append" as const),
-      stream,
-      run,
-      offset: fc.oneof(
-        { weight: 6, arbitrary: fc.constant(0) },
-        { weight: 3, arbitrary: fc.integer({ min: -9, max: -1 }) },
-        { weight: 1, arbitrary: fc.integer({ min: 1, max: 2 }) },
-      ),
-      count: fc.integer({ min: 1, max: 6 }),
-      differs: fc.nat(9).map((n) => n === 0),
-    }),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.record({
-      kind: fc.constant("finish" as const),
-      stream,
-      run,
-      offset: fc.constantFrom(0, 0, 0, 1, -1),
-      state: fc.constantFrom(RunState.SUCCEEDED as const, RunState.FAILED as const),
-    }),
-  },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant("lose" as const), stream }) },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant("bad" as const), stream, run }) },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant("release" as const), stream, run }) },
-  {
-    weight: 1,
-    arbitrary: fc.record({
-      kind: fc.constant("pass" as const),
-      // Parts of a lease, so that some runs are taken again in time.
-      ms: fc.constantFrom(leaseMs / 2, leaseMs),
-    }),
-  },
-  { weight: 4, arbitrary: fc.record({ kind: fc.constant("turns" as const), count: fc.nat(6) }) },
-);
-
-function toRequest(model: IngestModel, one: ModelStep): IngestRequest {
-  const runId = `run-${one.run}`;
-  switch (one.kind) {
-    case "open": {
-      const spec = one.create ? { create: { agentId: `agent-${one.run}` } } : {};
-      const by = model.attemptOf(one);
-      const names = by && { producerId: `producer-${by.producer}`, attempt: BigInt(by.number) };
-      const value = { runId, ...spec, ...names };
-      return create(IngestRequestSchema, { frame: { case: "open", value } });
-    }
-    case "append": {
-      const first = Math.max(1, model.next(one.run) + one.offset);
-      const events = Array.from({ length: one.count }, (_, i) =>
-        eventOf(payloadOf(one.run, first + i, one.differs)),
-      );
-      const value = { runId, firstRunSeq: BigInt(first), events };
-      return create(IngestRequestSchema, { frame: { case: "append", value } });
-    }
-    case "release":
-      return create(IngestRequestSchema, { frame: { case: "release", value: { runId } } });
-    case "bad":
-      return create(IngestRequestSchema, {
-        frame: { case: "append", value: { runId, events: [] } },
-      });
-    case "finish": {
-      const lastRunSeq = BigInt(Math.max(0, model.next(one.run) - 1 + one.offset));
-      const value = { runId, lastRunSeq, result: { state: one.state } };
-      return create(IngestRequestSchema, { frame: { case: "finish", value } });
-    }
-  }
-}
-
-function toAnswers(frames: readonly IngestFrame[]): ModelAnswer[] {
-  return frames.flatMap((frame): ModelAnswer[] => {
-    switch (frame.t) {
-      case "opened":
-        return [
-          {
-            t: "opened",
-            run: Number(frame.runId.slice(4)),
-            epoch: frame.epoch,
-            lastRunSeq: frame.lastRunSeq,
-          },
-        ];
-      case "ended":
-        return [{ t: "ended", run: Number(frame.run.run_id.slice(4)), state: frame.run.state }];
-      case "released":
-        return [{ t: "released", run: Number(frame.runId.slice(4)) }];
-      case "rejected": {
-        const { refusal } = frame;
-        return [
-          {
-            t: "rejected",
-            run: Number(frame.runId.slice(4)),
-            reason: refusal.reason,
-            ...("expectedRunSeq" in refusal ? { expected: refusal.expectedRunSeq } : {}),
-            ...("epoch" in refusal ? { epoch: refusal.epoch } : {}),
-          },
-        ];
-      }
-      default:
-        return [];
-    }
-  });
-}
+import { IngestModel, signalTextOf } from "./ingest-model.ts";
+import {
+  leaseMs,
+  maxPending,
+  runCount,
+  type Step,
+  step,
+  streamCount,
+  toAnswers,
+  toRequest,
+} from "./ingest-steps.ts";
 
 /** Every acknowledgement that the producers of a run got, with its place in the journal. */
 type Acks = { readonly runId: string; readonly runSeq: number; readonly seq: number }[];
+
+/**
+ * Checks the signals that a stream was sent of a run: those behind what was handled
+ * when it opened the run, one after the other, and none once it has lost the run.
+ */
+function checkSignals(model: IngestModel, frames: readonly IngestFrame[], runIndex: number): void {
+  let next: number | undefined;
+  for (const frame of frames) {
+    const runId = "run" in frame ? frame.run.run_id : "runId" in frame ? frame.runId : "";
+    if (runId !== `run-${runIndex}`) continue;
+    if (frame.t === "opened") next = frame.handledSignalSeq + 1;
+    if (frame.t === "rejected" || frame.t === "released") next = undefined;
+    if (frame.t !== "signal") continue;
+    const { signalSeq, event } = fromBinary(SignalSchema, frame.signal);
+    assert.equal(Number(signalSeq), next, "signals come in order, each once for each open");
+    const text = Buffer.from(event!.data).toString();
+    assert.equal(text, model.runs.get(runIndex)!.signals[next! - 1]!.text);
+    next!++;
+  }
+}
+
+/** The last signal of a run that a stream was sent. */
+function lastSignalOf(frames: readonly IngestFrame[], runIndex: number): number {
+  const seqs = frames.flatMap((frame) =>
+    frame.t === "signal" && frame.runId === `run-${runIndex}`
+      ? [Number(fromBinary(SignalSchema, frame.signal).signalSeq)]
+      : [],
+  );
+  return seqs.at(-1) ?? 0;
+}
+
+/** Waits until those streams have all signals that are to have them. */
+async function untilAllReceived(
+  model: IngestModel,
+  connections: readonly Connection[],
+): Promise<void> {
+  for (const [index, { holds }] of model.streams.entries()) {
+    const connection = connections[index]!;
+    for (const [runIndex, { receives, rejected }] of holds) {
+      const known = model.runs.get(runIndex);
+      if (rejected || !receives || known === undefined) continue;
+      const { signals } = known;
+      const opened = () =>
+        connection.frames.findLast(
+          (frame) => frame.t === "opened" && frame.runId === `run-${runIndex}`,
+        ) as Extract<IngestFrame, { t: "opened" }> | undefined;
+      await connection.until(() => {
+        const from = opened()?.handledSignalSeq ?? signals.length;
+        return (
+          from === signals.length || lastSignalOf(connection.frames, runIndex) === signals.length
+        );
+      });
+    }
+  }
+}
 
 async function compare(
   engine: Engine,
   steps: readonly Step[],
 ): Promise<{ model: IngestModel; acks: Acks }> {
-  const model = new IngestModel(streamCount, leaseMs);
+  const { journal, committer } = engine;
+  const model = new IngestModel(streamCount, leaseMs, maxPending);
+  const cancellations = new Cancellations({ journal, committer, node: onlyNode });
+  const signalling: Promise<void>[] = [];
   const connections = Array.from({ length: streamCount }, () => new Connection(engine));
   const acks: Acks = [];
   const note = ({ frames }: Connection) => {
@@ -167,6 +112,27 @@ async function compare(
       await settle();
       model.pass(one.ms);
       await Promise.all(engine.leases.advance(one.ms).map((run) => engine.committer.lose(run)));
+    } else if (one.kind === "signal") {
+      const expected = model.signal(one);
+      const event = eventOf(signalTextOf(one));
+      const request = { runId: `run-${one.run}`, signalId: `signal-${one.id}`, event };
+      const sent = signalRun(engine, create(SignalRunRequestSchema, request), "").then(
+        ({ signalSeq }): string | number => signalSeq,
+        (error: RefusedError) => error.refusal.reason,
+      );
+      signalling.push(sent.then((told) => assert.equal(told, expected, "what a sender is told")));
+    } else if (one.kind === "cancel") {
+      await settle();
+      model.cancel(one.run);
+      const request = { runId: `run-${one.run}`, includeDescendants: false, reason: "" };
+      await cancellations.cancel({ namespace: "default", ...request }).catch(() => undefined);
+    } else if (one.kind === "expire") {
+      await settle();
+      model.expire();
+      for (const due of await findDueWaits(journal.db, Number.MAX_SAFE_INTEGER, 100)) {
+        const { namespace, run_id: runId, wait_deadline_ms: deadlineMs } = due;
+        await committer.submit({ kind: "end_wait", namespace, runId, deadlineMs });
+      }
     } else if (one.kind === "lose") {
       const connection = connections[one.stream]!;
       if (opening.has(one.stream)) await settle();
@@ -183,6 +149,8 @@ async function compare(
   }
   // All together: a stream that ends early would miss that it was fenced.
   await engine.committer.idle();
+  await Promise.all(signalling);
+  await untilAllReceived(model, connections);
   for (const [index, connection] of connections.entries()) {
     await connection.halfClose();
     note(connection);
@@ -195,6 +163,7 @@ async function compare(
         expected.answers.filter((answer) => answer.run === runIndex),
         `what stream ${index} is told of run ${runIndex}`,
       );
+      checkSignals(model, connection.frames, runIndex);
     }
     for (const [runIndex, lastAcked] of expected.acked) {
       const own = connection.frames.filter((f) => f.t === "ack" && f.runId === `run-${runIndex}`);
@@ -209,6 +178,9 @@ async function compare(
         runSeqs.toSorted((a, b) => a - b),
         "acknowledgements do not go back",
       );
+      const last = own.at(-1);
+      const handledSignalSeq = last?.t === "ack" ? last.handledSignalSeq : undefined;
+      assert.equal(handledSignalSeq, expected.ackedSignals.get(runIndex));
     }
   }
   assert.deepEqual(engine.committer.heldRunIds("default"), [], "whoever has gone holds nothing");
@@ -225,7 +197,7 @@ const settings: Readonly<Record<string, Partial<Limits>>> = {
 
 describeJournal("ingest does what its model does", (open, backend) => {
   for (const [name, limits] of Object.entries(settings)) {
-    it(`for random batches, overlaps, gaps, conflicts, reopenings, stale producers, releases, lost connections and leases that lapse, ${name}`, async () => {
+    it(`for random batches, overlaps, gaps, conflicts, reopenings, stale producers, releases, signals, waits, requests to stop, lost connections and leases that lapse, ${name}`, async () => {
       await assertHistories(
         backend.histories(200),
         [fc.array(step, { minLength: 10, maxLength: 120 })],
@@ -233,7 +205,11 @@ describeJournal("ingest does what its model does", (open, backend) => {
           const store = await open();
           try {
             const { model, acks } = await compare(
-              engineOver(store.journal, { defaultLeaseMs: leaseMs, ...limits }),
+              engineOver(store.journal, {
+                defaultLeaseMs: leaseMs,
+                maxPendingSignals: maxPending,
+                ...limits,
+              }),
               steps,
             );
             const records = await readAll(store.journal);
@@ -264,20 +240,47 @@ describeJournal("ingest does what its model does", (open, backend) => {
                 known.payloads,
                 "a run holds what its producers were told that it holds",
               );
-              const facts = own.filter((record) => record.record.case !== "event");
+              const facts = own.filter(
+                ({ record }) => record.case !== "event" && record.case !== "signal",
+              );
+              assert.deepEqual(
+                own.flatMap(({ record }) =>
+                  record.case === "signal"
+                    ? [Buffer.from(record.value.event!.data).toString()]
+                    : [],
+                ),
+                known.signals.map(({ text }) => text),
+                "each signal is recorded once, in order",
+              );
               assert.deepEqual(
                 facts.map((record) => record.record.case),
                 known.facts,
                 "each lapse, resumption and end is recorded once",
               );
               assert.equal(own[0]?.record.case, "runStarted");
-              if (known.state !== RunState.RUNNING) {
-                assert.equal(own.at(-1)?.record.case, "runFinished");
+              if (known.state !== RunState.RUNNING && known.state !== RunState.WAITING) {
+                const last = own.findLast(({ record }) => record.case !== "signal");
+                assert.equal(last?.record.case, "runFinished");
               }
+              const handled = events.map((record) => Number(record.handledSignalSeq));
+              const moved = handled.filter((signalSeq) => signalSeq > 0);
+              assert.deepEqual(
+                moved,
+                [...new Set(moved)].toSorted((a, b) => a - b),
+                "the position in the signals only grows",
+              );
               const row = await getRun(store.journal, "default", `run-${index}`);
               assert.equal(row.state, known.state);
+              assert.equal(row.handled_signal_seq, known.handledSignalSeq);
+              assert.equal(row.last_signal_seq, known.signals.length);
             }
+            const states = [...model.runs.values()].map(({ state }) => state);
+            const namespace = await findNamespace(store.journal.db, "default");
+            const counted = (state: RunState) => states.filter((one) => one === state).length;
+            assert.equal(namespace?.running_count ?? 0, counted(RunState.RUNNING));
+            assert.equal(namespace?.waiting_count ?? 0, counted(RunState.WAITING));
             for (const ack of acks) {
+              if (ack.seq === 0) continue;
               const record = records[ack.seq - 1];
               assert.equal(record?.runId, ack.runId);
               assert.equal(

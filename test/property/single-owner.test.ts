@@ -99,7 +99,7 @@ class Fates {
   }
 }
 
-type Node = Pick<Engine, "committer" | "memory" | "limits">;
+type Node = Pick<Engine, "journal" | "committer" | "memory" | "limits">;
 
 /** A producer of one run that does what docs/protocol.md says. */
 class Owner {

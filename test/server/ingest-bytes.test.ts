@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { IngestRequestSchema, IngestResponseSchema } from "../../gen/runlog/v1/ingest_pb.js";
-import type { IngestFrame } from "../../src/ingest/ingest-stream.ts";
+import type { IngestFrame } from "../../src/ingest/frames.ts";
 import { defaultLimits } from "../../src/limits.ts";
 import { IngestBytesService, parseIngestBytes } from "../../src/server/ingest-bytes.ts";
 import { encodeFrames } from "../../src/server/ingest-frames.ts";

@@ -1,7 +1,8 @@
 /** A producer's connection in this process: an Ingest stream without the wire. */
 import assert from "node:assert/strict";
 import type { IngestRequest } from "../../gen/runlog/v1/ingest_pb.js";
-import { type IngestFrame, IngestStream } from "../../src/ingest/ingest-stream.ts";
+import type { IngestFrame } from "../../src/ingest/frames.ts";
+import { IngestStream } from "../../src/ingest/ingest-stream.ts";
 import { type Engine, toIngestBytes } from "./engine.ts";
 
 /** Requests are handed over one by one, answers are noted. */
@@ -14,7 +15,7 @@ export class Connection {
   #asked: PromiseWithResolvers<void> = Promise.withResolvers();
   #noted: PromiseWithResolvers<void> = Promise.withResolvers();
 
-  constructor(engine: Pick<Engine, "committer" | "memory" | "limits">) {
+  constructor(engine: Pick<Engine, "journal" | "committer" | "memory" | "limits">) {
     const frames = new IngestStream(engine).run(toIngestBytes(this.#requests()));
     this.ended = this.#note(frames).catch((error: unknown) => error);
   }

@@ -13,7 +13,7 @@ import { Tails } from "../../src/delivery/tails.ts";
 import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import { Committer } from "../../src/ingest/committer.ts";
 import { checkEvents } from "../../src/ingest/event-bytes.ts";
-import type { IngestRequestBytes } from "../../src/ingest/ingest-stream.ts";
+import type { IngestRequestBytes } from "../../src/ingest/frames.ts";
 import { Leases } from "../../src/ingest/leases.ts";
 import { type Outcome, Producer } from "../../src/ingest/operation.ts";
 import type { Journal } from "../../src/journal/journal.ts";

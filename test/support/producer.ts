@@ -36,6 +36,35 @@ export const finish = (
   frame: { case: "finish", value: { runId, lastRunSeq: BigInt(last), result } },
 });
 
+/** Opens a run and receives its signals. */
+export const openInput = (runId: string, create: object | null = spec): Request => ({
+  frame: {
+    case: "open",
+    value: { runId, receiveSignals: true, ...(create === null ? {} : { create }) },
+  },
+});
+/** Appends events that answer the signals up to one. */
+export const answer = (
+  runId: string,
+  handledSignalSeq: number,
+  first: number,
+  ...texts: string[]
+): Request => ({
+  frame: {
+    case: "append",
+    value: {
+      runId,
+      firstRunSeq: BigInt(first),
+      events: eventsOf(...texts),
+      handledSignalSeq: BigInt(handledSignalSeq),
+    },
+  },
+});
+/** Lets a run wait. */
+export const wait = (runId: string, last: number, code = "input", rest: object = {}): Request => ({
+  frame: { case: "wait", value: { runId, lastRunSeq: BigInt(last), wait: { code }, ...rest } },
+});
+
 /** Leaves a run. */
 export const release = (runId: string): Request => ({
   frame: { case: "release", value: { runId } },

@@ -73,6 +73,13 @@ export declare type Namespace = Message<"runlog.v1.Namespace"> & {
    * @generated from field: google.protobuf.Timestamp create_time = 8;
    */
   createTime?: Timestamp | undefined;
+
+  /**
+   * WAITING runs.
+   *
+   * @generated from field: uint64 waiting_count = 9;
+   */
+  waitingCount: bigint;
 };
 
 /**

@@ -86,6 +86,13 @@ export declare type ErrorDetail = Message<"runlog.v1.ErrorDetail"> & {
    * @generated from field: uint64 last_seq = 10;
    */
   lastSeq: bigint;
+
+  /**
+   * With SIGNALS_PENDING: the run's last signal.
+   *
+   * @generated from field: uint64 last_signal_seq = 11;
+   */
+  lastSignalSeq: bigint;
 };
 
 /**
@@ -285,6 +292,37 @@ export enum Reason {
    * @generated from enum value: REASON_INTERNAL = 23;
    */
   INTERNAL = 23,
+
+  /**
+   * The run has another signal of this id, with another event.
+   * FAILED_PRECONDITION. Not to be retried.
+   *
+   * @generated from enum value: REASON_SIGNAL_CONFLICT = 24;
+   */
+  SIGNAL_CONFLICT = 24,
+
+  /**
+   * The run's spec says that it takes no signals. FAILED_PRECONDITION.
+   *
+   * @generated from enum value: REASON_SIGNALS_REFUSED = 25;
+   */
+  SIGNALS_REFUSED = 25,
+
+  /**
+   * Signals of the run await handling, and the caller asked to finish or to
+   * wait only without such. FAILED_PRECONDITION; last_signal_seq is set.
+   *
+   * @generated from enum value: REASON_SIGNALS_PENDING = 26;
+   */
+  SIGNALS_PENDING = 26,
+
+  /**
+   * Older servers on the same journal do not know signals and waits yet.
+   * FAILED_PRECONDITION. Upgrade them, then retry.
+   *
+   * @generated from enum value: REASON_FORMAT_INACTIVE = 27;
+   */
+  FORMAT_INACTIVE = 27,
 }
 
 /**

@@ -4,8 +4,9 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Run, RunResult, RunSpec } from "./run_pb.js";
+import type { Run, RunResult, RunSpec, Wait } from "./run_pb.js";
 import type { Event } from "./event_pb.js";
+import type { Signal } from "./record_pb.js";
 import type { ErrorDetail } from "./error_pb.js";
 
 /**
@@ -56,6 +57,14 @@ export declare type IngestRequest = Message<"runlog.v1.IngestRequest"> & {
      */
     value: ReleaseRun;
     case: "release";
+  } | {
+    /**
+     * Lets a run that this stream has opened wait for input.
+     *
+     * @generated from field: runlog.v1.WaitRun wait = 5;
+     */
+    value: WaitRun;
+    case: "wait";
   } | { case: undefined; value?: undefined };
 };
 
@@ -115,6 +124,14 @@ export declare type OpenRun = Message<"runlog.v1.OpenRun"> & {
    * @generated from field: uint64 attempt = 5;
    */
   attempt: bigint;
+
+  /**
+   * Sends the run's signals on this stream: every one after the run's
+   * handled_signal_seq, in order, those that are durable already first.
+   *
+   * @generated from field: bool receive_signals = 6;
+   */
+  receiveSignals: boolean;
 };
 
 /**
@@ -147,11 +164,21 @@ export declare type Append = Message<"runlog.v1.Append"> & {
   firstRunSeq: bigint;
 
   /**
-   * The events, 1 to 16,384.
+   * The events, at most 16,384. None only if handled_signal_seq is set.
    *
    * @generated from field: repeated runlog.v1.Event events = 3;
    */
   events: Event[];
+
+  /**
+   * The run's signals up to this one are handled: commits together with the
+   * events, those that answer the signal. Lower than the run's position, and
+   * so 0, leaves it as it is; beyond the run's last signal is INVALID_FIELD. An
+   * Append whose events are all durable already moves it too.
+   *
+   * @generated from field: uint64 handled_signal_seq = 4;
+   */
+  handledSignalSeq: bigint;
 };
 
 /**
@@ -188,6 +215,21 @@ export declare type FinishRun = Message<"runlog.v1.FinishRun"> & {
    * @generated from field: runlog.v1.RunResult result = 3;
    */
   result?: RunResult | undefined;
+
+  /**
+   * As in Append.
+   *
+   * @generated from field: uint64 handled_signal_seq = 4;
+   */
+  handledSignalSeq: bigint;
+
+  /**
+   * Ends the run only if every signal of it is handled; otherwise the answer
+   * is SignalsPending, and the run goes on.
+   *
+   * @generated from field: bool require_signals_handled = 5;
+   */
+  requireSignalsHandled: boolean;
 };
 
 /**
@@ -195,6 +237,58 @@ export declare type FinishRun = Message<"runlog.v1.FinishRun"> & {
  * Use `create(FinishRunSchema)` to create a new message.
  */
 export declare const FinishRunSchema: GenMessage<FinishRun>;
+
+/**
+ * Lets a run wait for input. No lease runs while it waits, so the producer may
+ * leave; whoever opens the run goes on with it. The first new event returns it
+ * to RUNNING. An equal WaitRun again is answered as the first was. Where the
+ * run was asked to stop it ends CANCELLED instead, answered by RunEnded.
+ *
+ * @generated from message runlog.v1.WaitRun
+ */
+export declare type WaitRun = Message<"runlog.v1.WaitRun"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * run_seq of the run's last event. The run waits only when every event up to
+   * it is durable; otherwise it is refused with SEQ_GAP and stays RUNNING.
+   *
+   * @generated from field: uint64 last_run_seq = 2;
+   */
+  lastRunSeq: bigint;
+
+  /**
+   * What it waits for.
+   *
+   * @generated from field: runlog.v1.Wait wait = 3;
+   */
+  wait?: Wait | undefined;
+
+  /**
+   * As in Append.
+   *
+   * @generated from field: uint64 handled_signal_seq = 4;
+   */
+  handledSignalSeq: bigint;
+
+  /**
+   * As in FinishRun.
+   *
+   * @generated from field: bool require_signals_handled = 5;
+   */
+  requireSignalsHandled: boolean;
+};
+
+/**
+ * Describes the message runlog.v1.WaitRun.
+ * Use `create(WaitRunSchema)` to create a new message.
+ */
+export declare const WaitRunSchema: GenMessage<WaitRun>;
 
 /**
  * Releases a run without ending it, as the end of the stream would. Its lease
@@ -293,6 +387,30 @@ export declare type IngestResponse = Message<"runlog.v1.IngestResponse"> & {
      */
     value: Heartbeat;
     case: "heartbeat";
+  } | {
+    /**
+     * Input to the run.
+     *
+     * @generated from field: runlog.v1.SignalReceived signal = 9;
+     */
+    value: SignalReceived;
+    case: "signal";
+  } | {
+    /**
+     * The run waits.
+     *
+     * @generated from field: runlog.v1.RunNowWaiting waiting = 10;
+     */
+    value: RunNowWaiting;
+    case: "waiting";
+  } | {
+    /**
+     * The run does not wait, or end, yet: signals await handling.
+     *
+     * @generated from field: runlog.v1.SignalsPending signals_pending = 11;
+     */
+    value: SignalsPending;
+    case: "signalsPending";
   } | { case: undefined; value?: undefined };
 };
 
@@ -335,6 +453,20 @@ export declare type RunOpened = Message<"runlog.v1.RunOpened"> & {
    * @generated from field: runlog.v1.IngestLimits limits = 4;
    */
   limits?: IngestLimits | undefined;
+
+  /**
+   * The last signal whose handling is recorded.
+   *
+   * @generated from field: uint64 handled_signal_seq = 5;
+   */
+  handledSignalSeq: bigint;
+
+  /**
+   * The run's last signal.
+   *
+   * @generated from field: uint64 last_signal_seq = 6;
+   */
+  lastSignalSeq: bigint;
 };
 
 /**
@@ -403,6 +535,13 @@ export declare type AppendAck = Message<"runlog.v1.AppendAck"> & {
    * @generated from field: uint64 seq = 3;
    */
   seq: bigint;
+
+  /**
+   * The last signal whose handling is recorded.
+   *
+   * @generated from field: uint64 handled_signal_seq = 4;
+   */
+  handledSignalSeq: bigint;
 };
 
 /**
@@ -410,6 +549,97 @@ export declare type AppendAck = Message<"runlog.v1.AppendAck"> & {
  * Use `create(AppendAckSchema)` to create a new message.
  */
 export declare const AppendAckSchema: GenMessage<AppendAck>;
+
+/**
+ * Input to the run. Each OpenRun gets each signal once, in the order of
+ * signal_seq, including signals that arrived while no producer was connected.
+ *
+ * @generated from message runlog.v1.SignalReceived
+ */
+export declare type SignalReceived = Message<"runlog.v1.SignalReceived"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Its place in the journal.
+   *
+   * @generated from field: uint64 seq = 2;
+   */
+  seq: bigint;
+
+  /**
+   * The signal.
+   *
+   * @generated from field: runlog.v1.Signal signal = 3;
+   */
+  signal?: Signal | undefined;
+};
+
+/**
+ * Describes the message runlog.v1.SignalReceived.
+ * Use `create(SignalReceivedSchema)` to create a new message.
+ */
+export declare const SignalReceivedSchema: GenMessage<SignalReceived>;
+
+/**
+ * The run waits. It is still this stream's until that ends or leaves it.
+ *
+ * @generated from message runlog.v1.RunNowWaiting
+ */
+export declare type RunNowWaiting = Message<"runlog.v1.RunNowWaiting"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: runlog.v1.Run run = 1;
+   */
+  run?: Run | undefined;
+};
+
+/**
+ * Describes the message runlog.v1.RunNowWaiting.
+ * Use `create(RunNowWaitingSchema)` to create a new message.
+ */
+export declare const RunNowWaitingSchema: GenMessage<RunNowWaiting>;
+
+/**
+ * A FinishRun or WaitRun with require_signals_handled came while signals await
+ * handling: it has changed nothing, and the stream goes on with the run. What
+ * it said of handled_signal_seq holds all the same.
+ *
+ * @generated from message runlog.v1.SignalsPending
+ */
+export declare type SignalsPending = Message<"runlog.v1.SignalsPending"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The last signal whose handling is recorded.
+   *
+   * @generated from field: uint64 handled_signal_seq = 2;
+   */
+  handledSignalSeq: bigint;
+
+  /**
+   * The run's last signal.
+   *
+   * @generated from field: uint64 last_signal_seq = 3;
+   */
+  lastSignalSeq: bigint;
+};
+
+/**
+ * Describes the message runlog.v1.SignalsPending.
+ * Use `create(SignalsPendingSchema)` to create a new message.
+ */
+export declare const SignalsPendingSchema: GenMessage<SignalsPending>;
 
 /**
  * The run has ended.
@@ -622,6 +852,28 @@ export declare type AppendEventsRequest = Message<"runlog.v1.AppendEventsRequest
    * @generated from field: uint64 attempt = 9;
    */
   attempt: bigint;
+
+  /**
+   * As in Append.
+   *
+   * @generated from field: uint64 handled_signal_seq = 10;
+   */
+  handledSignalSeq: bigint;
+
+  /**
+   * Lets the run wait after the events, as WaitRun does. Not with finish.
+   *
+   * @generated from field: runlog.v1.Wait wait = 11;
+   */
+  wait?: Wait | undefined;
+
+  /**
+   * As in FinishRun and WaitRun: FAILED_PRECONDITION, SIGNALS_PENDING; the
+   * events are durable then all the same.
+   *
+   * @generated from field: bool require_signals_handled = 12;
+   */
+  requireSignalsHandled: boolean;
 };
 
 /**
@@ -670,6 +922,21 @@ export declare type AppendEventsResponse = Message<"runlog.v1.AppendEventsRespon
    * @generated from field: runlog.v1.IngestLimits limits = 5;
    */
   limits?: IngestLimits | undefined;
+
+  /**
+   * The last signal whose handling is recorded.
+   *
+   * @generated from field: uint64 handled_signal_seq = 6;
+   */
+  handledSignalSeq: bigint;
+
+  /**
+   * The run's last signal. Callers read signals by a subscription to the run
+   * with the kind SIGNAL.
+   *
+   * @generated from field: uint64 last_signal_seq = 7;
+   */
+  lastSignalSeq: bigint;
 };
 
 /**

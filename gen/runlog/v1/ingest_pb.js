@@ -5,13 +5,14 @@
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_runlog_v1_error } from "./error_pb.js";
 import { file_runlog_v1_event } from "./event_pb.js";
+import { file_runlog_v1_record } from "./record_pb.js";
 import { file_runlog_v1_run } from "./run_pb.js";
 
 /**
  * Describes the file runlog/v1/ingest.proto.
  */
 export const file_runlog_v1_ingest = /*@__PURE__*/
-  fileDesc("ChZydW5sb2cvdjEvaW5nZXN0LnByb3RvEglydW5sb2cudjEiswEKDUluZ2VzdFJlcXVlc3QSIgoEb3BlbhgBIAEoCzISLnJ1bmxvZy52MS5PcGVuUnVuSAASIwoGYXBwZW5kGAIgASgLMhEucnVubG9nLnYxLkFwcGVuZEgAEiYKBmZpbmlzaBgDIAEoCzIULnJ1bmxvZy52MS5GaW5pc2hSdW5IABIoCgdyZWxlYXNlGAQgASgLMhUucnVubG9nLnYxLlJlbGVhc2VSdW5IAEIHCgVmcmFtZSJ2CgdPcGVuUnVuEhEKCW5hbWVzcGFjZRgBIAEoCRIOCgZydW5faWQYAiABKAkSIgoGY3JlYXRlGAMgASgLMhIucnVubG9nLnYxLlJ1blNwZWMSEwoLcHJvZHVjZXJfaWQYBCABKAkSDwoHYXR0ZW1wdBgFIAEoBCJRCgZBcHBlbmQSDgoGcnVuX2lkGAEgASgJEhUKDWZpcnN0X3J1bl9zZXEYAiABKAQSIAoGZXZlbnRzGAMgAygLMhAucnVubG9nLnYxLkV2ZW50IlcKCUZpbmlzaFJ1bhIOCgZydW5faWQYASABKAkSFAoMbGFzdF9ydW5fc2VxGAIgASgEEiQKBnJlc3VsdBgDIAEoCzIULnJ1bmxvZy52MS5SdW5SZXN1bHQiHAoKUmVsZWFzZVJ1bhIOCgZydW5faWQYASABKAki7QIKDkluZ2VzdFJlc3BvbnNlEiYKBm9wZW5lZBgBIAEoCzIULnJ1bmxvZy52MS5SdW5PcGVuZWRIABIjCgNhY2sYAiABKAsyFC5ydW5sb2cudjEuQXBwZW5kQWNrSAASJAoFZW5kZWQYAyABKAsyEy5ydW5sb2cudjEuUnVuRW5kZWRIABIqCghyZWplY3RlZBgEIAEoCzIWLnJ1bmxvZy52MS5SdW5SZWplY3RlZEgAEjYKEGNhbmNlbF9yZXF1ZXN0ZWQYBSABKAsyGi5ydW5sb2cudjEuQ2FuY2VsUmVxdWVzdGVkSAASJAoHZ29fYXdheRgGIAEoCzIRLnJ1bmxvZy52MS5Hb0F3YXlIABIqCghyZWxlYXNlZBgHIAEoCzIWLnJ1bmxvZy52MS5SdW5SZWxlYXNlZEgAEikKCWhlYXJ0YmVhdBgIIAEoCzIULnJ1bmxvZy52MS5IZWFydGJlYXRIAEIHCgVmcmFtZSJpCglSdW5PcGVuZWQSDgoGcnVuX2lkGAEgASgJEg0KBWVwb2NoGAIgASgEEhQKDGxhc3RfcnVuX3NlcRgDIAEoBBInCgZsaW1pdHMYBCABKAsyFy5ydW5sb2cudjEuSW5nZXN0TGltaXRzIl0KDEluZ2VzdExpbWl0cxIXCg9tYXhfZXZlbnRfYnl0ZXMYASABKAQSGAoQbWF4X2FwcGVuZF9ieXRlcxgCIAEoBBIaChJtYXhfdW5hY2tlZF9ldmVudHMYAyABKAQiOQoJQXBwZW5kQWNrEg4KBnJ1bl9pZBgBIAEoCRIPCgdydW5fc2VxGAIgASgEEgsKA3NlcRgDIAEoBCInCghSdW5FbmRlZBIbCgNydW4YASABKAsyDi5ydW5sb2cudjEuUnVuIlYKC1J1blJlamVjdGVkEg4KBnJ1bl9pZBgBIAEoCRImCgZkZXRhaWwYAiABKAsyFi5ydW5sb2cudjEuRXJyb3JEZXRhaWwSDwoHbWVzc2FnZRgDIAEoCSIxCg9DYW5jZWxSZXF1ZXN0ZWQSDgoGcnVuX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCSIYCgZHb0F3YXkSDgoGcmVhc29uGAEgASgJIh0KC1J1blJlbGVhc2VkEg4KBnJ1bl9pZBgBIAEoCSILCglIZWFydGJlYXQi8AEKE0FwcGVuZEV2ZW50c1JlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRINCgVlcG9jaBgDIAEoBBIiCgZjcmVhdGUYBCABKAsyEi5ydW5sb2cudjEuUnVuU3BlYxIVCg1maXJzdF9ydW5fc2VxGAUgASgEEiAKBmV2ZW50cxgGIAMoCzIQLnJ1bmxvZy52MS5FdmVudBIkCgZmaW5pc2gYByABKAsyFC5ydW5sb2cudjEuUnVuUmVzdWx0EhMKC3Byb2R1Y2VyX2lkGAggASgJEg8KB2F0dGVtcHQYCSABKAQiiwEKFEFwcGVuZEV2ZW50c1Jlc3BvbnNlEg0KBWVwb2NoGAEgASgEEhQKDGxhc3RfcnVuX3NlcRgCIAEoBBILCgNzZXEYAyABKAQSGAoQY2FuY2VsX3JlcXVlc3RlZBgEIAEoCBInCgZsaW1pdHMYBSABKAsyFy5ydW5sb2cudjEuSW5nZXN0TGltaXRzMqMBCg1Jbmdlc3RTZXJ2aWNlEkEKBkluZ2VzdBIYLnJ1bmxvZy52MS5Jbmdlc3RSZXF1ZXN0GhkucnVubG9nLnYxLkluZ2VzdFJlc3BvbnNlKAEwARJPCgxBcHBlbmRFdmVudHMSHi5ydW5sb2cudjEuQXBwZW5kRXZlbnRzUmVxdWVzdBofLnJ1bmxvZy52MS5BcHBlbmRFdmVudHNSZXNwb25zZUJXCg1jb20ucnVubG9nLnYxQgtJbmdlc3RQcm90b1ABWhJydW5sb2cvdjE7cnVubG9ndjGqAglSdW5sb2cuVjHKAglSdW5sb2dcVjHqAgpSdW5sb2c6OlYxYgZwcm90bzM", [file_runlog_v1_error, file_runlog_v1_event, file_runlog_v1_run]);
+  fileDesc("ChZydW5sb2cvdjEvaW5nZXN0LnByb3RvEglydW5sb2cudjEi1wEKDUluZ2VzdFJlcXVlc3QSIgoEb3BlbhgBIAEoCzISLnJ1bmxvZy52MS5PcGVuUnVuSAASIwoGYXBwZW5kGAIgASgLMhEucnVubG9nLnYxLkFwcGVuZEgAEiYKBmZpbmlzaBgDIAEoCzIULnJ1bmxvZy52MS5GaW5pc2hSdW5IABIoCgdyZWxlYXNlGAQgASgLMhUucnVubG9nLnYxLlJlbGVhc2VSdW5IABIiCgR3YWl0GAUgASgLMhIucnVubG9nLnYxLldhaXRSdW5IAEIHCgVmcmFtZSKPAQoHT3BlblJ1bhIRCgluYW1lc3BhY2UYASABKAkSDgoGcnVuX2lkGAIgASgJEiIKBmNyZWF0ZRgDIAEoCzISLnJ1bmxvZy52MS5SdW5TcGVjEhMKC3Byb2R1Y2VyX2lkGAQgASgJEg8KB2F0dGVtcHQYBSABKAQSFwoPcmVjZWl2ZV9zaWduYWxzGAYgASgIIm0KBkFwcGVuZBIOCgZydW5faWQYASABKAkSFQoNZmlyc3RfcnVuX3NlcRgCIAEoBBIgCgZldmVudHMYAyADKAsyEC5ydW5sb2cudjEuRXZlbnQSGgoSaGFuZGxlZF9zaWduYWxfc2VxGAQgASgEIpQBCglGaW5pc2hSdW4SDgoGcnVuX2lkGAEgASgJEhQKDGxhc3RfcnVuX3NlcRgCIAEoBBIkCgZyZXN1bHQYAyABKAsyFC5ydW5sb2cudjEuUnVuUmVzdWx0EhoKEmhhbmRsZWRfc2lnbmFsX3NlcRgEIAEoBBIfChdyZXF1aXJlX3NpZ25hbHNfaGFuZGxlZBgFIAEoCCKLAQoHV2FpdFJ1bhIOCgZydW5faWQYASABKAkSFAoMbGFzdF9ydW5fc2VxGAIgASgEEh0KBHdhaXQYAyABKAsyDy5ydW5sb2cudjEuV2FpdBIaChJoYW5kbGVkX3NpZ25hbF9zZXEYBCABKAQSHwoXcmVxdWlyZV9zaWduYWxzX2hhbmRsZWQYBSABKAgiHAoKUmVsZWFzZVJ1bhIOCgZydW5faWQYASABKAki/QMKDkluZ2VzdFJlc3BvbnNlEiYKBm9wZW5lZBgBIAEoCzIULnJ1bmxvZy52MS5SdW5PcGVuZWRIABIjCgNhY2sYAiABKAsyFC5ydW5sb2cudjEuQXBwZW5kQWNrSAASJAoFZW5kZWQYAyABKAsyEy5ydW5sb2cudjEuUnVuRW5kZWRIABIqCghyZWplY3RlZBgEIAEoCzIWLnJ1bmxvZy52MS5SdW5SZWplY3RlZEgAEjYKEGNhbmNlbF9yZXF1ZXN0ZWQYBSABKAsyGi5ydW5sb2cudjEuQ2FuY2VsUmVxdWVzdGVkSAASJAoHZ29fYXdheRgGIAEoCzIRLnJ1bmxvZy52MS5Hb0F3YXlIABIqCghyZWxlYXNlZBgHIAEoCzIWLnJ1bmxvZy52MS5SdW5SZWxlYXNlZEgAEikKCWhlYXJ0YmVhdBgIIAEoCzIULnJ1bmxvZy52MS5IZWFydGJlYXRIABIrCgZzaWduYWwYCSABKAsyGS5ydW5sb2cudjEuU2lnbmFsUmVjZWl2ZWRIABIrCgd3YWl0aW5nGAogASgLMhgucnVubG9nLnYxLlJ1bk5vd1dhaXRpbmdIABI0Cg9zaWduYWxzX3BlbmRpbmcYCyABKAsyGS5ydW5sb2cudjEuU2lnbmFsc1BlbmRpbmdIAEIHCgVmcmFtZSKeAQoJUnVuT3BlbmVkEg4KBnJ1bl9pZBgBIAEoCRINCgVlcG9jaBgCIAEoBBIUCgxsYXN0X3J1bl9zZXEYAyABKAQSJwoGbGltaXRzGAQgASgLMhcucnVubG9nLnYxLkluZ2VzdExpbWl0cxIaChJoYW5kbGVkX3NpZ25hbF9zZXEYBSABKAQSFwoPbGFzdF9zaWduYWxfc2VxGAYgASgEIl0KDEluZ2VzdExpbWl0cxIXCg9tYXhfZXZlbnRfYnl0ZXMYASABKAQSGAoQbWF4X2FwcGVuZF9ieXRlcxgCIAEoBBIaChJtYXhfdW5hY2tlZF9ldmVudHMYAyABKAQiVQoJQXBwZW5kQWNrEg4KBnJ1bl9pZBgBIAEoCRIPCgdydW5fc2VxGAIgASgEEgsKA3NlcRgDIAEoBBIaChJoYW5kbGVkX3NpZ25hbF9zZXEYBCABKAQiUAoOU2lnbmFsUmVjZWl2ZWQSDgoGcnVuX2lkGAEgASgJEgsKA3NlcRgCIAEoBBIhCgZzaWduYWwYAyABKAsyES5ydW5sb2cudjEuU2lnbmFsIiwKDVJ1bk5vd1dhaXRpbmcSGwoDcnVuGAEgASgLMg4ucnVubG9nLnYxLlJ1biJVCg5TaWduYWxzUGVuZGluZxIOCgZydW5faWQYASABKAkSGgoSaGFuZGxlZF9zaWduYWxfc2VxGAIgASgEEhcKD2xhc3Rfc2lnbmFsX3NlcRgDIAEoBCInCghSdW5FbmRlZBIbCgNydW4YASABKAsyDi5ydW5sb2cudjEuUnVuIlYKC1J1blJlamVjdGVkEg4KBnJ1bl9pZBgBIAEoCRImCgZkZXRhaWwYAiABKAsyFi5ydW5sb2cudjEuRXJyb3JEZXRhaWwSDwoHbWVzc2FnZRgDIAEoCSIxCg9DYW5jZWxSZXF1ZXN0ZWQSDgoGcnVuX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCSIYCgZHb0F3YXkSDgoGcmVhc29uGAEgASgJIh0KC1J1blJlbGVhc2VkEg4KBnJ1bl9pZBgBIAEoCSILCglIZWFydGJlYXQizAIKE0FwcGVuZEV2ZW50c1JlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRINCgVlcG9jaBgDIAEoBBIiCgZjcmVhdGUYBCABKAsyEi5ydW5sb2cudjEuUnVuU3BlYxIVCg1maXJzdF9ydW5fc2VxGAUgASgEEiAKBmV2ZW50cxgGIAMoCzIQLnJ1bmxvZy52MS5FdmVudBIkCgZmaW5pc2gYByABKAsyFC5ydW5sb2cudjEuUnVuUmVzdWx0EhMKC3Byb2R1Y2VyX2lkGAggASgJEg8KB2F0dGVtcHQYCSABKAQSGgoSaGFuZGxlZF9zaWduYWxfc2VxGAogASgEEh0KBHdhaXQYCyABKAsyDy5ydW5sb2cudjEuV2FpdBIfChdyZXF1aXJlX3NpZ25hbHNfaGFuZGxlZBgMIAEoCCLAAQoUQXBwZW5kRXZlbnRzUmVzcG9uc2USDQoFZXBvY2gYASABKAQSFAoMbGFzdF9ydW5fc2VxGAIgASgEEgsKA3NlcRgDIAEoBBIYChBjYW5jZWxfcmVxdWVzdGVkGAQgASgIEicKBmxpbWl0cxgFIAEoCzIXLnJ1bmxvZy52MS5Jbmdlc3RMaW1pdHMSGgoSaGFuZGxlZF9zaWduYWxfc2VxGAYgASgEEhcKD2xhc3Rfc2lnbmFsX3NlcRgHIAEoBDKjAQoNSW5nZXN0U2VydmljZRJBCgZJbmdlc3QSGC5ydW5sb2cudjEuSW5nZXN0UmVxdWVzdBoZLnJ1bmxvZy52MS5Jbmdlc3RSZXNwb25zZSgBMAESTwoMQXBwZW5kRXZlbnRzEh4ucnVubG9nLnYxLkFwcGVuZEV2ZW50c1JlcXVlc3QaHy5ydW5sb2cudjEuQXBwZW5kRXZlbnRzUmVzcG9uc2VCVwoNY29tLnJ1bmxvZy52MUILSW5nZXN0UHJvdG9QAVoScnVubG9nL3YxO3J1bmxvZ3YxqgIJUnVubG9nLlYxygIJUnVubG9nXFYx6gIKUnVubG9nOjpWMWIGcHJvdG8z", [file_runlog_v1_error, file_runlog_v1_event, file_runlog_v1_record, file_runlog_v1_run]);
 
 /**
  * Describes the message runlog.v1.IngestRequest.
@@ -42,95 +43,123 @@ export const FinishRunSchema = /*@__PURE__*/
   messageDesc(file_runlog_v1_ingest, 3);
 
 /**
+ * Describes the message runlog.v1.WaitRun.
+ * Use `create(WaitRunSchema)` to create a new message.
+ */
+export const WaitRunSchema = /*@__PURE__*/
+  messageDesc(file_runlog_v1_ingest, 4);
+
+/**
  * Describes the message runlog.v1.ReleaseRun.
  * Use `create(ReleaseRunSchema)` to create a new message.
  */
 export const ReleaseRunSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 4);
+  messageDesc(file_runlog_v1_ingest, 5);
 
 /**
  * Describes the message runlog.v1.IngestResponse.
  * Use `create(IngestResponseSchema)` to create a new message.
  */
 export const IngestResponseSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 5);
+  messageDesc(file_runlog_v1_ingest, 6);
 
 /**
  * Describes the message runlog.v1.RunOpened.
  * Use `create(RunOpenedSchema)` to create a new message.
  */
 export const RunOpenedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 6);
+  messageDesc(file_runlog_v1_ingest, 7);
 
 /**
  * Describes the message runlog.v1.IngestLimits.
  * Use `create(IngestLimitsSchema)` to create a new message.
  */
 export const IngestLimitsSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 7);
+  messageDesc(file_runlog_v1_ingest, 8);
 
 /**
  * Describes the message runlog.v1.AppendAck.
  * Use `create(AppendAckSchema)` to create a new message.
  */
 export const AppendAckSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 8);
+  messageDesc(file_runlog_v1_ingest, 9);
+
+/**
+ * Describes the message runlog.v1.SignalReceived.
+ * Use `create(SignalReceivedSchema)` to create a new message.
+ */
+export const SignalReceivedSchema = /*@__PURE__*/
+  messageDesc(file_runlog_v1_ingest, 10);
+
+/**
+ * Describes the message runlog.v1.RunNowWaiting.
+ * Use `create(RunNowWaitingSchema)` to create a new message.
+ */
+export const RunNowWaitingSchema = /*@__PURE__*/
+  messageDesc(file_runlog_v1_ingest, 11);
+
+/**
+ * Describes the message runlog.v1.SignalsPending.
+ * Use `create(SignalsPendingSchema)` to create a new message.
+ */
+export const SignalsPendingSchema = /*@__PURE__*/
+  messageDesc(file_runlog_v1_ingest, 12);
 
 /**
  * Describes the message runlog.v1.RunEnded.
  * Use `create(RunEndedSchema)` to create a new message.
  */
 export const RunEndedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 9);
+  messageDesc(file_runlog_v1_ingest, 13);
 
 /**
  * Describes the message runlog.v1.RunRejected.
  * Use `create(RunRejectedSchema)` to create a new message.
  */
 export const RunRejectedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 10);
+  messageDesc(file_runlog_v1_ingest, 14);
 
 /**
  * Describes the message runlog.v1.CancelRequested.
  * Use `create(CancelRequestedSchema)` to create a new message.
  */
 export const CancelRequestedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 11);
+  messageDesc(file_runlog_v1_ingest, 15);
 
 /**
  * Describes the message runlog.v1.GoAway.
  * Use `create(GoAwaySchema)` to create a new message.
  */
 export const GoAwaySchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 12);
+  messageDesc(file_runlog_v1_ingest, 16);
 
 /**
  * Describes the message runlog.v1.RunReleased.
  * Use `create(RunReleasedSchema)` to create a new message.
  */
 export const RunReleasedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 13);
+  messageDesc(file_runlog_v1_ingest, 17);
 
 /**
  * Describes the message runlog.v1.Heartbeat.
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 14);
+  messageDesc(file_runlog_v1_ingest, 18);
 
 /**
  * Describes the message runlog.v1.AppendEventsRequest.
  * Use `create(AppendEventsRequestSchema)` to create a new message.
  */
 export const AppendEventsRequestSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 15);
+  messageDesc(file_runlog_v1_ingest, 19);
 
 /**
  * Describes the message runlog.v1.AppendEventsResponse.
  * Use `create(AppendEventsResponseSchema)` to create a new message.
  */
 export const AppendEventsResponseSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_ingest, 16);
+  messageDesc(file_runlog_v1_ingest, 20);
 
 /**
  * IngestService accepts events from producers. An acknowledged event is durable,

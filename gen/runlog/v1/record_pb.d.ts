@@ -6,7 +6,7 @@ import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Event } from "./event_pb.js";
-import type { ForkPoint, RunResult, RunSpec } from "./run_pb.js";
+import type { ForkPoint, RunResult, RunSpec, Wait } from "./run_pb.js";
 
 /**
  * Describes the file runlog/v1/record.proto.
@@ -14,7 +14,8 @@ import type { ForkPoint, RunResult, RunSpec } from "./run_pb.js";
 export declare const file_runlog_v1_record: GenFile;
 
 /**
- * One record of the journal: a producer's event, or a fact about a run.
+ * One record of the journal: a producer's event, a signal to a run, or a fact
+ * about a run.
  *
  * @generated from message runlog.v1.SequencedEvent
  */
@@ -36,7 +37,7 @@ export declare type SequencedEvent = Message<"runlog.v1.SequencedEvent"> & {
 
   /**
    * Position in the run, assigned by its producer: 1, 2, 3, ... without a gap.
-   * 0 for a fact about the run.
+   * 0 for a signal and for a fact about the run.
    *
    * @generated from field: uint64 run_seq = 3;
    */
@@ -80,13 +81,37 @@ export declare type SequencedEvent = Message<"runlog.v1.SequencedEvent"> & {
     case: "runFinished";
   } | {
     /**
-     * A LOST run was opened again.
+     * A LOST run was opened again, or a WAITING run went on.
      *
      * @generated from field: runlog.v1.RunResumed run_resumed = 8;
      */
     value: RunResumed;
     case: "runResumed";
+  } | {
+    /**
+     * Input to the run, from anybody.
+     *
+     * @generated from field: runlog.v1.Signal signal = 9;
+     */
+    value: Signal;
+    case: "signal";
+  } | {
+    /**
+     * The run waits for input. It has no lease until it goes on.
+     *
+     * @generated from field: runlog.v1.RunWaiting run_waiting = 10;
+     */
+    value: RunWaiting;
+    case: "runWaiting";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * On the last event of an Append that moved it: the run's position in its
+   * signals, which committed together with that event. 0 elsewhere.
+   *
+   * @generated from field: uint64 handled_signal_seq = 11;
+   */
+  handledSignalSeq: bigint;
 };
 
 /**
@@ -94,6 +119,84 @@ export declare type SequencedEvent = Message<"runlog.v1.SequencedEvent"> & {
  * Use `create(SequencedEventSchema)` to create a new message.
  */
 export declare const SequencedEventSchema: GenMessage<SequencedEvent>;
+
+/**
+ * Input to a run that is under way: a chat message, an answer, an approval.
+ * Any number of senders; senders have no epoch and never touch run_seq.
+ *
+ * @generated from message runlog.v1.Signal
+ */
+export declare type Signal = Message<"runlog.v1.Signal"> & {
+  /**
+   * Names the signal within its run, for repeats: 1 to 128 visible ASCII
+   * characters.
+   *
+   * @generated from field: string signal_id = 1;
+   */
+  signalId: string;
+
+  /**
+   * Place among the signals of the run: 1, 2, 3, ... with no gap.
+   *
+   * @generated from field: uint64 signal_seq = 2;
+   */
+  signalSeq: bigint;
+
+  /**
+   * What was sent.
+   *
+   * @generated from field: runlog.v1.Event event = 3;
+   */
+  event?: Event | undefined;
+
+  /**
+   * Who sent it, as the server authenticated the caller; empty where it did
+   * not. Senders cannot set it.
+   *
+   * @generated from field: string sender = 4;
+   */
+  sender: string;
+};
+
+/**
+ * Describes the message runlog.v1.Signal.
+ * Use `create(SignalSchema)` to create a new message.
+ */
+export declare const SignalSchema: GenMessage<Signal>;
+
+/**
+ * A run began to wait.
+ *
+ * @generated from message runlog.v1.RunWaiting
+ */
+export declare type RunWaiting = Message<"runlog.v1.RunWaiting"> & {
+  /**
+   * What for.
+   *
+   * @generated from field: runlog.v1.Wait wait = 1;
+   */
+  wait?: Wait | undefined;
+
+  /**
+   * run_seq of the last event before.
+   *
+   * @generated from field: uint64 last_run_seq = 2;
+   */
+  lastRunSeq: bigint;
+
+  /**
+   * The run's position in its signals.
+   *
+   * @generated from field: uint64 handled_signal_seq = 3;
+   */
+  handledSignalSeq: bigint;
+};
+
+/**
+ * Describes the message runlog.v1.RunWaiting.
+ * Use `create(RunWaitingSchema)` to create a new message.
+ */
+export declare const RunWaitingSchema: GenMessage<RunWaiting>;
 
 /**
  * A run was created. Has enough to draw the tree from the stream alone.
@@ -155,6 +258,13 @@ export declare type RunFinished = Message<"runlog.v1.RunFinished"> & {
    * @generated from field: uint64 last_run_seq = 2;
    */
   lastRunSeq: bigint;
+
+  /**
+   * The run's position in its signals.
+   *
+   * @generated from field: uint64 handled_signal_seq = 3;
+   */
+  handledSignalSeq: bigint;
 };
 
 /**
@@ -164,7 +274,7 @@ export declare type RunFinished = Message<"runlog.v1.RunFinished"> & {
 export declare const RunFinishedSchema: GenMessage<RunFinished>;
 
 /**
- * A LOST run was opened again.
+ * A LOST run was opened again, or a WAITING run went on.
  *
  * @generated from message runlog.v1.RunResumed
  */
@@ -221,8 +331,8 @@ export declare type EventFilter = Message<"runlog.v1.EventFilter"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * Only events of these types: exact, or a prefix that ends in "*". Facts about
-   * runs always match. Empty means every type. At most 32.
+   * Only events and signals of these types: exact, or a prefix that ends in "*".
+   * Facts about runs always match. Empty means every type. At most 32.
    *
    * @generated from field: repeated string event_types = 4;
    */

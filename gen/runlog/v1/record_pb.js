@@ -11,7 +11,7 @@ import { file_runlog_v1_run } from "./run_pb.js";
  * Describes the file runlog/v1/record.proto.
  */
 export const file_runlog_v1_record = /*@__PURE__*/
-  fileDesc("ChZydW5sb2cvdjEvcmVjb3JkLnByb3RvEglydW5sb2cudjEiqAIKDlNlcXVlbmNlZEV2ZW50EgsKA3NlcRgBIAEoBBIOCgZydW5faWQYAiABKAkSDwoHcnVuX3NlcRgDIAEoBBIvCgtyZWNvcmRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIQoFZXZlbnQYBSABKAsyEC5ydW5sb2cudjEuRXZlbnRIABIsCgtydW5fc3RhcnRlZBgGIAEoCzIVLnJ1bmxvZy52MS5SdW5TdGFydGVkSAASLgoMcnVuX2ZpbmlzaGVkGAcgASgLMhYucnVubG9nLnYxLlJ1bkZpbmlzaGVkSAASLAoLcnVuX3Jlc3VtZWQYCCABKAsyFS5ydW5sb2cudjEuUnVuUmVzdW1lZEgAQggKBnJlY29yZCJ2CgpSdW5TdGFydGVkEiAKBHNwZWMYASABKAsyEi5ydW5sb2cudjEuUnVuU3BlYxITCgtyb290X3J1bl9pZBgCIAEoCRINCgVkZXB0aBgDIAEoDRIiCgRmb3JrGAQgASgLMhQucnVubG9nLnYxLkZvcmtQb2ludCJJCgtSdW5GaW5pc2hlZBIkCgZyZXN1bHQYASABKAsyFC5ydW5sb2cudjEuUnVuUmVzdWx0EhQKDGxhc3RfcnVuX3NlcRgCIAEoBCIiCgpSdW5SZXN1bWVkEhQKDGxhc3RfcnVuX3NlcRgBIAEoBCKuAQoLRXZlbnRGaWx0ZXISLAoIYW5jZXN0b3IYASABKAsyGC5ydW5sb2cudjEuQW5jZXN0b3JTY29wZUgAEikKB3J1bl9pZHMYAiABKAsyFi5ydW5sb2cudjEuUnVuSWRzU2NvcGVIABIoCgNhbGwYAyABKAsyGS5ydW5sb2cudjEuTmFtZXNwYWNlU2NvcGVIABITCgtldmVudF90eXBlcxgEIAMoCUIHCgVzY29wZSJRCg1BbmNlc3RvclNjb3BlEhcKD2FuY2VzdG9yX3J1bl9pZBgBIAEoCRIUCgxpbmNsdWRlX3NlbGYYAiABKAgSEQoJbWF4X2RlcHRoGAMgASgNIjkKC1J1bklkc1Njb3BlEg8KB3J1bl9pZHMYASADKAkSGQoRaW5jbHVkZV9pbmhlcml0ZWQYAiABKAgiEAoOTmFtZXNwYWNlU2NvcGVCVwoNY29tLnJ1bmxvZy52MUILUmVjb3JkUHJvdG9QAVoScnVubG9nL3YxO3J1bmxvZ3YxqgIJUnVubG9nLlYxygIJUnVubG9nXFYx6gIKUnVubG9nOjpWMWIGcHJvdG8z", [file_google_protobuf_timestamp, file_runlog_v1_event, file_runlog_v1_run]);
+  fileDesc("ChZydW5sb2cvdjEvcmVjb3JkLnByb3RvEglydW5sb2cudjEilwMKDlNlcXVlbmNlZEV2ZW50EgsKA3NlcRgBIAEoBBIOCgZydW5faWQYAiABKAkSDwoHcnVuX3NlcRgDIAEoBBIvCgtyZWNvcmRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIQoFZXZlbnQYBSABKAsyEC5ydW5sb2cudjEuRXZlbnRIABIsCgtydW5fc3RhcnRlZBgGIAEoCzIVLnJ1bmxvZy52MS5SdW5TdGFydGVkSAASLgoMcnVuX2ZpbmlzaGVkGAcgASgLMhYucnVubG9nLnYxLlJ1bkZpbmlzaGVkSAASLAoLcnVuX3Jlc3VtZWQYCCABKAsyFS5ydW5sb2cudjEuUnVuUmVzdW1lZEgAEiMKBnNpZ25hbBgJIAEoCzIRLnJ1bmxvZy52MS5TaWduYWxIABIsCgtydW5fd2FpdGluZxgKIAEoCzIVLnJ1bmxvZy52MS5SdW5XYWl0aW5nSAASGgoSaGFuZGxlZF9zaWduYWxfc2VxGAsgASgEQggKBnJlY29yZCJgCgZTaWduYWwSEQoJc2lnbmFsX2lkGAEgASgJEhIKCnNpZ25hbF9zZXEYAiABKAQSHwoFZXZlbnQYAyABKAsyEC5ydW5sb2cudjEuRXZlbnQSDgoGc2VuZGVyGAQgASgJIl0KClJ1bldhaXRpbmcSHQoEd2FpdBgBIAEoCzIPLnJ1bmxvZy52MS5XYWl0EhQKDGxhc3RfcnVuX3NlcRgCIAEoBBIaChJoYW5kbGVkX3NpZ25hbF9zZXEYAyABKAQidgoKUnVuU3RhcnRlZBIgCgRzcGVjGAEgASgLMhIucnVubG9nLnYxLlJ1blNwZWMSEwoLcm9vdF9ydW5faWQYAiABKAkSDQoFZGVwdGgYAyABKA0SIgoEZm9yaxgEIAEoCzIULnJ1bmxvZy52MS5Gb3JrUG9pbnQiZQoLUnVuRmluaXNoZWQSJAoGcmVzdWx0GAEgASgLMhQucnVubG9nLnYxLlJ1blJlc3VsdBIUCgxsYXN0X3J1bl9zZXEYAiABKAQSGgoSaGFuZGxlZF9zaWduYWxfc2VxGAMgASgEIiIKClJ1blJlc3VtZWQSFAoMbGFzdF9ydW5fc2VxGAEgASgEIq4BCgtFdmVudEZpbHRlchIsCghhbmNlc3RvchgBIAEoCzIYLnJ1bmxvZy52MS5BbmNlc3RvclNjb3BlSAASKQoHcnVuX2lkcxgCIAEoCzIWLnJ1bmxvZy52MS5SdW5JZHNTY29wZUgAEigKA2FsbBgDIAEoCzIZLnJ1bmxvZy52MS5OYW1lc3BhY2VTY29wZUgAEhMKC2V2ZW50X3R5cGVzGAQgAygJQgcKBXNjb3BlIlEKDUFuY2VzdG9yU2NvcGUSFwoPYW5jZXN0b3JfcnVuX2lkGAEgASgJEhQKDGluY2x1ZGVfc2VsZhgCIAEoCBIRCgltYXhfZGVwdGgYAyABKA0iOQoLUnVuSWRzU2NvcGUSDwoHcnVuX2lkcxgBIAMoCRIZChFpbmNsdWRlX2luaGVyaXRlZBgCIAEoCCIQCg5OYW1lc3BhY2VTY29wZUJXCg1jb20ucnVubG9nLnYxQgtSZWNvcmRQcm90b1ABWhJydW5sb2cvdjE7cnVubG9ndjGqAglSdW5sb2cuVjHKAglSdW5sb2dcVjHqAgpSdW5sb2c6OlYxYgZwcm90bzM", [file_google_protobuf_timestamp, file_runlog_v1_event, file_runlog_v1_run]);
 
 /**
  * Describes the message runlog.v1.SequencedEvent.
@@ -21,51 +21,65 @@ export const SequencedEventSchema = /*@__PURE__*/
   messageDesc(file_runlog_v1_record, 0);
 
 /**
+ * Describes the message runlog.v1.Signal.
+ * Use `create(SignalSchema)` to create a new message.
+ */
+export const SignalSchema = /*@__PURE__*/
+  messageDesc(file_runlog_v1_record, 1);
+
+/**
+ * Describes the message runlog.v1.RunWaiting.
+ * Use `create(RunWaitingSchema)` to create a new message.
+ */
+export const RunWaitingSchema = /*@__PURE__*/
+  messageDesc(file_runlog_v1_record, 2);
+
+/**
  * Describes the message runlog.v1.RunStarted.
  * Use `create(RunStartedSchema)` to create a new message.
  */
 export const RunStartedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_record, 1);
+  messageDesc(file_runlog_v1_record, 3);
 
 /**
  * Describes the message runlog.v1.RunFinished.
  * Use `create(RunFinishedSchema)` to create a new message.
  */
 export const RunFinishedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_record, 2);
+  messageDesc(file_runlog_v1_record, 4);
 
 /**
  * Describes the message runlog.v1.RunResumed.
  * Use `create(RunResumedSchema)` to create a new message.
  */
 export const RunResumedSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_record, 3);
+  messageDesc(file_runlog_v1_record, 5);
 
 /**
  * Describes the message runlog.v1.EventFilter.
  * Use `create(EventFilterSchema)` to create a new message.
  */
 export const EventFilterSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_record, 4);
+  messageDesc(file_runlog_v1_record, 6);
 
 /**
  * Describes the message runlog.v1.AncestorScope.
  * Use `create(AncestorScopeSchema)` to create a new message.
  */
 export const AncestorScopeSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_record, 5);
+  messageDesc(file_runlog_v1_record, 7);
 
 /**
  * Describes the message runlog.v1.RunIdsScope.
  * Use `create(RunIdsScopeSchema)` to create a new message.
  */
 export const RunIdsScopeSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_record, 6);
+  messageDesc(file_runlog_v1_record, 8);
 
 /**
  * Describes the message runlog.v1.NamespaceScope.
  * Use `create(NamespaceScopeSchema)` to create a new message.
  */
 export const NamespaceScopeSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_record, 7);
+  messageDesc(file_runlog_v1_record, 9);
 

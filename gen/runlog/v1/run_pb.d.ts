@@ -5,6 +5,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Event } from "./event_pb.js";
 
 /**
  * Describes the file runlog/v1/run.proto.
@@ -70,6 +71,13 @@ export declare type RunSpec = Message<"runlog.v1.RunSpec"> & {
    * @generated from field: google.protobuf.Duration lease = 7;
    */
   lease?: Duration | undefined;
+
+  /**
+   * The run takes no signals: SignalRun is refused with SIGNALS_REFUSED.
+   *
+   * @generated from field: bool refuses_signals = 8;
+   */
+  refusesSignals: boolean;
 };
 
 /**
@@ -162,7 +170,7 @@ export declare type Run = Message<"runlog.v1.Run"> & {
   createTime?: Timestamp | undefined;
 
   /**
-   * Server time of the end; unset while the run is RUNNING.
+   * Server time of the end; unset while the run is RUNNING or WAITING.
    *
    * @generated from field: google.protobuf.Timestamp end_time = 12;
    */
@@ -181,6 +189,27 @@ export declare type Run = Message<"runlog.v1.Run"> & {
    * @generated from field: runlog.v1.ForkPoint fork = 14;
    */
   fork?: ForkPoint | undefined;
+
+  /**
+   * What the run waits for; set while it is WAITING.
+   *
+   * @generated from field: runlog.v1.Wait waiting = 15;
+   */
+  waiting?: Wait | undefined;
+
+  /**
+   * The last signal of the run; 0 while there is none.
+   *
+   * @generated from field: uint64 last_signal_seq = 16;
+   */
+  lastSignalSeq: bigint;
+
+  /**
+   * The last signal whose handling the producer has recorded.
+   *
+   * @generated from field: uint64 handled_signal_seq = 17;
+   */
+  handledSignalSeq: bigint;
 };
 
 /**
@@ -188,6 +217,42 @@ export declare type Run = Message<"runlog.v1.Run"> & {
  * Use `create(RunSchema)` to create a new message.
  */
 export declare const RunSchema: GenMessage<Run>;
+
+/**
+ * What a run waits for.
+ *
+ * @generated from message runlog.v1.Wait
+ */
+export declare type Wait = Message<"runlog.v1.Wait"> & {
+  /**
+   * A stable code chosen by the producer, for example "approval" or "input".
+   * Required, at most 128 bytes.
+   *
+   * @generated from field: string code = 1;
+   */
+  code: string;
+
+  /**
+   * The question, for those who can answer it.
+   *
+   * @generated from field: runlog.v1.Event question = 2;
+   */
+  question?: Event | undefined;
+
+  /**
+   * When the run becomes LOST, with the failure code "wait_expired", unless it
+   * has gone on or ended. Never where unset.
+   *
+   * @generated from field: google.protobuf.Timestamp deadline = 3;
+   */
+  deadline?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message runlog.v1.Wait.
+ * Use `create(WaitSchema)` to create a new message.
+ */
+export declare const WaitSchema: GenMessage<Wait>;
 
 /**
  * The place in another run where a fork begins.
@@ -231,7 +296,8 @@ export declare type RunResult = Message<"runlog.v1.RunResult"> & {
 
   /**
    * The primary failure, if state is FAILED. A later failure, for example in
-   * cleanup, does not replace it.
+   * cleanup, does not replace it. With LOST, the code "wait_expired" says that
+   * the deadline of a wait passed.
    *
    * @generated from field: runlog.v1.Failure failure = 2;
    */
@@ -461,6 +527,41 @@ export declare type ListRunsRequest = Message<"runlog.v1.ListRunsRequest"> & {
    * @generated from field: string page_token = 8;
    */
   pageToken: string;
+
+  /**
+   * Only runs of this agent, as RunSpec.agent_id names it.
+   *
+   * @generated from field: string agent_id = 9;
+   */
+  agentId: string;
+
+  /**
+   * Only runs whose id begins with this.
+   *
+   * @generated from field: string run_id_prefix = 10;
+   */
+  runIdPrefix: string;
+
+  /**
+   * Only runs created at this time or later.
+   *
+   * @generated from field: google.protobuf.Timestamp created_from = 11;
+   */
+  createdFrom?: Timestamp | undefined;
+
+  /**
+   * Only runs created before this time.
+   *
+   * @generated from field: google.protobuf.Timestamp created_before = 12;
+   */
+  createdBefore?: Timestamp | undefined;
+
+  /**
+   * Only runs with signals whose handling is not recorded.
+   *
+   * @generated from field: bool has_pending_signals = 13;
+   */
+  hasPendingSignals: boolean;
 };
 
 /**
@@ -490,6 +591,14 @@ export declare type ListRunsResponse = Message<"runlog.v1.ListRunsResponse"> & {
    * @generated from field: string next_page_token = 2;
    */
   nextPageToken: string;
+
+  /**
+   * The list is as of this seq or later: to follow the runs from here without
+   * a gap, subscribe after the as_of_seq of the first page.
+   *
+   * @generated from field: uint64 as_of_seq = 3;
+   */
+  asOfSeq: bigint;
 };
 
 /**
@@ -614,8 +723,8 @@ export declare const CancelRunRequestSchema: GenMessage<CancelRunRequest>;
  */
 export declare type CancelRunResponse = Message<"runlog.v1.CancelRunResponse"> & {
   /**
-   * Runs that were RUNNING when the server asked them. It asks a large family
-   * in steps; a run that ends before its turn does not count.
+   * Runs that were RUNNING or WAITING when the server asked them. It asks a
+   * large family in steps; a run that ends before its turn does not count.
    *
    * @generated from field: uint32 run_count = 1;
    */
@@ -627,6 +736,83 @@ export declare type CancelRunResponse = Message<"runlog.v1.CancelRunResponse"> &
  * Use `create(CancelRunResponseSchema)` to create a new message.
  */
 export declare const CancelRunResponseSchema: GenMessage<CancelRunResponse>;
+
+/**
+ * Sends input to a run.
+ *
+ * @generated from message runlog.v1.SignalRunRequest
+ */
+export declare type SignalRunRequest = Message<"runlog.v1.SignalRunRequest"> & {
+  /**
+   * Empty means "default".
+   *
+   * @generated from field: string namespace = 1;
+   */
+  namespace: string;
+
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 2;
+   */
+  runId: string;
+
+  /**
+   * Names the signal within its run: the same id with an equal event (type,
+   * data, content_type, attributes) is answered as the first was. Empty lets
+   * the server mint a UUIDv7. Else 1 to 128 visible ASCII characters.
+   *
+   * @generated from field: string signal_id = 3;
+   */
+  signalId: string;
+
+  /**
+   * What to send.
+   *
+   * @generated from field: runlog.v1.Event event = 4;
+   */
+  event?: Event | undefined;
+};
+
+/**
+ * Describes the message runlog.v1.SignalRunRequest.
+ * Use `create(SignalRunRequestSchema)` to create a new message.
+ */
+export declare const SignalRunRequestSchema: GenMessage<SignalRunRequest>;
+
+/**
+ * The signal is durable.
+ *
+ * @generated from message runlog.v1.SignalRunResponse
+ */
+export declare type SignalRunResponse = Message<"runlog.v1.SignalRunResponse"> & {
+  /**
+   * Its place in the journal.
+   *
+   * @generated from field: uint64 seq = 1;
+   */
+  seq: bigint;
+
+  /**
+   * Its place among the signals of the run.
+   *
+   * @generated from field: uint64 signal_seq = 2;
+   */
+  signalSeq: bigint;
+
+  /**
+   * As given, or minted.
+   *
+   * @generated from field: string signal_id = 3;
+   */
+  signalId: string;
+};
+
+/**
+ * Describes the message runlog.v1.SignalRunResponse.
+ * Use `create(SignalRunResponseSchema)` to create a new message.
+ */
+export declare const SignalRunResponseSchema: GenMessage<SignalRunResponse>;
 
 /**
  * Where a run stands.
@@ -676,6 +862,14 @@ export enum RunState {
    * @generated from enum value: RUN_STATE_LOST = 5;
    */
   LOST = 5,
+
+  /**
+   * The run waits for input. No lease runs, and no producer need be there;
+   * the next durable event returns it to RUNNING.
+   *
+   * @generated from enum value: RUN_STATE_WAITING = 6;
+   */
+  WAITING = 6,
 }
 
 /**
@@ -744,7 +938,8 @@ export declare const RunService: GenService<{
    * stream; the run ends when its producer finishes it. The request is durable
    * before the server asks the first producer. Descendants that start later
    * are asked too, and if the server dies before the last one, the next server
-   * asks the rest. Runs that have ended stay as they are.
+   * asks the rest. A WAITING run ends CANCELLED at once. Runs that have ended
+   * stay as they are.
    *
    * @generated from rpc runlog.v1.RunService.CancelRun
    */
@@ -752,6 +947,22 @@ export declare const RunService: GenService<{
     methodKind: "unary";
     input: typeof CancelRunRequestSchema;
     output: typeof CancelRunResponseSchema;
+  },
+  /**
+   * Sends input to a run. The signal is durable before the answer and reaches
+   * the run's producer in order, now or when the run is opened again. A run
+   * that is RUNNING, WAITING or LOST takes signals.
+   * FAILED_PRECONDITION: RUN_FINISHED where the run has ended, SIGNALS_REFUSED
+   * where its spec takes none, SIGNAL_CONFLICT where signal_id names a signal
+   * with another event. RESOURCE_EXHAUSTED (QUOTA) where too many of the run's
+   * signals await handling. NOT_FOUND where the run does not exist.
+   *
+   * @generated from rpc runlog.v1.RunService.SignalRun
+   */
+  signalRun: {
+    methodKind: "unary";
+    input: typeof SignalRunRequestSchema;
+    output: typeof SignalRunResponseSchema;
   },
 }>;
 

@@ -4,12 +4,13 @@
 
 import { enumDesc, fileDesc, messageDesc, serviceDesc, tsEnum } from "@bufbuild/protobuf/codegenv2";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import { file_runlog_v1_event } from "./event_pb.js";
 
 /**
  * Describes the file runlog/v1/run.proto.
  */
 export const file_runlog_v1_run = /*@__PURE__*/
-  fileDesc("ChNydW5sb2cvdjEvcnVuLnByb3RvEglydW5sb2cudjEigQIKB1J1blNwZWMSFQoNcGFyZW50X3J1bl9pZBgBIAEoCRIXCg9jb252ZXJzYXRpb25faWQYAiABKAkSEAoIYWdlbnRfaWQYAyABKAkSFQoNYWdlbnRfdmVyc2lvbhgEIAEoCRIUCgxkaXNwbGF5X25hbWUYBSABKAkSLgoGbGFiZWxzGAYgAygLMh4ucnVubG9nLnYxLlJ1blNwZWMuTGFiZWxzRW50cnkSKAoFbGVhc2UYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKLAwoDUnVuEg4KBnJ1bl9pZBgBIAEoCRIRCgluYW1lc3BhY2UYAiABKAkSIAoEc3BlYxgDIAEoCzISLnJ1bmxvZy52MS5SdW5TcGVjEhMKC3Jvb3RfcnVuX2lkGAQgASgJEg0KBWRlcHRoGAUgASgNEiIKBXN0YXRlGAYgASgOMhMucnVubG9nLnYxLlJ1blN0YXRlEiQKBnJlc3VsdBgHIAEoCzIULnJ1bmxvZy52MS5SdW5SZXN1bHQSFAoMbGFzdF9ydW5fc2VxGAggASgEEhEKCXN0YXJ0X3NlcRgJIAEoBBIQCghsYXN0X3NlcRgKIAEoBBIvCgtjcmVhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhMKC2V2ZW50X2J5dGVzGA0gASgEEiIKBGZvcmsYDiABKAsyFC5ydW5sb2cudjEuRm9ya1BvaW50IiwKCUZvcmtQb2ludBIOCgZydW5faWQYASABKAkSDwoHcnVuX3NlcRgCIAEoBCKpAQoJUnVuUmVzdWx0EiIKBXN0YXRlGAEgASgOMhMucnVubG9nLnYxLlJ1blN0YXRlEiMKB2ZhaWx1cmUYAiABKAsyEi5ydW5sb2cudjEuRmFpbHVyZRImCgpzdXBwcmVzc2VkGAMgAygLMhIucnVubG9nLnYxLkZhaWx1cmUSDgoGb3V0cHV0GAQgASgMEhsKE291dHB1dF9jb250ZW50X3R5cGUYBSABKAkiOAoHRmFpbHVyZRIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSDgoGZGV0YWlsGAMgASgJIlcKEENyZWF0ZVJ1blJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRIgCgRzcGVjGAMgASgLMhIucnVubG9nLnYxLlJ1blNwZWMiMAoRQ3JlYXRlUnVuUmVzcG9uc2USGwoDcnVuGAEgASgLMg4ucnVubG9nLnYxLlJ1biIyCg1HZXRSdW5SZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIOCgZydW5faWQYAiABKAkiLQoOR2V0UnVuUmVzcG9uc2USGwoDcnVuGAEgASgLMg4ucnVubG9nLnYxLlJ1biKgAgoPTGlzdFJ1bnNSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIVCg1wYXJlbnRfcnVuX2lkGAIgASgJEhcKD2FuY2VzdG9yX3J1bl9pZBgDIAEoCRIXCg9jb252ZXJzYXRpb25faWQYBCABKAkSIwoGc3RhdGVzGAUgAygOMhMucnVubG9nLnYxLlJ1blN0YXRlEjYKBmxhYmVscxgGIAMoCzImLnJ1bmxvZy52MS5MaXN0UnVuc1JlcXVlc3QuTGFiZWxzRW50cnkSEQoJcGFnZV9zaXplGAcgASgNEhIKCnBhZ2VfdG9rZW4YCCABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJJChBMaXN0UnVuc1Jlc3BvbnNlEhwKBHJ1bnMYASADKAsyDi5ydW5sb2cudjEuUnVuEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ9Cg5Gb3JrUnVuUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSFQoNc291cmNlX3J1bl9pZBgCIAEoCRIPCgdydW5fc2VxGAMgASgEEg4KBnJ1bl9pZBgEIAEoCRIgCgRzcGVjGAUgASgLMhIucnVubG9nLnYxLlJ1blNwZWMiLgoPRm9ya1J1blJlc3BvbnNlEhsKA3J1bhgBIAEoCzIOLnJ1bmxvZy52MS5SdW4iYgoQQ2FuY2VsUnVuUmVxdWVzdBIRCgluYW1lc3BhY2UYASABKAkSDgoGcnVuX2lkGAIgASgJEhsKE2luY2x1ZGVfZGVzY2VuZGFudHMYAyABKAgSDgoGcmVhc29uGAQgASgJIiYKEUNhbmNlbFJ1blJlc3BvbnNlEhEKCXJ1bl9jb3VudBgBIAEoDSqYAQoIUnVuU3RhdGUSGQoVUlVOX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRUlVOX1NUQVRFX1JVTk5JTkcQARIXChNSVU5fU1RBVEVfU1VDQ0VFREVEEAISFAoQUlVOX1NUQVRFX0ZBSUxFRBADEhcKE1JVTl9TVEFURV9DQU5DRUxMRUQQBBISCg5SVU5fU1RBVEVfTE9TVBAFMuwCCgpSdW5TZXJ2aWNlEkYKCUNyZWF0ZVJ1bhIbLnJ1bmxvZy52MS5DcmVhdGVSdW5SZXF1ZXN0GhwucnVubG9nLnYxLkNyZWF0ZVJ1blJlc3BvbnNlEkIKBkdldFJ1bhIYLnJ1bmxvZy52MS5HZXRSdW5SZXF1ZXN0GhkucnVubG9nLnYxLkdldFJ1blJlc3BvbnNlIgOQAgESSAoITGlzdFJ1bnMSGi5ydW5sb2cudjEuTGlzdFJ1bnNSZXF1ZXN0GhsucnVubG9nLnYxLkxpc3RSdW5zUmVzcG9uc2UiA5ACARJACgdGb3JrUnVuEhkucnVubG9nLnYxLkZvcmtSdW5SZXF1ZXN0GhoucnVubG9nLnYxLkZvcmtSdW5SZXNwb25zZRJGCglDYW5jZWxSdW4SGy5ydW5sb2cudjEuQ2FuY2VsUnVuUmVxdWVzdBocLnJ1bmxvZy52MS5DYW5jZWxSdW5SZXNwb25zZUJUCg1jb20ucnVubG9nLnYxQghSdW5Qcm90b1ABWhJydW5sb2cvdjE7cnVubG9ndjGqAglSdW5sb2cuVjHKAglSdW5sb2dcVjHqAgpSdW5sb2c6OlYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChNydW5sb2cvdjEvcnVuLnByb3RvEglydW5sb2cudjEimgIKB1J1blNwZWMSFQoNcGFyZW50X3J1bl9pZBgBIAEoCRIXCg9jb252ZXJzYXRpb25faWQYAiABKAkSEAoIYWdlbnRfaWQYAyABKAkSFQoNYWdlbnRfdmVyc2lvbhgEIAEoCRIUCgxkaXNwbGF5X25hbWUYBSABKAkSLgoGbGFiZWxzGAYgAygLMh4ucnVubG9nLnYxLlJ1blNwZWMuTGFiZWxzRW50cnkSKAoFbGVhc2UYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFwoPcmVmdXNlc19zaWduYWxzGAggASgIGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi4gMKA1J1bhIOCgZydW5faWQYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEiAKBHNwZWMYAyABKAsyEi5ydW5sb2cudjEuUnVuU3BlYxITCgtyb290X3J1bl9pZBgEIAEoCRINCgVkZXB0aBgFIAEoDRIiCgVzdGF0ZRgGIAEoDjITLnJ1bmxvZy52MS5SdW5TdGF0ZRIkCgZyZXN1bHQYByABKAsyFC5ydW5sb2cudjEuUnVuUmVzdWx0EhQKDGxhc3RfcnVuX3NlcRgIIAEoBBIRCglzdGFydF9zZXEYCSABKAQSEAoIbGFzdF9zZXEYCiABKAQSLwoLY3JlYXRlX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgtldmVudF9ieXRlcxgNIAEoBBIiCgRmb3JrGA4gASgLMhQucnVubG9nLnYxLkZvcmtQb2ludBIgCgd3YWl0aW5nGA8gASgLMg8ucnVubG9nLnYxLldhaXQSFwoPbGFzdF9zaWduYWxfc2VxGBAgASgEEhoKEmhhbmRsZWRfc2lnbmFsX3NlcRgRIAEoBCJmCgRXYWl0EgwKBGNvZGUYASABKAkSIgoIcXVlc3Rpb24YAiABKAsyEC5ydW5sb2cudjEuRXZlbnQSLAoIZGVhZGxpbmUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIiwKCUZvcmtQb2ludBIOCgZydW5faWQYASABKAkSDwoHcnVuX3NlcRgCIAEoBCKpAQoJUnVuUmVzdWx0EiIKBXN0YXRlGAEgASgOMhMucnVubG9nLnYxLlJ1blN0YXRlEiMKB2ZhaWx1cmUYAiABKAsyEi5ydW5sb2cudjEuRmFpbHVyZRImCgpzdXBwcmVzc2VkGAMgAygLMhIucnVubG9nLnYxLkZhaWx1cmUSDgoGb3V0cHV0GAQgASgMEhsKE291dHB1dF9jb250ZW50X3R5cGUYBSABKAkiOAoHRmFpbHVyZRIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSDgoGZGV0YWlsGAMgASgJIlcKEENyZWF0ZVJ1blJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRIgCgRzcGVjGAMgASgLMhIucnVubG9nLnYxLlJ1blNwZWMiMAoRQ3JlYXRlUnVuUmVzcG9uc2USGwoDcnVuGAEgASgLMg4ucnVubG9nLnYxLlJ1biIyCg1HZXRSdW5SZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIOCgZydW5faWQYAiABKAkiLQoOR2V0UnVuUmVzcG9uc2USGwoDcnVuGAEgASgLMg4ucnVubG9nLnYxLlJ1biLMAwoPTGlzdFJ1bnNSZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIVCg1wYXJlbnRfcnVuX2lkGAIgASgJEhcKD2FuY2VzdG9yX3J1bl9pZBgDIAEoCRIXCg9jb252ZXJzYXRpb25faWQYBCABKAkSIwoGc3RhdGVzGAUgAygOMhMucnVubG9nLnYxLlJ1blN0YXRlEjYKBmxhYmVscxgGIAMoCzImLnJ1bmxvZy52MS5MaXN0UnVuc1JlcXVlc3QuTGFiZWxzRW50cnkSEQoJcGFnZV9zaXplGAcgASgNEhIKCnBhZ2VfdG9rZW4YCCABKAkSEAoIYWdlbnRfaWQYCSABKAkSFQoNcnVuX2lkX3ByZWZpeBgKIAEoCRIwCgxjcmVhdGVkX2Zyb20YCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIbChNoYXNfcGVuZGluZ19zaWduYWxzGA0gASgIGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiXAoQTGlzdFJ1bnNSZXNwb25zZRIcCgRydW5zGAEgAygLMg4ucnVubG9nLnYxLlJ1bhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEQoJYXNfb2Zfc2VxGAMgASgEIn0KDkZvcmtSdW5SZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIVCg1zb3VyY2VfcnVuX2lkGAIgASgJEg8KB3J1bl9zZXEYAyABKAQSDgoGcnVuX2lkGAQgASgJEiAKBHNwZWMYBSABKAsyEi5ydW5sb2cudjEuUnVuU3BlYyIuCg9Gb3JrUnVuUmVzcG9uc2USGwoDcnVuGAEgASgLMg4ucnVubG9nLnYxLlJ1biJiChBDYW5jZWxSdW5SZXF1ZXN0EhEKCW5hbWVzcGFjZRgBIAEoCRIOCgZydW5faWQYAiABKAkSGwoTaW5jbHVkZV9kZXNjZW5kYW50cxgDIAEoCBIOCgZyZWFzb24YBCABKAkiJgoRQ2FuY2VsUnVuUmVzcG9uc2USEQoJcnVuX2NvdW50GAEgASgNImkKEFNpZ25hbFJ1blJlcXVlc3QSEQoJbmFtZXNwYWNlGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRIRCglzaWduYWxfaWQYAyABKAkSHwoFZXZlbnQYBCABKAsyEC5ydW5sb2cudjEuRXZlbnQiRwoRU2lnbmFsUnVuUmVzcG9uc2USCwoDc2VxGAEgASgEEhIKCnNpZ25hbF9zZXEYAiABKAQSEQoJc2lnbmFsX2lkGAMgASgJKq8BCghSdW5TdGF0ZRIZChVSVU5fU1RBVEVfVU5TUEVDSUZJRUQQABIVChFSVU5fU1RBVEVfUlVOTklORxABEhcKE1JVTl9TVEFURV9TVUNDRUVERUQQAhIUChBSVU5fU1RBVEVfRkFJTEVEEAMSFwoTUlVOX1NUQVRFX0NBTkNFTExFRBAEEhIKDlJVTl9TVEFURV9MT1NUEAUSFQoRUlVOX1NUQVRFX1dBSVRJTkcQBjK0AwoKUnVuU2VydmljZRJGCglDcmVhdGVSdW4SGy5ydW5sb2cudjEuQ3JlYXRlUnVuUmVxdWVzdBocLnJ1bmxvZy52MS5DcmVhdGVSdW5SZXNwb25zZRJCCgZHZXRSdW4SGC5ydW5sb2cudjEuR2V0UnVuUmVxdWVzdBoZLnJ1bmxvZy52MS5HZXRSdW5SZXNwb25zZSIDkAIBEkgKCExpc3RSdW5zEhoucnVubG9nLnYxLkxpc3RSdW5zUmVxdWVzdBobLnJ1bmxvZy52MS5MaXN0UnVuc1Jlc3BvbnNlIgOQAgESQAoHRm9ya1J1bhIZLnJ1bmxvZy52MS5Gb3JrUnVuUmVxdWVzdBoaLnJ1bmxvZy52MS5Gb3JrUnVuUmVzcG9uc2USRgoJQ2FuY2VsUnVuEhsucnVubG9nLnYxLkNhbmNlbFJ1blJlcXVlc3QaHC5ydW5sb2cudjEuQ2FuY2VsUnVuUmVzcG9uc2USRgoJU2lnbmFsUnVuEhsucnVubG9nLnYxLlNpZ25hbFJ1blJlcXVlc3QaHC5ydW5sb2cudjEuU2lnbmFsUnVuUmVzcG9uc2VCVAoNY29tLnJ1bmxvZy52MUIIUnVuUHJvdG9QAVoScnVubG9nL3YxO3J1bmxvZ3YxqgIJUnVubG9nLlYxygIJUnVubG9nXFYx6gIKUnVubG9nOjpWMWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_runlog_v1_event]);
 
 /**
  * Describes the message runlog.v1.RunSpec.
@@ -26,95 +27,116 @@ export const RunSchema = /*@__PURE__*/
   messageDesc(file_runlog_v1_run, 1);
 
 /**
+ * Describes the message runlog.v1.Wait.
+ * Use `create(WaitSchema)` to create a new message.
+ */
+export const WaitSchema = /*@__PURE__*/
+  messageDesc(file_runlog_v1_run, 2);
+
+/**
  * Describes the message runlog.v1.ForkPoint.
  * Use `create(ForkPointSchema)` to create a new message.
  */
 export const ForkPointSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_run, 2);
+  messageDesc(file_runlog_v1_run, 3);
 
 /**
  * Describes the message runlog.v1.RunResult.
  * Use `create(RunResultSchema)` to create a new message.
  */
 export const RunResultSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_run, 3);
+  messageDesc(file_runlog_v1_run, 4);
 
 /**
  * Describes the message runlog.v1.Failure.
  * Use `create(FailureSchema)` to create a new message.
  */
 export const FailureSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_run, 4);
+  messageDesc(file_runlog_v1_run, 5);
 
 /**
  * Describes the message runlog.v1.CreateRunRequest.
  * Use `create(CreateRunRequestSchema)` to create a new message.
  */
 export const CreateRunRequestSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_run, 5);
+  messageDesc(file_runlog_v1_run, 6);
 
 /**
  * Describes the message runlog.v1.CreateRunResponse.
  * Use `create(CreateRunResponseSchema)` to create a new message.
  */
 export const CreateRunResponseSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_run, 6);
+  messageDesc(file_runlog_v1_run, 7);
 
 /**
  * Describes the message runlog.v1.GetRunRequest.
  * Use `create(GetRunRequestSchema)` to create a new message.
  */
 export const GetRunRequestSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_run, 7);
+  messageDesc(file_runlog_v1_run, 8);
 
 /**
  * Describes the message runlog.v1.GetRunResponse.
  * Use `create(GetRunResponseSchema)` to create a new message.
  */
 export const GetRunResponseSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_run, 8);
+  messageDesc(file_runlog_v1_run, 9);
 
 /**
  * Describes the message runlog.v1.ListRunsRequest.
  * Use `create(ListRunsRequestSchema)` to create a new message.
  */
 export const ListRunsRequestSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_run, 9);
+  messageDesc(file_runlog_v1_run, 10);
 
 /**
  * Describes the message runlog.v1.ListRunsResponse.
  * Use `create(ListRunsResponseSchema)` to create a new message.
  */
 export const ListRunsResponseSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_run, 10);
+  messageDesc(file_runlog_v1_run, 11);
 
 /**
  * Describes the message runlog.v1.ForkRunRequest.
  * Use `create(ForkRunRequestSchema)` to create a new message.
  */
 export const ForkRunRequestSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_run, 11);
+  messageDesc(file_runlog_v1_run, 12);
 
 /**
  * Describes the message runlog.v1.ForkRunResponse.
  * Use `create(ForkRunResponseSchema)` to create a new message.
  */
 export const ForkRunResponseSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_run, 12);
+  messageDesc(file_runlog_v1_run, 13);
 
 /**
  * Describes the message runlog.v1.CancelRunRequest.
  * Use `create(CancelRunRequestSchema)` to create a new message.
  */
 export const CancelRunRequestSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_run, 13);
+  messageDesc(file_runlog_v1_run, 14);
 
 /**
  * Describes the message runlog.v1.CancelRunResponse.
  * Use `create(CancelRunResponseSchema)` to create a new message.
  */
 export const CancelRunResponseSchema = /*@__PURE__*/
-  messageDesc(file_runlog_v1_run, 14);
+  messageDesc(file_runlog_v1_run, 15);
+
+/**
+ * Describes the message runlog.v1.SignalRunRequest.
+ * Use `create(SignalRunRequestSchema)` to create a new message.
+ */
+export const SignalRunRequestSchema = /*@__PURE__*/
+  messageDesc(file_runlog_v1_run, 16);
+
+/**
+ * Describes the message runlog.v1.SignalRunResponse.
+ * Use `create(SignalRunResponseSchema)` to create a new message.
+ */
+export const SignalRunResponseSchema = /*@__PURE__*/
+  messageDesc(file_runlog_v1_run, 17);
 
 /**
  * Describes the enum runlog.v1.RunState.

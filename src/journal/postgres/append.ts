@@ -26,8 +26,10 @@ const totals = [
   "last_time_ms",
   "run_count",
   "running_count",
+  "waiting_count",
   "event_bytes",
   "taken_count",
+  "signal_count",
   "append_id",
 ] as const satisfies readonly (keyof NamespacesTable)[];
 
@@ -39,9 +41,9 @@ const integers: ReadonlySet<Column> = new Set<Column>([
   ...(["event_count", "size", "checksum"] as const),
 ]);
 const texts: ReadonlySet<Column> = new Set<Column>([
-  ...(["run_id", "conversation_id", "cancel_reason", "producer_id", "types"] as const),
+  ...(["run_id", "conversation_id", "cancel_reason", "producer_id", "agent_id", "types"] as const),
 ]);
-const bytes: ReadonlySet<Column> = new Set<Column>(["spec", "result", "data"]);
+const bytes: ReadonlySet<Column> = new Set<Column>(["spec", "result", "waiting", "data"]);
 
 function typeOf(column: Column): string {
   if (integers.has(column)) return "integer";
