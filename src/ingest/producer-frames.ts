@@ -1,4 +1,3 @@
-/** What producers send for runs that they hold, decided one after the other. */
 import { create, equals, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { RunResultSchema, RunState, WaitSchema } from "../../gen/runlog/v1/run_pb.js";
 import type { Db } from "../journal/schema.ts";
@@ -34,7 +33,7 @@ export interface ProducerFramesOptions {
 /** How a run ends that was asked to stop and waits. */
 export const cancelled = create(RunResultSchema, { state: RunState.CANCELLED });
 
-/** See the head of this file. */
+/** What producers send for runs that they hold, decided one after the other. */
 export class ProducerFrames {
   /** Bytes of the events that were added. */
   eventBytes = 0;

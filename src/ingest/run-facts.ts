@@ -1,7 +1,3 @@
-/**
- * What happens to the runs of a group, recorded as facts, and how it changes what
- * their namespace counts.
- */
 import { create, toBinary } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import {
@@ -20,7 +16,10 @@ import type { RecordBuilder } from "./record-builder.ts";
 import type { StagedRun } from "./staged-run.ts";
 import { runStartedBytes } from "./start-run.ts";
 
-/** See the head of this file. */
+/**
+ * What happens to the runs of a group, recorded as facts, and how it changes what
+ * their namespace counts.
+ */
 export class RunFacts {
   /** By how many runs there are more in these states. */
   running = 0;

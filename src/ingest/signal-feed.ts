@@ -1,11 +1,3 @@
-/**
- * Brings signals to the producers of one Ingest stream: from the journal, each
- * run's by a cursor, a page at a time.
- *
- * Invariant: a page is read only while there is room for it among the answers, so
- * a producer that reads slowly costs a page, however many signals it has.
- */
-
 import type { Db } from "../journal/schema.ts";
 import { readSignals, type SignalCursor, type StoredSignal } from "../journal/signals.ts";
 import { signalIn } from "../wire/event-batch.ts";
@@ -34,7 +26,13 @@ interface Fed {
   lastSignalSeq: number;
 }
 
-/** See the head of this file. */
+/**
+ * Brings signals to the producers of one Ingest stream: from the journal, each
+ * run's by a cursor, a page at a time.
+ *
+ * Invariant: a page is read only while there is room for it among the answers, so
+ * a producer that reads slowly costs a page, however many signals it has.
+ */
 export class SignalFeed {
   readonly #options: SignalFeedOptions;
   /** By the ids of the runs. */

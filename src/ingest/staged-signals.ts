@@ -1,7 +1,3 @@
-/**
- * Signals while a group of operations is decided: those that the journal has
- * under the ids that are asked for, and those that the group adds.
- */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { SignalSchema } from "../../gen/runlog/v1/record_pb.js";
@@ -11,7 +7,10 @@ import type { Outcome, SignalOperation } from "./operation.ts";
 import type { RecordBuilder } from "./record-builder.ts";
 import { type StagedRun, specOfRun, standing } from "./staged-run.ts";
 
-/** See the head of this file. */
+/**
+ * Signals while a group of operations is decided: those that the journal has
+ * under the ids that are asked for, and those that the group adds.
+ */
 export class StagedSignals {
   /** The signals that are to be made findable. */
   readonly added: SignalRow[] = [];

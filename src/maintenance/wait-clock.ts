@@ -1,10 +1,3 @@
-/**
- * Ends waits that are over: those whose deadline has passed, and those of runs that
- * were asked to stop by a process that did not come to end them.
- *
- * Deadlines are stored, and compared with the journal's time, so that no restart
- * postpones them.
- */
 import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
 import { findDueWaits } from "../journal/waits.ts";
@@ -27,7 +20,13 @@ export interface WaitClockOptions {
   readonly onFailure: (error: unknown) => void;
 }
 
-/** See the head of this file. */
+/**
+ * Ends waits that are over: those whose deadline has passed, and those of runs that
+ * were asked to stop by a process that did not come to end them.
+ *
+ * Deadlines are stored, and compared with the journal's time, so that no restart
+ * postpones them.
+ */
 export class WaitClock {
   readonly #options: WaitClockOptions;
   readonly #rounds: Rounds;
