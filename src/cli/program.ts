@@ -14,6 +14,7 @@ import { readCommand } from "./commands/read.ts";
 import { retentionCommand } from "./commands/retention.ts";
 import { runsCommand } from "./commands/runs.ts";
 import { serveCommand } from "./commands/serve.ts";
+import { signalCommand } from "./commands/signal.ts";
 import { tailCommand } from "./commands/tail.ts";
 import { CannotReachError } from "./connection.ts";
 import { environmentHelp } from "./env.ts";
@@ -28,6 +29,7 @@ const commands = [
   tailCommand,
   readCommand,
   runsCommand,
+  signalCommand,
   cancelCommand,
   forkCommand,
   namespacesCommand,

@@ -82,6 +82,28 @@ function whatOf(record: SequencedEvent, colors: Colors, columns: number | undefi
     }
     case "runFinished":
       return finished(fact.value, colors);
+    case "signal": {
+      const { signalSeq, sender, event } = fact.value;
+      const from = sender === "" ? "" : ` from ${sender}`;
+      const text = event === undefined ? "" : payloadText(event, columns ?? maxPayloadBytes);
+      return {
+        type: `! ${eventType(event?.type ?? "")}`,
+        text: `${printable(`${signalSeq}${from}`)} ${text}`,
+        paint: colors.yellow,
+      };
+    }
+    case "runWaiting": {
+      const { code = "", question, deadline } = fact.value.wait ?? {};
+      const asked =
+        question === undefined ? "" : ` ${payloadText(question, columns ?? maxPayloadBytes)}`;
+      const until =
+        deadline === undefined ? "" : `, until ${timestampDate(deadline).toISOString()}`;
+      return {
+        type: "> waiting",
+        text: `for ${printable(code)}${until}${asked}`,
+        paint: colors.yellow,
+      };
+    }
     case "runResumed":
       return {
         type: "> resumed",
@@ -96,7 +118,7 @@ function whatOf(record: SequencedEvent, colors: Colors, columns: number | undefi
 /** An event's type; in quotes where it could be taken for a fact about the run. */
 function eventType(type: string): string {
   const text = printable(type);
-  return /^[<>?\s"]/.test(text) ? JSON.stringify(text) : text;
+  return /^[<>?!\s"]/.test(text) ? JSON.stringify(text) : text;
 }
 
 function finished(fact: RunFinished, colors: Colors): What {
@@ -132,6 +154,7 @@ export function stateColor(state: RunState, colors: Colors): Paint {
     case RunState.LOST:
       return colors.magenta;
     case RunState.CANCELLED:
+    case RunState.WAITING:
       return colors.yellow;
     default:
       return colors.cyan;

@@ -26,7 +26,7 @@ export function renderRun(run: Run, options: RenderRunsOptions): string {
   return (
     `${stateColor(run.state, colors)(state)}  ${printable(run.runId)}  ` +
     `${countText(run.lastRunSeq, "event").padStart(14)}  ${elapsed(run, options.nowMs).padStart(7)}  ` +
-    `${name}${failureText(run, colors)}`
+    `${name}${noteText(run, colors)}`
   );
 }
 
@@ -76,7 +76,7 @@ export function renderTrees(runs: readonly Run[], options: RenderRunsOptions): s
     return (
       `${label}${" ".repeat(Math.max(0, columns - width))}  ${state}  ` +
       `${countText(run.lastRunSeq, "event").padStart(14)}  ${elapsed(run, options.nowMs).padStart(7)}  ` +
-      `${colors.dim(printable(run.runId))}${failureText(run, colors)}`
+      `${colors.dim(printable(run.runId))}${noteText(run, colors)}`
     );
   });
 }
@@ -84,6 +84,15 @@ export function renderTrees(runs: readonly Run[], options: RenderRunsOptions): s
 /** The state in lower case, as --state takes it. */
 export function stateName(state: RunState): string {
   return RunState[state]?.toLowerCase() ?? "unknown";
+}
+
+/** What a run waits for, how much input awaits its handling, and why it failed. */
+function noteText(run: Run, colors: Colors): string {
+  const pending = run.lastSignalSeq - run.handledSignalSeq;
+  const unhandled = pending > 0n ? `  ${colors.yellow(countText(pending, "signal"))}` : "";
+  const waiting =
+    run.waiting === undefined ? "" : `  ${colors.yellow(printable(`for ${run.waiting.code}`))}`;
+  return `${waiting}${unhandled}${failureText(run, colors)}`;
 }
 
 function failureText(run: Run, colors: Colors): string {

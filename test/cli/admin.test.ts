@@ -60,6 +60,27 @@ describe("looking after runs and namespaces", () => {
     return command;
   };
 
+  describe("signal", () => {
+    it("sends input to a run, once for each id, and shows that it awaits handling", async () => {
+      const { status } = await commands.run(["ingest", "--run", "r", "--resume-input"], "1\n");
+      assert.equal(status, 0);
+      const running = await startForever("busy");
+      const send = ["signal", "busy", "--type", "approval", "--id", "a", '{"ok":true}'];
+      assert.match(await output(send), /^signal 1 at seq \d+, id a\n$/);
+      assert.match(await output(send), /^signal 1 at seq \d+, id a\n$/);
+      const other = await commands.run([...send.slice(0, -1), '{"ok":false}']);
+      assertFailed(other, /another signal/);
+      const text = ["signal", "busy", "--type", "message", "--json", "-"];
+      assert.equal(JSON.parse(await output(text, "please hurry")).signalSeq, "2");
+      assert.match(await output(["runs"]), /busy .* 2 signals$/m);
+      const shown = await output(["tail", "--run", "busy", "--until", "caught-up"]);
+      assert.match(shown, /! approval +1 \{"ok":true\}$/m);
+      assert.match(shown, /! message +2 please hurry$/m);
+      assertFailed(await commands.run(["signal", "r", "--type", "x"]), /ended|finished/);
+      await running.kill("SIGKILL");
+    });
+  });
+
   describe("cancel", () => {
     it("ends what exec runs; the run is CANCELLED and the status that of the signal", async () => {
       const command = await startForever("r");

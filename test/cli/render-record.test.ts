@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import pc from "picocolors";
 import { SequencedEventSchema } from "../../gen/runlog/v1/record_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
@@ -30,5 +30,23 @@ describe("a record as a line", () => {
       assert.ok(line.length <= columns);
       if (columns >= 80) assert.ok((/x+/.exec(line)?.[0].length ?? 0) >= columns / 3 - 8, line);
     }
+  });
+
+  it("shows signals and waits as what they are", () => {
+    const options = { colors: pc.createColors(false), names: new RunNames(), columns: undefined };
+    const line = (record: MessageInitShape<typeof SequencedEventSchema>["record"]) =>
+      renderRecord(create(SequencedEventSchema, { seq: 3n, runId: "r", record: record! }), options);
+    const event = { type: "approval", data: Buffer.from('{"ok":true}') };
+    assert.match(
+      line({ case: "signal", value: { signalSeq: 2n, signalId: "s", sender: "anna", event } }),
+      /! approval +2 from anna \{"ok":true\}$/,
+    );
+    const question = { type: "question", data: Buffer.from('"May I?"') };
+    assert.match(
+      line({ case: "runWaiting", value: { wait: { code: "approval", question } } }),
+      /> waiting +for approval "May I\?"$/,
+    );
+    // An event that calls itself so cannot be taken for one.
+    assert.match(line({ case: "event", value: { type: "! approval" } }), /"! approval"/);
   });
 });

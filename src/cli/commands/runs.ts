@@ -45,6 +45,7 @@ export function runsCommand(exit: (status: number) => void): Command {
 
 const selectable = [
   RunState.RUNNING,
+  RunState.WAITING,
   RunState.SUCCEEDED,
   RunState.FAILED,
   RunState.CANCELLED,

@@ -1,0 +1,87 @@
+/** `runlog signal`: sends input to a run. */
+import { create } from "@bufbuild/protobuf";
+import { createClient } from "@connectrpc/connect";
+import { Command } from "commander";
+import { EventSchema } from "../../../gen/runlog/v1/event_pb.js";
+import {
+  RunService,
+  type SignalRunResponse,
+  SignalRunResponseSchema,
+} from "../../../gen/runlog/v1/run_pb.js";
+import { type ConnectionFlags, callServer } from "../connection.ts";
+import { environmentHelp } from "../env.ts";
+import { exitStatus, exitStatusHelp } from "../failure.ts";
+import { addConnectionFlags } from "../flags.ts";
+import { inNamespace } from "../namespaces.ts";
+import { stdout } from "../output.ts";
+import { jsonLine } from "../print-records.ts";
+
+interface SignalFlags extends ConnectionFlags {
+  readonly type: string;
+  readonly id?: string;
+  readonly contentType?: string;
+  readonly json?: true;
+}
+
+/** Builds the command; `exit` takes the status. */
+export function signalCommand(exit: (status: number) => void): Command {
+  return addConnectionFlags(new Command("signal"))
+    .description("Send input to a run: a message, an answer, an approval.")
+    .argument("<run-id>", "the run")
+    .argument("[data]", "what to send; - reads it from standard input")
+    .requiredOption("--type <type>", "what it is, such as approval or message")
+    .option("--id <id>", "names the signal: sent again under its id, it counts once")
+    .option(
+      "--content-type <type>",
+      "media type of the data; default application/json, or text/plain for data that is no JSON",
+    )
+    .option("--json", "print the answer as protobuf-JSON")
+    .addHelpText("after", help + environmentHelp + exitStatusHelp)
+    .action(async (runId: string, data: string | undefined, flags: SignalFlags) => {
+      await signal(runId, data === "-" ? await readInput() : Buffer.from(data ?? ""), flags);
+      exit(exitStatus.ok);
+    });
+}
+
+const help = `
+The signal is durable once the command ends. It reaches the run's producer in order,
+at once or when the run is opened again; runs that have ended take none.
+
+Examples:
+  $ runlog signal RUN --type approval '{"approved": true}'
+  $ echo "please hurry" | runlog signal RUN --type message -
+  $ runlog runs --state waiting          the runs that wait for one
+`;
+
+async function signal(runId: string, data: Uint8Array, flags: SignalFlags): Promise<void> {
+  const { namespace, type, id: signalId = "" } = flags;
+  const contentType = flags.contentType ?? (isJson(data) ? "" : "text/plain");
+  const event = create(EventSchema, { type, data, contentType });
+  await inNamespace(flags, async (transport) => {
+    const client = createClient(RunService, transport);
+    const request = { namespace, runId, signalId, event };
+    const answer = await callServer(flags, (options) => client.signalRun(request, options));
+    await stdout.write(flags.json ? jsonLine(SignalRunResponseSchema, answer) : lineOf(answer));
+    return true;
+  });
+}
+
+function lineOf({ signalSeq, signalId, seq }: SignalRunResponse): string {
+  return `signal ${signalSeq} at seq ${seq}, id ${signalId}\n`;
+}
+
+function isJson(data: Uint8Array): boolean {
+  if (data.length === 0) return true;
+  try {
+    JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(data));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function readInput(): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of process.stdin as AsyncIterable<Uint8Array>) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
