@@ -41,6 +41,7 @@ import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
 import { journalKinds, type StartServer } from "./server.ts";
+import { isThorough } from "./thorough.ts";
 
 /** The services of a server, over one protocol. */
 export interface WireClient {
@@ -143,24 +144,39 @@ export const wires: readonly Wire[] = [
   },
 ];
 
-/** Runs a suite over every wire. */
-export function describeWire(name: string, suite: (wire: Wire) => void): void {
-  for (const wire of wires) {
+/** Runs a suite over every wire, or those that are given. */
+export function describeWire(
+  name: string,
+  suite: (wire: Wire) => void,
+  over: readonly Wire[] = wires,
+): void {
+  for (const wire of over) {
     describe(`${name} over ${wire.name}`, () => {
       suite(wire);
     });
   }
 }
 
-/** Runs a suite over every wire, with servers on every kind of journal. */
+/** One that streams in both directions, and one that does not: the first and the last. */
+const fewWires = wires.filter((_, at) => at === 0 || at === wires.length - 1);
+
+/**
+ * Runs a suite over every wire, with servers on every kind of journal. A wire does not know
+ * the journal: on PostgreSQL two of them suffice, and a thorough run has all.
+ */
 export function describeService(
   name: string,
   suite: (wire: Wire, startServer: StartServer) => void,
 ): void {
   for (const [kind, startServer] of Object.entries(journalKinds)) {
-    describeWire(`${name} on ${kind}`, (wire) => {
-      suite(wire, startServer);
-    });
+    const over = kind === "SQLite" || isThorough ? wires : fewWires;
+    describeWire(
+      `${name} on ${kind}`,
+      (wire) => {
+        suite(wire, startServer);
+      },
+      over,
+    );
   }
 }
 
