@@ -267,7 +267,7 @@ describe("recording while the server is away", () => {
     assert.equal(status, 0, stderr);
     const records = await commands.records("--run", "r", "--until", "finished");
     assert.deepEqual(textsOf(records, "r"), ["0", ...lines]);
-  }).timeout(120_000);
+  });
 
   it("says when the disk's share is used up, and then waits; nothing is lost", async () => {
     const server = await commands.serve(file);
@@ -283,7 +283,7 @@ describe("recording while the server is away", () => {
     assert.equal(status, 0, stderr);
     const records = await commands.records("--run", "r", "--until", "finished");
     assert.deepEqual(textsOf(records, "r"), ["0", ...lines]);
-  }).timeout(120_000);
+  });
 
   it("counts what a server that came back with a lower limit does not take, and says so in the log", async () => {
     const server = await commands.serve(file);

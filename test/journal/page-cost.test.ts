@@ -161,7 +161,6 @@ describe("a page's cost", () => {
   let small: Built;
 
   before(async function () {
-    this.timeout(180_000);
     if (process.platform !== "linux") {
       console.error("SKIPPED: pages read are counted by Linux's /proc/self/io");
       this.skip();

@@ -93,7 +93,10 @@ describe("a PostgreSQL that ends what takes too long", () => {
   it("ends a read itself, and not only its client", async () => {
     const other = await openOther({ statementTimeoutMs: 200, databaseWaitMs: 500 });
     await assert.rejects(sql`select pg_sleep(600)`.execute(other.db), isUnavailable);
-    const asleep = () => query("select 1 from pg_stat_activity where wait_event = 'PgSleep'");
+    const asleep = () =>
+      query(
+        "select 1 from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()",
+      );
     while ((await asleep()).length > 0);
   });
 

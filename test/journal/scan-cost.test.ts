@@ -166,8 +166,7 @@ function describeScans(
   let root: RunRow;
   let queries: CompiledQuery[] = [];
 
-  before(async function () {
-    this.timeout(60_000);
+  before(async () => {
     const { url, dialect } = await open();
     const journal = await openJournal(url, settings);
     await fill(journal);

@@ -24,11 +24,9 @@ const head = `
   const page = (at, letter) => fs.writeSync(fd, Buffer.alloc(${pageBytes}, letter), 0, ${pageBytes}, at * ${pageBytes});
 `;
 
-describe("the rig's disk", function () {
+describe("the rig's disk", () => {
   // Only Linux preloads libraries in this way.
   if (process.platform !== "linux") return;
-  // The first test compiles it.
-  this.timeout(30_000);
   let base: string;
   let control: DiskControl;
   let file: string;
