@@ -131,7 +131,8 @@ describe("looking after runs and namespaces", () => {
         running.map(({ runId }) => runId),
         ["other"],
       );
-      await other.kill("SIGKILL");
+      // Passed on to what it runs.
+      await other.kill("SIGTERM");
     });
 
     it("is told to a producer that comes only afterwards", async () => {
