@@ -249,7 +249,8 @@ describe("looking after runs and namespaces", () => {
       const line = lines.find((one) => one.startsWith(`${commands.namespace} `));
       assert.match(line!, /^test-\d+ +1\/2 +1\.\.6 +\d+ B +forever +\d{4}-\d\d-\d\dT[\d:]{8}Z$/);
       assert.equal(lines.length, all.length + 1);
-      await command.kill("SIGKILL");
+      // Passed on to what it runs.
+      await command.kill("SIGTERM");
     });
   });
 

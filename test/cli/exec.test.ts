@@ -195,7 +195,8 @@ describe("runlog exec", () => {
     const command = exec(
       "printf 'Name? '; read name; printf '10 %%\\r100 %%\\r'; printf 'hello %s' $name",
     );
-    const seen = commands.start(["tail", "--run", "r", "--json", "--until", "finished"]);
+    const tail = ["tail", "--run", "r", "--json", "--until", "finished", "--wait"];
+    const seen = commands.start(tail);
     await seen.until("stdout", /"line-end":"pause"/);
     command.child.stdin.write("you\n");
     assert.equal((await command.ended).status, 0);
@@ -252,7 +253,7 @@ describe("recording while the server is away", () => {
     const script = `echo 0; read line; seq 1 ${count}; echo yes > ${done}; read line`;
     const command = commands.start(["exec", "--run", "r", "--", "sh", "-c", script]);
     await command.until("stdout", /^0\n/);
-    const seen = commands.start(["tail", "--run", "r", "--json"]);
+    const seen = commands.start(["tail", "--run", "r", "--json", "--wait"]);
     await seen.until("stdout", /"event"/);
     await server.kill("SIGKILL");
     command.child.stdin.write("go\n");
