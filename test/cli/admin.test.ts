@@ -52,7 +52,7 @@ describe("looking after runs and namespaces", () => {
     return stdout.toString();
   };
   const runsOf = async (): Promise<JsonRun[]> => jsonLines(await output(["runs", "--json"]));
-  /** Starts a command as a run that says "ready" and then never ends by itself. */
+  /** Starts a command as a run that says "ready"; it ends by SIGTERM, which exec passes on. */
   const startForever = async (runId: string, ...flags: string[]) => {
     const script = "echo ready; exec sleep 600";
     const command = commands.start(["exec", "--run", runId, ...flags, "--", "sh", "-c", script]);
@@ -77,7 +77,7 @@ describe("looking after runs and namespaces", () => {
       assert.match(shown, /! approval +1 \{"ok":true\}$/m);
       assert.match(shown, /! message +2 please hurry$/m);
       assertFailed(await commands.run(["signal", "r", "--type", "x"]), /ended|finished/);
-      await running.kill("SIGKILL");
+      await running.kill("SIGTERM");
     });
   });
 
@@ -131,7 +131,6 @@ describe("looking after runs and namespaces", () => {
         running.map(({ runId }) => runId),
         ["other"],
       );
-      // Passed on to what it runs.
       await other.kill("SIGTERM");
     });
 
@@ -249,7 +248,6 @@ describe("looking after runs and namespaces", () => {
       const line = lines.find((one) => one.startsWith(`${commands.namespace} `));
       assert.match(line!, /^test-\d+ +1\/2 +1\.\.6 +\d+ B +forever +\d{4}-\d\d-\d\dT[\d:]{8}Z$/);
       assert.equal(lines.length, all.length + 1);
-      // Passed on to what it runs.
       await command.kill("SIGTERM");
     });
   });
