@@ -16,6 +16,7 @@ const seqs = fc.oneof(fc.integer({ min: 0, max: 300 }), fc.maxSafeNat());
 const appends = fc.record({
   runId: texts,
   firstRunSeq: seqs.map(BigInt),
+  handledSignalSeq: seqs.map(BigInt),
   events: fc.array(
     fc.record({ type: texts, data: fc.uint8Array({ maxLength: 200 }), contentType: texts }),
     { maxLength: 4 },
@@ -30,9 +31,14 @@ function decoded(bytes: Uint8Array) {
   try {
     const { frame } = fromBinary(IngestBytesService.method.ingest.input, bytes);
     if (frame.case !== "append") return undefined;
-    const { runId, firstRunSeq } = frame.value;
+    const { runId, firstRunSeq, handledSignalSeq } = frame.value;
     const events = frame.value.events as unknown as Uint8Array[];
-    return { runId, firstRunSeq, events: events.map((event) => Buffer.from(event)) };
+    return {
+      runId,
+      firstRunSeq,
+      handledSignalSeq,
+      events: events.map((event) => Buffer.from(event)),
+    };
   } catch {
     return undefined;
   }
@@ -73,7 +79,13 @@ describe("an Ingest stream as bytes", () => {
     const frames: fc.Arbitrary<IngestFrame> = fc.oneof(
       {
         weight: 4,
-        arbitrary: fc.record({ t: fc.constant("ack"), runId: texts, runSeq: seqs, seq: seqs }),
+        arbitrary: fc.record({
+          t: fc.constant("ack"),
+          runId: texts,
+          runSeq: seqs,
+          seq: seqs,
+          handledSignalSeq: seqs,
+        }),
       },
       { weight: 1, arbitrary: fc.record({ t: fc.constant("go_away"), reason: texts }) },
       { weight: 1, arbitrary: fc.record({ t: fc.constant("released"), runId: texts }) },
