@@ -29,7 +29,11 @@ function matchingUs(
     let woken = 0;
     const data = new Uint8Array(16);
     const publish = (firstSeq: number) => {
-      tails.publish("default", [{ firstSeq, count: 1, lineage, types: "token", data }], 0);
+      tails.publish(
+        "default",
+        [{ firstSeq, count: 1, lineage, firstRunSeq: firstSeq, types: "token", data }],
+        0,
+      );
     };
     publish(1);
     for (const ancestorId of subscribed) {
@@ -39,7 +43,7 @@ function matchingUs(
         includeSelf: true,
         maxDepth: Number.POSITIVE_INFINITY,
       } as const;
-      tails.watch("default", scope, () => woken++);
+      tails.watch("default", { scope, kinds: undefined }, () => woken++);
     }
     // Half of them first: then the garbage collector has moved the new subscriptions.
     let seq = 2;

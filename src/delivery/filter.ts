@@ -4,6 +4,7 @@ import type { CommittedRecord } from "../journal/committed-record.ts";
 import { maxFilterRunIds } from "../limits.ts";
 import { invalidField, RefusedError } from "../refusal.ts";
 import { checkRunId } from "../validate.ts";
+import { KindFilter } from "./kind-filter.ts";
 import { TypeFilter } from "./type-filter.ts";
 
 /**
@@ -41,6 +42,13 @@ export interface Filter {
   readonly scope: Scope;
   /** Undefined: every type. */
   readonly types: TypeFilter | undefined;
+  /** Undefined: every kind. */
+  readonly kinds: KindFilter | undefined;
+}
+
+/** Whether a filter wants no producers' events, so that they need not be looked at. */
+export function isWithoutEvents({ kinds }: Pick<Filter, "kinds">): boolean {
+  return kinds !== undefined && !kinds.hasEvents;
 }
 
 /**
@@ -52,6 +60,7 @@ export function parseFilter(field: string, filter: EventFilter | undefined): Fil
   return {
     scope: parseScope(field, filter?.scope),
     types: TypeFilter.parse(`${field}.event_types`, filter?.eventTypes ?? []),
+    kinds: KindFilter.parse(`${field}.kinds`, filter?.kinds ?? []),
   };
 }
 

@@ -1,14 +1,52 @@
+/**
+ * Who waits for news of a namespace, by the scope that they are for. Those who want no
+ * events are kept apart, so that events wake none of them.
+ */
 import type { CommittedRecord } from "../journal/committed-record.ts";
-import type { Scope } from "./filter.ts";
+import { type Filter, isWithoutEvents, type Scope } from "./filter.ts";
 
 /** Called when something may have become durable that a scope wants. It carries no data. */
 export type Wake = () => void;
 
+/** What of a filter decides when it is woken. */
+export type Watched = Pick<Filter, "scope" | "kinds">;
+
 /** By the id of a run; one has an entry while somebody waits for it. */
 type ByRun = Map<string, Set<Wake>>;
 
-/** Who waits for news of a namespace, by the scope that they are for. */
+/** See the head of this file. */
 export class Listeners {
+  readonly #some = new ScopeListeners();
+  /** Those who want no events. */
+  readonly #withoutEvents = new ScopeListeners();
+
+  /** Whether nobody waits. */
+  get isEmpty(): boolean {
+    return this.#some.isEmpty && this.#withoutEvents.isEmpty;
+  }
+
+  /** Waits with a function of its own, until the returned one is called. */
+  add(watched: Watched, wake: Wake): () => void {
+    const listeners = isWithoutEvents(watched) ? this.#withoutEvents : this.#some;
+    return listeners.add(watched.scope, wake);
+  }
+
+  /** Adds those who may want a record: at the cost of its run's depth, however many wait. */
+  collect(record: CommittedRecord, woken: Set<Wake>): void {
+    // Who wants events alone is woken by facts too: they may end a subscription.
+    this.#some.collect(record, woken);
+    if (record.firstRunSeq === 0) this.#withoutEvents.collect(record, woken);
+  }
+
+  /** Wakes everybody. */
+  wakeAll(): void {
+    this.#some.wakeAll();
+    this.#withoutEvents.wakeAll();
+  }
+}
+
+/** Who waits, by scope. */
+class ScopeListeners {
   /** All of them. */
   readonly #all = new Set<Wake>();
   /** Those who want everything. */
@@ -18,12 +56,10 @@ export class Listeners {
   /** Those who want a run and what is below it. */
   readonly #families: ByRun = new Map();
 
-  /** Whether nobody waits. */
   get isEmpty(): boolean {
     return this.#all.size === 0;
   }
 
-  /** Waits with a function of its own, until the returned one is called. */
   add(scope: Scope, wake: Wake): () => void {
     this.#all.add(wake);
     const leave = this.#addTo(scope, wake);
@@ -49,7 +85,6 @@ export class Listeners {
     }
   }
 
-  /** Adds those who may want a record: at the cost of its run's depth, however many wait. */
   collect({ lineage }: CommittedRecord, woken: Set<Wake>): void {
     for (const wake of this.#everything) woken.add(wake);
     collectFrom(this.#runs, lineage[0]!, woken);
@@ -57,7 +92,6 @@ export class Listeners {
     for (const runId of lineage) collectFrom(this.#families, runId, woken);
   }
 
-  /** Wakes everybody. */
   wakeAll(): void {
     for (const wake of this.#all) wake();
   }

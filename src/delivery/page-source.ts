@@ -5,7 +5,13 @@
 
 import type { Journal } from "../journal/journal.ts";
 import { findNamespace, type NamespaceRow } from "../journal/namespaces.ts";
-import type { Direction, RecordRow, RecordScope, SeqRange } from "../journal/pages/keys.ts";
+import type {
+  Direction,
+  PageBounds,
+  RecordRow,
+  RecordScope,
+  SeqRange,
+} from "../journal/pages/keys.ts";
 import { findRecordEnd, readPage } from "../journal/pages/read-page.ts";
 import { isOpenState } from "../journal/run-conditions.ts";
 import { familyIsOpen, findRuns, type RunRow } from "../journal/runs.ts";
@@ -13,7 +19,7 @@ import { findMarkedRoots } from "../journal/trees.ts";
 import { type Limits, maxDepth as maxTreeDepth } from "../limits.ts";
 import { RefusedError } from "../refusal.ts";
 import { takeItems } from "../wire/event-batch.ts";
-import type { Filter, Scope } from "./filter.ts";
+import { type Filter, isWithoutEvents, type Scope } from "./filter.ts";
 import { beforeHole } from "./holes.ts";
 import { findInherited } from "./inherited.ts";
 import type { DeliveryOptions } from "./subscription-spec.ts";
@@ -177,7 +183,8 @@ export class PageSource {
   }
 
   /** Opens what is durable now for reading out of the journal. */
-  async snapshot({ scope, types }: Filter): Promise<Snapshot> {
+  async snapshot(filter: Filter): Promise<Snapshot> {
+    const { scope } = filter;
     const { db } = this.#journal;
     // The end is read first: whatever is durable up to it is visible to the
     // queries that follow, runs that started up to it included.
@@ -192,22 +199,21 @@ export class PageSource {
     const runs = named.length === 0 ? [] : await findRuns(db, namespaceId, named);
     const stored = await this.#resolve(namespace, scope, runs);
     if (stored === undefined) return emptySnapshot(endSeq, deletionCount);
-    const wants =
-      types === undefined ? {} : { wants: (named: string) => types.shareOf(named) !== "none" };
+    const choice = choiceOf(filter);
     return {
       endSeq,
       deletionCount,
       runs,
       endOfRecord: async (seq) => (await findRecordEnd(db, namespaceId, seq)) ?? seq,
       read: async (direction, range, size) => {
-        const bounds = { direction, ...range, ...size, ...wants };
+        const bounds = { direction, ...range, ...size, ...choice };
         const { records, reachSeq } = await readPage(db, namespaceId, stored, bounds);
         const toRecord = ({ last_seq, event_count: count, types: named, data }: RecordRow) => {
           const record = { firstSeq: last_seq - count + 1, count, types: named, data };
           return cutInherited(scope, record);
         };
         const page = { records: records.map(toRecord), reachSeq };
-        const isDense = scope.kind === "all" && types === undefined && deletionCount === 0;
+        const isDense = scope.kind === "all" && isEverything(choice) && deletionCount === 0;
         return isDense ? this.#withoutHoles(page, direction, range) : page;
       },
     };
@@ -301,6 +307,26 @@ export class PageSource {
     // Read last, so that it is not before what ended the last run.
     return (await this.namespaceNow())?.last_seq;
   }
+}
+
+/** Which records of a scope a page looks at, and which of those it holds. */
+type Choice = Pick<PageBounds, "wants" | "withoutEvents">;
+
+function choiceOf(filter: Filter): Choice {
+  const { types, kinds } = filter;
+  const withoutEvents = isWithoutEvents(filter);
+  if (types === undefined && (kinds === undefined || kinds.isAllButEvents)) {
+    return { withoutEvents };
+  }
+  return {
+    withoutEvents,
+    wants: ({ first_run_seq: firstRunSeq, types: named }) =>
+      kinds?.wants({ firstRunSeq, types: named }) !== false && types?.shareOf(named) !== "none",
+  };
+}
+
+function isEverything({ wants, withoutEvents }: Choice): boolean {
+  return wants === undefined && !withoutEvents;
 }
 
 /** The runs that a scope names. */

@@ -325,10 +325,10 @@ export class Subscription {
     return [{ t: "progress", seq: this.#cursor }];
   }
 
-  #watch({ scope }: Filter): () => void {
+  #watch(filter: Filter): () => void {
     const { tails } = this.#options;
     // A function of its own each time: leaving by one filter must not leave by the next.
-    return tails.watch(this.#spec.namespace, scope, () => this.#wake());
+    return tails.watch(this.#spec.namespace, filter, () => this.#wake());
   }
 }
 

@@ -214,12 +214,13 @@ export class TailFollower {
     if (page === undefined) return undefined;
     const records: CommittedRecord[] = [];
     let endSeq = afterSeq;
-    for (const { last_seq, event_count: count, run_key: runKey, types, data } of page.records) {
+    for (const row of page.records) {
+      const { last_seq, event_count: count, first_run_seq: firstRunSeq, types, data } = row;
       const firstSeq = last_seq - count + 1;
-      const lineage = await this.#lineages.get(db, namespaceId, runKey);
+      const lineage = await this.#lineages.get(db, namespaceId, row.run_key);
       if (firstSeq !== endSeq + 1 || lineage.length === 0) return undefined;
       endSeq = last_seq;
-      records.push({ firstSeq, count, lineage, types, data });
+      records.push({ firstSeq, count, lineage, firstRunSeq, types, data });
     }
     return records.length === 0 ? undefined : records;
   }

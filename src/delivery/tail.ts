@@ -5,14 +5,13 @@
  * Invariant: the tail holds every record that ends after startSeq and at or
  * before endSeq, and everything up to endSeq is durable.
  *
- * A record stands in the list of each run in its lineage, so that publishing
- * it, waking those who want it, and reading a family's part cost the depth of
- * its run, not the number of subscriptions nor of strangers' records.
+ * Signals and facts stand in lists of their own besides: who wants nothing else
+ * passes no event over.
  */
 import type { CommittedRecord } from "../journal/committed-record.ts";
-import { Deque } from "./deque.ts";
-import { type Filter, matchesRecord, type Scope } from "./filter.ts";
-import { Listeners, type Wake } from "./listeners.ts";
+import { type Filter, isWithoutEvents, matchesRecord } from "./filter.ts";
+import { Listeners, type Wake, type Watched } from "./listeners.ts";
+import { RecordLists, type Records } from "./record-lists.ts";
 
 /** A page out of the tail. */
 export interface TailPage {
@@ -23,29 +22,20 @@ export interface TailPage {
   readonly deletionCount: number;
 }
 
-type Records = Deque<CommittedRecord>;
-
-/** By the id of a run; one has an entry while it has records. */
-type ByRun = Map<string, Records>;
-
-// Bytes of memory, as test/delivery/tail-bytes.test.ts measures them.
-/** A record, besides its data. */
+/** Bytes of memory that a record takes besides its data, as test/delivery/tails.test.ts measures them. */
 const recordBytes = 330;
-/** One of a record's places in a list. */
-const placeBytes = 12;
-/** A list of a run's records. */
-const listBytes = 140;
-/** A run id in the lineage of a run that has records. */
-const lineageBytes = 90;
 
 function endOf(record: CommittedRecord): number {
   return record.firstSeq + record.count - 1;
 }
 
-/** Bytes that a record holds in memory, about, without the lists of which it is the first. */
-function costOf(record: CommittedRecord): number {
-  const { data, types, lineage } = record;
-  return data.length + types.length + recordBytes + placeBytes * (2 + lineage.length);
+/** Bytes that a record holds in memory, about, without its places in lists. */
+function costOf({ data, types }: CommittedRecord): number {
+  return data.length + types.length + recordBytes;
+}
+
+function isEvents({ firstRunSeq }: CommittedRecord): boolean {
+  return firstRunSeq > 0;
 }
 
 /** Which part of the journal a tail is. */
@@ -60,12 +50,11 @@ export class Tail {
   /** Undefined until something is published. */
   #range: Range | undefined;
   readonly #listeners = new Listeners();
-  #everything: Records = new Deque();
-  /** What a run itself has. */
-  #runs: ByRun = new Map();
-  /** What a run and all below it have. */
-  #families: ByRun = new Map();
-  #bytes = 0;
+  #records = new RecordLists();
+  /** Of them, those that are no events. */
+  #others = new RecordLists();
+  /** Of the records, without their places. */
+  #recordBytes = 0;
 
   /** The newest seq that is known to be durable; undefined while the tail has not begun. */
   get endSeq(): number | undefined {
@@ -79,7 +68,11 @@ export class Tail {
 
   /** Whether there is nothing in it. */
   get isEmpty(): boolean {
-    return this.#everything.length === 0;
+    return this.#records.isEmpty;
+  }
+
+  get #bytes(): number {
+    return this.#recordBytes + this.#records.bytes + this.#others.bytes;
   }
 
   /**
@@ -115,13 +108,9 @@ export class Tail {
     const range = this.#range!;
     const woken = new Set<Wake>();
     for (const record of records) {
-      this.#bytes += costOf(record);
-      this.#everything.push(record);
-      const { lineage } = record;
-      if (this.#pushTo(this.#runs, lineage[0]!, record)) {
-        this.#bytes += lineageBytes * lineage.length;
-      }
-      for (const runId of lineage) this.#pushTo(this.#families, runId, record);
+      this.#recordBytes += costOf(record);
+      this.#records.push(record);
+      if (!isEvents(record)) this.#others.push(record);
       this.#listeners.collect(record, woken);
       range.endSeq = endOf(record);
     }
@@ -136,12 +125,11 @@ export class Tail {
    */
   forget(): number {
     const bytes = this.#bytes;
-    this.#bytes = 0;
+    this.#recordBytes = 0;
     this.#range = undefined;
     if (!this.isEmpty) {
-      this.#everything = new Deque();
-      this.#runs = new Map();
-      this.#families = new Map();
+      this.#records = new RecordLists();
+      this.#others = new RecordLists();
     }
     this.#listeners.wakeAll();
     return bytes;
@@ -149,36 +137,13 @@ export class Tail {
 
   /** Drops the oldest record; returns the bytes that it held. */
   evictOldest(): number {
-    const oldest = this.#everything.shift();
-    if (oldest === undefined || this.#range === undefined) return 0;
     const before = this.#bytes;
-    this.#bytes -= costOf(oldest);
-    const { lineage } = oldest;
-    if (this.#shiftFrom(this.#runs, lineage[0]!)) this.#bytes -= lineageBytes * lineage.length;
-    for (const runId of lineage) this.#shiftFrom(this.#families, runId);
+    const oldest = this.#records.shift();
+    if (oldest === undefined || this.#range === undefined) return 0;
+    if (!isEvents(oldest)) this.#others.shift();
+    this.#recordBytes -= costOf(oldest);
     this.#range.startSeq = endOf(oldest);
     return before - this.#bytes;
-  }
-
-  /** Whether the run has got a list by it. */
-  #pushTo(byRun: ByRun, runId: string, record: CommittedRecord): boolean {
-    const known = byRun.get(runId);
-    const list = known ?? new Deque<CommittedRecord>();
-    list.push(record);
-    if (known !== undefined) return false;
-    byRun.set(runId, list);
-    this.#bytes += listBytes;
-    return true;
-  }
-
-  /** Whether the run has lost its list by it. */
-  #shiftFrom(byRun: ByRun, runId: string): boolean {
-    const list = byRun.get(runId);
-    list?.shift();
-    if (list?.length !== 0) return false;
-    byRun.delete(runId);
-    this.#bytes -= listBytes;
-    return true;
   }
 
   /**
@@ -187,16 +152,18 @@ export class Tail {
    * @returns undefined where the cursor is before the tail: read the journal
    */
   read(
-    { scope, types }: Filter,
+    filter: Filter,
     afterSeq: number,
     bounds: { readonly maxRecords: number; readonly maxBytes: number },
   ): TailPage | undefined {
     const range = this.#range;
     if (range === undefined || afterSeq < range.startSeq) return undefined;
+    const { types, kinds } = filter;
     const { deletionCount } = range;
     const records: CommittedRecord[] = [];
     let bytes = 0;
-    for (const record of this.#after(scope, afterSeq)) {
+    for (const record of this.#after(filter, afterSeq)) {
+      if (kinds?.wants(record) === false) continue;
       if (types?.shareOf(record.types) === "none") continue;
       bytes += record.data.length;
       if (records.length === bounds.maxRecords || (records.length > 0 && bytes > bounds.maxBytes)) {
@@ -208,32 +175,19 @@ export class Tail {
   }
 
   /**
-   * Calls `wake` after each publication that the scope may want, until the returned
+   * Calls `wake` after each publication that may be wanted, until the returned
    * function is called. Each watch has a function of its own.
    */
-  watch(scope: Scope, wake: Wake): () => void {
-    return this.#listeners.add(scope, wake);
+  watch(watched: Watched, wake: Wake): () => void {
+    return this.#listeners.add(watched, wake);
   }
 
-  /** The lists in which a scope's records after a cursor stand, where there are any. */
-  #listsAfter(scope: Scope, afterSeq: number): (Records | undefined)[] {
-    switch (scope.kind) {
-      case "all":
-        return [this.#everything];
-      case "ancestor":
-        return [this.#families.get(scope.ancestorId)];
-      case "runs": {
-        const inherited = scope.inherited?.filter(({ recordEndSeq }) => recordEndSeq > afterSeq);
-        const runIds = [...scope.runIds, ...(inherited ?? []).map(({ runId }) => runId)];
-        return [...new Set(runIds)].map((runId) => this.#runs.get(runId));
-      }
-    }
-  }
-
-  /** The wanted records after a cursor in seq order, merged over the scope's lists. */
-  *#after(scope: Scope, afterSeq: number): Generator<CommittedRecord> {
+  /** The scope's records after a cursor in seq order, merged over its lists. */
+  *#after(filter: Filter, afterSeq: number): Generator<CommittedRecord> {
+    const { scope } = filter;
+    const lists = isWithoutEvents(filter) ? this.#others : this.#records;
     const heads: { list: Records; index: number }[] = [];
-    for (const list of this.#listsAfter(scope, afterSeq)) {
+    for (const list of lists.listsAfter(scope, afterSeq)) {
       if (list === undefined) continue;
       const index = list.firstIndex((record) => endOf(record) > afterSeq);
       if (index < list.length) heads.push({ list, index });

@@ -1,7 +1,7 @@
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import { Deque } from "./deque.ts";
-import type { Filter, Scope } from "./filter.ts";
-import type { Wake } from "./listeners.ts";
+import type { Filter } from "./filter.ts";
+import type { Wake, Watched } from "./listeners.ts";
 import { Tail, type TailPage } from "./tail.ts";
 
 /** A namespace's tail, and what is known of it here. */
@@ -106,11 +106,11 @@ export class Tails {
   }
 
   /** See Tail.watch. */
-  watch(namespace: string, scope: Scope, wake: Wake): () => void {
+  watch(namespace: string, watched: Watched, wake: Wake): () => void {
     const held = this.#of(namespace);
     const { tail } = held;
     const wasWatched = tail.isWatched;
-    const unwatch = tail.watch(scope, wake);
+    const unwatch = tail.watch(watched, wake);
     if (!wasWatched) this.#listeners.onWatched?.(namespace);
     return () => {
       if (!tail.isWatched) return;

@@ -169,6 +169,6 @@ export class RecordBuilder {
     };
     row.checksum = checksumOf(row);
     this.rows.push(row);
-    this.records.push({ firstSeq, count, lineage: staged.lineage, types, data });
+    this.records.push({ firstSeq, count, lineage: staged.lineage, firstRunSeq, types, data });
   }
 }

@@ -5,6 +5,8 @@ export interface CommittedRecord {
   readonly count: number;
   /** Run ids from the record's run up to its root: index = edges between them. */
   readonly lineage: readonly string[];
+  /** 0 for a signal and for a fact. */
+  readonly firstRunSeq: number;
   /** The distinct event types in it, one a line; empty for a fact. */
   readonly types: string;
   /** The wire encoding of an EventBatch. */

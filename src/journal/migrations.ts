@@ -261,6 +261,24 @@ const familyIndex: Migration = {
   },
 };
 
+/**
+ * Signals and facts by their seqs, by tree and by run, so that who wants nothing else does not
+ * pay for events. Partial: batches of events never touch them.
+ */
+const recordKinds: Migration = {
+  async up(db: Kysely<unknown>): Promise<void> {
+    const indexes = {
+      records_no_event: "last_seq, root_key, size",
+      records_no_event_root: "root_key, last_seq, run_key, size",
+      records_no_event_run: "run_key, last_seq, size",
+    };
+    for (const [name, columns] of Object.entries(indexes)) {
+      await sql`create index ${sql.raw(name)} on records (namespace_id, ${sql.raw(columns)})
+        where first_run_seq = 0`.execute(db);
+    }
+  },
+};
+
 /** Every migration by its name; they run in the order of their names. */
 function migrations(types: ColumnTypes): Record<string, Migration> {
   return {
@@ -272,6 +290,7 @@ function migrations(types: ColumnTypes): Record<string, Migration> {
     "0006_queries": queries,
     [formatsMigration]: formats,
     "0008_family_index": familyIndex,
+    "0009_record_kinds": recordKinds,
     "0010_signals": signals(types.bytes),
   };
 }

@@ -88,7 +88,8 @@ describeJournal("a subscriber's memory", (open) => {
     const engine = engineOver(journal, { memoryBytes });
     await openRun(engine, "run");
     const runIds = Array.from({ length: 100 }, (_, at) => `${at}`.padEnd(120, "x"));
-    const filter: Filter = { scope: { kind: "runs", runIds }, types: undefined };
+    const scope = { kind: "runs", runIds } as const;
+    const filter: Filter = { scope, types: undefined, kinds: undefined };
     const { subscriptions } = engine.memory;
     const calls = Array.from({ length: 4 }, () => new Watch(engine));
     const answers: ReturnType<Watch["run"]>[] = [];

@@ -2,12 +2,17 @@
 import assert from "node:assert/strict";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import { RecordKind } from "../../gen/runlog/v1/record_pb.js";
+import type { Scope } from "../../src/delivery/filter.ts";
+import { KindFilter } from "../../src/delivery/kind-filter.ts";
 import { Tails } from "../../src/delivery/tails.ts";
 import type { CommittedRecord } from "../../src/journal/committed-record.ts";
 
 const MiB = 1024 * 1024;
 const bound = 8 * MiB;
-const everything = { scope: { kind: "all" }, types: undefined } as const;
+const all = { kind: "all" } as const;
+const everything = { scope: all, types: undefined, kinds: undefined };
+const lifecycle = KindFilter.parse("kinds", [RecordKind.LIFECYCLE]);
 const page = { maxRecords: 10, maxBytes: MiB };
 
 interface Shape {
@@ -25,7 +30,8 @@ function* recordsOf({ dataBytes, runs, depth }: Shape): Generator<CommittedRecor
       (_, edges) => `${edges === 0 ? run : Math.floor(run / 100)}-${edges}-0197c1d2-1111-7000`,
     );
     const data = new Uint8Array(dataBytes);
-    yield { firstSeq: seq, count: 1, lineage: lineages[run], types: `token${seq % 7}`, data };
+    const types = `token${seq % 7}`;
+    yield { firstSeq: seq, count: 1, lineage: lineages[run], firstRunSeq: seq, types, data };
   }
 }
 
@@ -33,7 +39,8 @@ const one = (firstSeq: number, runId = "r"): CommittedRecord => ({
   firstSeq,
   count: 1,
   lineage: [runId],
-  types: "",
+  firstRunSeq: firstSeq,
+  types: "test",
   data: new Uint8Array(10),
 });
 
@@ -94,7 +101,7 @@ describe("the tails of namespaces", () => {
       onWatched: (name) => seen.push(`+${name}`),
       onUnwatched: (name) => seen.push(`-${name}`),
     });
-    const unwatch = tails.watch("watched", { kind: "all" }, () => undefined);
+    const unwatch = tails.watch("watched", everything, () => undefined);
     for (let n = 0; n < 1_000; n++) {
       tails.read(`n${n}`, everything, 0, page);
       tails.publish(`n${n}`, [one(1)], 0);
@@ -128,11 +135,50 @@ describe("the tails of namespaces", () => {
     assert.ok(many < 50 * few + 500, `${few} ms, ${many} ms`);
   });
 
+  it("show who wants no events the rest without a look at them", () => {
+    const tails = new Tails(64 * MiB);
+    let looks = 0;
+    const eventAt = (firstSeq: number): CommittedRecord => ({
+      ...one(firstSeq, "child"),
+      lineage: ["child", "root"],
+      get types() {
+        looks++;
+        return "token";
+      },
+    });
+    const factAt = (firstSeq: number): CommittedRecord => {
+      return { ...one(firstSeq), lineage: ["child", "root"], firstRunSeq: 0, types: "" };
+    };
+    tails.publish("n", [factAt(1)], 0);
+    for (let seq = 2; seq < 10_000; seq++) tails.publish("n", [eventAt(seq)], 0);
+    tails.publish("n", [factAt(10_000)], 0);
+    const family = {
+      kind: "ancestor",
+      ancestorId: "root",
+      includeSelf: true,
+      maxDepth: 9,
+    } as const;
+    for (const scope of [all, family, { kind: "runs", runIds: ["child"] } as const]) {
+      looks = 0;
+      const read = tails.read("n", { scope, types: undefined, kinds: lifecycle }, 0, page);
+      assert.deepEqual(
+        read?.records.map(({ firstSeq }) => firstSeq),
+        [1, 10_000],
+      );
+      assert.equal(looks, 0);
+    }
+    tails.setMaxBytes(5_000);
+    const left = tails.read("n", { ...everything, kinds: lifecycle }, 9_999, page);
+    assert.equal(left?.records.length, 1);
+    tails.setMaxBytes(0);
+    assert.equal(tails.bytes, 0);
+  });
+
   it("wake whom a record concerns, once", () => {
     const tails = new Tails(MiB);
     const woken: string[] = [];
-    const watch = (name: string, scope: Parameters<Tails["watch"]>[1]) =>
-      tails.watch("n", scope, () => woken.push(name));
+    const watch = (name: string, scope: Scope, kinds?: KindFilter) =>
+      tails.watch("n", { scope, kinds }, () => woken.push(name));
     watch("all", { kind: "all" });
     const ancestor = { kind: "ancestor", includeSelf: true, maxDepth: 9 } as const;
     watch("root", { ...ancestor, ancestorId: "root" });
@@ -146,7 +192,12 @@ describe("the tails of namespaces", () => {
     leave();
     tails.publish("n", [{ ...record, firstSeq: 4 }], 0);
     assert.deepEqual(woken.splice(0), ["all", "root"]);
+    watch("root's facts", { ...ancestor, ancestorId: "root" }, lifecycle);
+    tails.publish("n", [{ ...record, firstSeq: 5 }], 0);
+    assert.deepEqual(woken.splice(0), ["all", "root"]);
+    tails.publish("n", [{ ...record, firstSeq: 6, firstRunSeq: 0, types: "" }], 0);
+    assert.deepEqual(woken.splice(0), ["all", "root", "root's facts"]);
     tails.forget("n");
-    assert.deepEqual(woken, ["all", "root", "other"]);
+    assert.deepEqual(woken, ["all", "root", "other", "root's facts"]);
   });
 });

@@ -24,7 +24,7 @@ import {
 import { describeJournal, type TestJournal } from "../support/journals.ts";
 
 const everything = { kind: "all" } as const;
-const everyEvent = { scope: everything, types: undefined };
+const everyEvent = { scope: everything, types: undefined, kinds: undefined };
 
 /** What a subscriber gets until it has caught up, or is refused. */
 interface Delivered {

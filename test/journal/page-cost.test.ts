@@ -27,6 +27,9 @@ const strangers = { runs: 500, rounds: 100, eventsPerAppend: 20 };
 const strangerEvents = strangers.runs * strangers.rounds * strangers.eventsPerAppend;
 const family = { runs: 10, eventsPerRun: 10 };
 const crowd = { runs: 200 };
+const runCount = 3 + strangers.runs + family.runs + crowd.runs;
+/** Each run has begun, and nothing else has happened to it. */
+const factCount = runCount;
 
 /** What a page is bounded by unless the test says otherwise. */
 const bounds: PageBounds = {
@@ -270,6 +273,7 @@ describe("a page's cost", () => {
       const filter = {
         scope: { kind: "all" },
         types: TypeFilter.parse("types", ["none"]),
+        kinds: undefined,
       } as const;
       const read = (seq: number) =>
         readEvents(engineOver(journal, { readPages: 1 }), {
@@ -299,6 +303,32 @@ describe("a page's cost", () => {
     }
   });
 
+  for (const direction of directions) {
+    it(`is that of the facts alone where no events are wanted, ${direction}`, async () => {
+      const scopes: Readonly<Record<string, readonly [RecordScope, number]>> = {
+        all: [{ kind: "all", exceptRoots: [] }, factCount],
+        "the tree": [{ kind: "tree", rootKey: large.tree }, factCount],
+        "a family, run by run": [descendantsOf(large, large.family), 1 + family.runs],
+        "a family, along its tree": [descendantsOf(large, large.crowd), 1 + crowd.runs],
+        "100 runs": [{ kind: "runs", runKeys: large.strangerKeys.slice(0, 100) }, 100],
+      };
+      for (const [name, [scope, count]] of Object.entries(scopes)) {
+        const page = { direction, maxRecords: 10_000, withoutEvents: true };
+        const { records, pages, plans } = await costOf(large.file, scope, page);
+        assert.equal(records, count, name);
+        assert.deepEqual(fullScans(plans), []);
+        // A page of its own for each record, and for each index entry and step down.
+        assert.ok(pages <= 4 * records + 20, `${name}: ${pages} pages for ${records} facts`);
+        console.log(`      ${name}: ${pages} pages for ${records} facts`);
+        const late = { direction, afterSeq: large.lastSeq - 500_000, withoutEvents: true };
+        const nothing = await costOf(large.file, scope, late);
+        assert.equal(nothing.records, 0, "all began long before");
+        assert.ok(nothing.pages <= 100, `${name}: ${nothing.pages} pages for nothing`);
+        console.log(`      ${name}: ${nothing.pages} pages for none among 500,000 events`);
+      }
+    });
+  }
+
   it("leaves out what holds no wanted type: its bytes are not read", async () => {
     const directory = await mkdtemp(join(tmpdir(), "runlog-cost-"));
     try {
@@ -317,7 +347,7 @@ describe("a page's cost", () => {
       const scope: RecordScope = { kind: "tree", rootKey: 1 };
       const page = { maxBytes: 1e12 };
       const tokens = await costOf(file, scope, page);
-      const facts = await costOf(file, scope, { ...page, wants: (types) => types === "" });
+      const facts = await costOf(file, scope, { ...page, wants: ({ types }) => types === "" });
       assert.deepEqual([tokens.records, facts.records], [101, 1]);
       assert.deepEqual(fullScans(facts.plans), []);
       assert.ok(facts.pages * 5 < tokens.pages, `${facts.pages} pages of ${tokens.pages}`);

@@ -25,6 +25,9 @@ import {
 } from "../../src/journal/namespaces.ts";
 import { findGoneNodes, findRunningOf } from "../../src/journal/nodes.ts";
 import { openJournal } from "../../src/journal/open.ts";
+import type { RecordPage, RecordScope } from "../../src/journal/pages/keys.ts";
+import { readPage } from "../../src/journal/pages/read-page.ts";
+import { insertRecords, type NewRecord } from "../../src/journal/records.ts";
 import { familyIsOpen, findRuns, insertRuns, type RunRow } from "../../src/journal/runs.ts";
 import type { Db, Schema } from "../../src/journal/schema.ts";
 import {
@@ -79,11 +82,35 @@ function runOf(namespaceId: number, key: number): RunRow {
   };
 }
 
+/** Seqs of a child's records, behind those of the runs: events, and then some facts. */
+const recordCount = 20_000;
+const lastFacts = 10;
+
+/** Each run's beginning, then one child's many events, then some facts about that child. */
+function recordOf(namespaceId: number, seq: number): NewRecord {
+  const isEvent = seq > runCount && seq <= runCount + recordCount - lastFacts;
+  return {
+    namespace_id: namespaceId,
+    last_seq: seq,
+    event_count: 1,
+    run_key: Math.min(seq, runCount),
+    root_key: 1,
+    first_run_seq: isEvent ? seq - runCount : 0,
+    types: isEvent ? "token" : "",
+    size: 1,
+    data: Buffer.alloc(1),
+    checksum: null,
+  };
+}
+
 async function fill(journal: Journal): Promise<void> {
   const id = await journal.write(async (tx) => {
     await insertNamespace(tx, namespace, 1);
     const locked = (await lockNamespace(tx, namespace))!;
-    await updateNamespace(tx, locked.namespace_id, { last_seq: runCount, run_count: runCount });
+    await updateNamespace(tx, locked.namespace_id, {
+      last_seq: runCount + recordCount,
+      run_count: runCount,
+    });
     return locked.namespace_id;
   });
   for (let at = 1; at <= runCount; at += 500) {
@@ -105,6 +132,22 @@ async function fill(journal: Journal): Promise<void> {
       await tx.insertInto("run_labels").values(labels).execute();
     });
   }
+  for (let at = 1; at <= runCount + recordCount; at += 500) {
+    const records = Array.from({ length: 500 }, (_, n) => recordOf(id, at + n));
+    await journal.write((tx) => insertRecords(tx, records));
+  }
+}
+
+/** Reads what was recorded lately and is no event. */
+function readFacts(db: Db, namespaceId: number, scope: RecordScope): Promise<RecordPage> {
+  return readPage(db, namespaceId, scope, {
+    direction: "forward",
+    afterSeq: runCount,
+    upToSeq: runCount + recordCount,
+    maxRecords: 256,
+    maxBytes: 1 << 20,
+    withoutEvents: true,
+  });
 }
 
 const all: RunListing = {
@@ -137,6 +180,13 @@ const scans: Readonly<Record<string, (db: Db, root: RunRow) => Promise<unknown>>
       (db: Db) => listRuns({ db, scans: db } as Journal, namespace, { ...all, ...listing }),
     ]),
   ),
+  "a namespace's facts": (db, { namespace_id: id }) =>
+    readFacts(db, id, { kind: "all", exceptRoots: [] }),
+  "a tree's facts": (db, { namespace_id: id }) => readFacts(db, id, { kind: "tree", rootKey: 1 }),
+  "a family's facts": (db, { namespace_id: id }) => {
+    const ends = { rootKey: 1, ancestorKey: 1, minDepth: 1, maxDepth: 64 };
+    return readFacts(db, id, { kind: "descendants", ...ends });
+  },
   "a tree's runs": (db, { namespace_id: id }) => readTreeStretch(db, id, 1, 10_000, 512),
   "a RUNNING run of a tree": (db, { namespace_id: id }) => findOpenInTree(db, id, 1),
   "a tree's newest record": (db, { namespace_id: id }) => findNewestOfTree(db, id, 1),

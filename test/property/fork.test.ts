@@ -196,7 +196,7 @@ describeJournal("a fork with what it inherits", (open, backend) => {
                 for (let seq = 0, end = false; !end; ) {
                   const page = await readEvents(engine, {
                     namespace: "default",
-                    filter: { scope, types },
+                    filter: { scope, types, kinds: undefined },
                     direction,
                     seq,
                     maxEvents: 4,

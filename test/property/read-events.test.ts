@@ -4,14 +4,22 @@ import fc from "fast-check";
 import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { EventBatchSchema } from "../../gen/runlog/v1/subscribe_pb.js";
 import { type EventsPage, readEvents } from "../../src/delivery/read-events.ts";
-import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
 import type { Direction } from "../../src/journal/pages/keys.ts";
 import type { Limits } from "../../src/limits.ts";
 import { append, type Engine, engineOver, eventOf, openRun, readAll } from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
-import { isWanted, runCount, scopes, typeChoices, typeOf, type Wanted } from "../support/wanted.ts";
+import {
+  isWanted,
+  kindChoices,
+  runCount,
+  scopes,
+  toFilter,
+  typeChoices,
+  typeOf,
+  type Wanted,
+} from "../support/wanted.ts";
 
 /** A batch of a run; batches of one commit are submitted at once. */
 interface Batch {
@@ -34,6 +42,7 @@ const commits = fc.array(fc.array(batch, { minLength: 1, maxLength: 5 }), {
 const wanted = fc.record({
   scope: fc.constantFrom(...scopes),
   types: fc.constantFrom(...typeChoices),
+  kinds: fc.constantFrom(...kindChoices),
 });
 /** Limits so small that each of them ends pages. */
 const someLimits = fc.record({
@@ -112,10 +121,7 @@ class Reader {
   async read(): Promise<boolean> {
     const page = await readEvents(this.#engine, {
       namespace: "default",
-      filter: {
-        scope: this.#wanted.scope,
-        types: TypeFilter.parse("event_types", this.#wanted.types),
-      },
+      filter: toFilter(this.#wanted),
       direction: this.#direction,
       seq: this.#seq,
       maxEvents: this.#maxEvents,

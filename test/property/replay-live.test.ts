@@ -2,13 +2,30 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Producer } from "../../src/ingest/operation.ts";
 import { Consumer, deliverySettings } from "../support/consumer.ts";
-import { append, type Engine, engineOver, eventOf, openRun, readAll } from "../support/engine.ts";
+import {
+  append,
+  type Engine,
+  engineOver,
+  eventOf,
+  openRun,
+  readAll,
+  signal,
+} from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
-import { isWanted, runCount, scopes, typeChoices, typeOf, type Wanted } from "../support/wanted.ts";
+import {
+  isWanted,
+  kindChoices,
+  runCount,
+  scopes,
+  typeChoices,
+  typeOf,
+  type Wanted,
+} from "../support/wanted.ts";
 
 type Step =
   | { readonly kind: "append"; readonly run: number; readonly count: number }
+  | { readonly kind: "signal"; readonly run: number; readonly type: number }
   | { readonly kind: "attach" | "read"; readonly subscriber: number }
   | { readonly kind: "drop"; readonly subscriber: number; readonly forget: number }
   | { readonly kind: "turns"; readonly count: number }
@@ -25,6 +42,14 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       kind: fc.constant("append" as const),
       run: fc.nat({ max: runCount - 1 }),
       count: fc.integer({ min: 1, max: 9 }),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant("signal" as const),
+      run: fc.nat({ max: runCount - 1 }),
+      type: fc.nat(2),
     }),
   },
   {
@@ -73,6 +98,10 @@ async function runSteps(
         commits.push(append(engine, producer, first, events));
         break;
       }
+      case "signal":
+        await producerOf(one.run);
+        commits.push(signal(engine, `run-${one.run}`, eventOf("signal", typeOf(one.type))));
+        break;
       case "attach":
         consumers[one.subscriber]!.attach(engine);
         break;
@@ -107,6 +136,7 @@ describeJournal("replay and live are one sequence", (open, backend) => {
             fc.record({
               scope: fc.constantFrom(...scopes),
               types: fc.constantFrom(...typeChoices),
+              kinds: fc.constantFrom(...kindChoices),
             }),
             { minLength: scopeCount, maxLength: scopeCount },
           ),

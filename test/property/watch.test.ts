@@ -1,8 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
-import type { Filter } from "../../src/delivery/filter.ts";
-import { TypeFilter } from "../../src/delivery/type-filter.ts";
 import { Watch, type WatchFrame } from "../../src/delivery/watch.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
 import { deliverySettings } from "../support/consumer.ts";
@@ -14,12 +12,22 @@ import {
   openRun,
   readAll,
   recordsIn,
+  signal,
   subscriptionTo,
 } from "../support/engine.ts";
 import { assertHistories } from "../support/histories.ts";
 import { describeJournal } from "../support/journals.ts";
 import { quiet } from "../support/quiet.ts";
-import { isWanted, runCount, scopes, typeChoices, typeOf, type Wanted } from "../support/wanted.ts";
+import {
+  isWanted,
+  kindChoices,
+  runCount,
+  scopes,
+  toFilter,
+  typeChoices,
+  typeOf,
+  type Wanted,
+} from "../support/wanted.ts";
 
 const idCount = 5;
 /** The runs are there from the start, so that every filter can be asked for. */
@@ -27,6 +35,7 @@ const startedSeq = runCount;
 
 type Step =
   | { readonly kind: "append"; readonly run: number; readonly count: number }
+  | { readonly kind: "signal"; readonly run: number; readonly type: number }
   | {
       readonly kind: "start";
       readonly id: number;
@@ -43,6 +52,7 @@ const id = fc.integer({ min: 1, max: idCount });
 const wanted: fc.Arbitrary<Wanted> = fc.record({
   scope: fc.constantFrom(...scopes),
   types: fc.constantFrom(...typeChoices),
+  kinds: fc.constantFrom(...kindChoices),
 });
 const step: fc.Arbitrary<Step> = fc.oneof(
   {
@@ -51,6 +61,14 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       kind: fc.constant("append" as const),
       run: fc.nat({ max: runCount - 1 }),
       count: fc.integer({ min: 1, max: 9 }),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant("signal" as const),
+      run: fc.nat({ max: runCount - 1 }),
+      type: fc.nat(2),
     }),
   },
   {
@@ -124,10 +142,6 @@ class Observed {
   }
 }
 
-function toFilter({ scope, types }: Wanted): Filter {
-  return { scope, types: TypeFilter.parse("event_types", types) };
-}
-
 /** Reads frames one by one; one that does not come is left under way. */
 class Reader {
   readonly #frames: AsyncGenerator<WatchFrame>;
@@ -179,17 +193,19 @@ async function runSteps(engine: Engine, parents: readonly number[], steps: reado
         commits.push(append(engine, producers[one.run]!, first, events));
         break;
       }
+      case "signal":
+        commits.push(signal(engine, `run-${one.run}`, eventOf("signal", typeOf(one.type))));
+        break;
       case "start": {
         const before = current.get(one.id);
         if (before !== undefined && before.ended !== "yes") break;
         const observed = new Observed(one.wanted, one.credit);
         current.set(one.id, observed);
         all.push(observed);
-        const { scope, types } = one.wanted;
         const start = { afterSeq: startedSeq };
-        const rest = { start, allowMissing: false };
+        const rest = { start, allowMissing: false, filter: toFilter(one.wanted) };
         const credit = one.credit === 0 ? Number.POSITIVE_INFINITY : one.credit;
-        watch.start(one.id, () => subscriptionTo(scope, rest, types), credit);
+        watch.start(one.id, () => subscriptionTo(one.wanted.scope, rest), credit);
         break;
       }
       case "change": {

@@ -6,7 +6,7 @@ import type { Limits } from "../../src/limits.ts";
 import { RefusedError } from "../../src/refusal.ts";
 import { type Engine, recordsIn, subscriptionTo } from "./engine.ts";
 import { quiet } from "./quiet.ts";
-import type { Wanted } from "./wanted.ts";
+import { toFilter, type Wanted } from "./wanted.ts";
 
 /** From the usual to a tail and pages of next to nothing. */
 export const deliverySettings: Readonly<Record<string, Partial<Limits>>> = {
@@ -43,13 +43,12 @@ export class Consumer {
   attach(engine: Engine, stop: "never" | "caught_up" = "never"): void {
     if (this.#frames !== undefined || this.failure !== undefined) return;
     this.#stop = new AbortController();
-    const { scope, types } = this.wanted;
-    const start = { afterSeq: this.#cursor };
-    const subscription = subscriptionTo(
-      scope,
-      { start, stop, allowMissing: this.#allowMissing },
-      types,
-    );
+    const subscription = subscriptionTo(this.wanted.scope, {
+      filter: toFilter(this.wanted),
+      start: { afterSeq: this.#cursor },
+      stop,
+      allowMissing: this.#allowMissing,
+    });
     this.#frames = subscribe(engine, subscription, this.#stop.signal);
   }
 

@@ -3,7 +3,7 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Event, EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import type { IngestRequest } from "../../gen/runlog/v1/ingest_pb.js";
 import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
-import { RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
+import { RunSpecSchema, SignalRunRequestSchema } from "../../gen/runlog/v1/run_pb.js";
 import { EventBatchSchema } from "../../gen/runlog/v1/subscribe_pb.js";
 import type { Scope } from "../../src/delivery/filter.ts";
 import type { SubscriptionFrame } from "../../src/delivery/frames.ts";
@@ -16,6 +16,7 @@ import { checkEvents } from "../../src/ingest/event-bytes.ts";
 import type { IngestRequestBytes } from "../../src/ingest/frames.ts";
 import { Leases } from "../../src/ingest/leases.ts";
 import { type Outcome, Producer } from "../../src/ingest/operation.ts";
+import { type SentSignal, signalRun } from "../../src/ingest/signal-run.ts";
 import type { Journal } from "../../src/journal/journal.ts";
 import { onlyNode } from "../../src/journal/nodes.ts";
 import { defaultLimits, type Limits } from "../../src/limits.ts";
@@ -97,6 +98,11 @@ export function append(
   });
 }
 
+/** Sends a signal to a run. */
+export function signal(engine: Engine, runId: string, event: Event): Promise<SentSignal> {
+  return signalRun(engine, create(SignalRunRequestSchema, { runId, event }), "");
+}
+
 /** A subscription to the namespace "default", with what differs from the usual. */
 export function subscriptionTo(
   scope: Scope,
@@ -105,7 +111,11 @@ export function subscriptionTo(
 ): SubscriptionSpec {
   return {
     namespace: "default",
-    filter: { scope, types: TypeFilter.parse("event_types", eventTypes) },
+    filter: {
+      scope,
+      types: TypeFilter.parse("event_types", eventTypes),
+      kinds: undefined,
+    },
     start: { afterSeq: 0 },
     stop: "never",
     progressIntervalMs: 60_000,

@@ -94,6 +94,7 @@ const contractRows: readonly Row[] = [
   ],
   ["ListRunsRequest.states", `${maxListedStates}`, "states; there are five", invalid],
   ["EventFilter.event_types", `${maxFilterTypes}`, "types in one filter", invalid],
+  ["EventFilter.kinds", "3", "kinds in one filter; there are three", invalid],
   [
     "page_size",
     `${maxPageSize}`,

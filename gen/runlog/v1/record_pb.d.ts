@@ -2,7 +2,7 @@
 // @generated from file runlog/v1/record.proto (package runlog.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Event } from "./event_pb.js";
@@ -337,6 +337,14 @@ export declare type EventFilter = Message<"runlog.v1.EventFilter"> & {
    * @generated from field: repeated string event_types = 4;
    */
   eventTypes: string[];
+
+  /**
+   * Only records of these kinds; event_types then chooses among their events and
+   * signals. Empty means every kind. At most 3.
+   *
+   * @generated from field: repeated runlog.v1.RecordKind kinds = 5;
+   */
+  kinds: RecordKind[];
 };
 
 /**
@@ -422,4 +430,44 @@ export declare type NamespaceScope = Message<"runlog.v1.NamespaceScope"> & {
  * Use `create(NamespaceScopeSchema)` to create a new message.
  */
 export declare const NamespaceScopeSchema: GenMessage<NamespaceScope>;
+
+/**
+ * What a record is.
+ *
+ * @generated from enum runlog.v1.RecordKind
+ */
+export enum RecordKind {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: RECORD_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * A producer's event.
+   *
+   * @generated from enum value: RECORD_KIND_EVENT = 1;
+   */
+  EVENT = 1,
+
+  /**
+   * A signal.
+   *
+   * @generated from enum value: RECORD_KIND_SIGNAL = 2;
+   */
+  SIGNAL = 2,
+
+  /**
+   * A fact about a run: started, waiting, resumed, finished.
+   *
+   * @generated from enum value: RECORD_KIND_LIFECYCLE = 3;
+   */
+  LIFECYCLE = 3,
+}
+
+/**
+ * Describes the enum runlog.v1.RecordKind.
+ */
+export declare const RecordKindSchema: GenEnum<RecordKind>;
 

@@ -3,11 +3,10 @@
 import type { Db } from "../schema.ts";
 import {
   bytesOf,
-  type Course,
   courses,
-  type Direction,
   firstOf,
-  isNoRoot,
+  isInTreeScan,
+  isNoEvent,
   type Key,
   keysIn,
   maxKeys,
@@ -76,7 +75,8 @@ async function scanDescendants(
   const { order, lastOf, through, from, past } = courses[bounds.direction];
   let left: SeqRange = bounds;
   for (;;) {
-    const stretchEnd = await endOfStretch(db, namespaceId, scope.rootKey, left, order);
+    const whole = { ...bounds, ...left };
+    const stretchEnd = await endOfStretch(db, namespaceId, scope.rootKey, whole);
     const stretch = stretchEnd === undefined ? left : through(stretchEnd, left);
     const others = await db
       .selectFrom("records as r")
@@ -89,7 +89,7 @@ async function scanDescendants(
       .select(["r.last_seq", "r.size"])
       .where("r.namespace_id", "=", namespaceId)
       .where("r.root_key", "=", scope.rootKey)
-      .where(isNoRoot("r"))
+      .where(isInTreeScan(bounds, "r"))
       .where("r.last_seq", ">", stretch.afterSeq)
       .where("r.last_seq", "<=", stretch.upToSeq)
       .where("a.depth", ">=", scope.minDepth)
@@ -107,7 +107,7 @@ async function scanDescendants(
       return bytesOf(db, namespaceId, { ...bounds, ...stretch }, keys);
     }
     const behind = past(stretchEnd, left);
-    const next = await nextOfFamily(db, namespaceId, scope, bounds.direction, behind);
+    const next = await nextOfFamily(db, namespaceId, scope, { ...bounds, ...behind });
     if (next === undefined) return { records: [], reachSeq: lastOf(bounds) };
     left = from(next, behind);
   }
@@ -121,7 +121,8 @@ async function ownKeys(
   stretch: SeqRange,
   bounds: PageBounds,
 ): Promise<readonly Key[]> {
-  if (ancestorKey !== rootKey || minDepth > 0) return [];
+  // Of signals and facts the scan has them.
+  if (ancestorKey !== rootKey || minDepth > 0 || bounds.withoutEvents) return [];
   return keysIn(db, namespaceId, stretch)
     .where("run_key", "=", rootKey)
     .orderBy("last_seq", courses[bounds.direction].order)
@@ -134,13 +135,12 @@ async function endOfStretch(
   db: Db,
   namespaceId: number,
   rootKey: number,
-  range: SeqRange,
-  order: Course["order"],
+  bounds: PageBounds,
 ): Promise<number | undefined> {
-  const row = await keysIn(db, namespaceId, range)
+  const row = await keysIn(db, namespaceId, bounds)
     .where("root_key", "=", rootKey)
-    .where(isNoRoot())
-    .orderBy("last_seq", order)
+    .where(isInTreeScan(bounds))
+    .orderBy("last_seq", courses[bounds.direction].order)
     .limit(1)
     .offset(scanRows - 1)
     .executeTakeFirst();
@@ -152,8 +152,7 @@ async function nextOfFamily(
   db: Db,
   namespaceId: number,
   scope: Descendants,
-  direction: Direction,
-  { afterSeq, upToSeq }: SeqRange,
+  { direction, afterSeq, upToSeq, withoutEvents = false }: PageBounds,
 ): Promise<number | undefined> {
   const { order, first } = courses[direction];
   const row = await db
@@ -171,6 +170,7 @@ async function nextOfFamily(
             .whereRef("r.run_key", "=", "k.run_key")
             .where("r.last_seq", ">", afterSeq)
             .where("r.last_seq", "<=", upToSeq)
+            .$if(withoutEvents, (some) => some.where(isNoEvent("r")))
             .orderBy("r.last_seq", order)
             .limit(1)
             .as("head"),

@@ -11,7 +11,7 @@ import { padded } from "../statement-lists.ts";
 /** A record as a subscriber's page holds it. */
 export type RecordRow = Pick<
   Selectable<RecordsTable>,
-  "last_seq" | "event_count" | "run_key" | "types" | "data"
+  "last_seq" | "event_count" | "run_key" | "first_run_seq" | "types" | "data"
 >;
 
 /** Whose records a page holds. Runs are named by their keys. */
@@ -59,12 +59,14 @@ export interface PageBounds extends SeqRange {
   readonly maxRecords: number;
   /** At least one record is returned, whatever its size. */
   readonly maxBytes: number;
-  /**
-   * Whether a record with these types, one a line and none for a fact, is wanted;
-   * without it every one is.
-   */
-  readonly wants?: (types: string, runKey: number) => boolean;
+  /** Whether only signals and facts are looked at: events then cost nothing. */
+  readonly withoutEvents?: boolean;
+  /** Whether a record is wanted; without it every one is. */
+  readonly wants?: (marks: RecordMarks) => boolean;
 }
+
+/** What tells whether a record is wanted. */
+export type RecordMarks = Pick<RecordRow, "run_key" | "first_run_seq" | "types">;
 
 /** A page. */
 export interface RecordPage {
@@ -113,8 +115,8 @@ export const courses: Readonly<Record<Direction, Course>> = {
   },
 };
 
-/** Records of which one page looks at the types, where not every type is wanted. */
-const typeScanRecords = 2_048;
+/** Records of which one page looks at the marks, where not every record is wanted. */
+const markScanRecords = 2_048;
 
 /** A record's key, and what it weighs. */
 export interface Key {
@@ -122,14 +124,22 @@ export interface Key {
   readonly size: number;
 }
 
+/** A range, and whether only signals and facts of it are looked at. */
+export type KeyRange = SeqRange & Pick<PageBounds, "withoutEvents">;
+
 /** The keys of a namespace's records in a range. */
-export function keysIn(db: Db, namespaceId: number, { afterSeq, upToSeq }: SeqRange) {
+export function keysIn(
+  db: Db,
+  namespaceId: number,
+  { afterSeq, upToSeq, withoutEvents = false }: KeyRange,
+) {
   return db
     .selectFrom("records")
     .select(["last_seq", "size"])
     .where("namespace_id", "=", namespaceId)
     .where("last_seq", ">", afterSeq)
-    .where("last_seq", "<=", upToSeq);
+    .where("last_seq", "<=", upToSeq)
+    .$if(withoutEvents, (keys) => keys.where(isNoEvent()));
 }
 
 /**
@@ -141,11 +151,13 @@ export async function treeKeys(
   db: Db,
   namespaceId: number,
   rootKey: number,
-  range: SeqRange,
+  range: KeyRange,
   order: Course["order"],
   limit: number,
 ): Promise<Key[]> {
   const keys = keysIn(db, namespaceId, range).orderBy("last_seq", order).limit(limit);
+  // Their index has the roots' own too.
+  if (range.withoutEvents) return keys.where("root_key", "=", rootKey).execute();
   const [own, others] = await Promise.all([
     keys.where("run_key", "=", rootKey).execute(),
     keys.where("root_key", "=", rootKey).where(isNoRoot()).execute(),
@@ -156,6 +168,22 @@ export async function treeKeys(
 /** Whether a record is not its tree's root's own, as the index of trees has it. */
 export function isNoRoot(table = "records") {
   return sql<SqlBool>`${sql.ref(`${table}.run_key`)} <> ${sql.ref(`${table}.root_key`)}`;
+}
+
+/**
+ * Whether a record is a signal or a fact, as the indexes of those have it. The 0 is part of
+ * the statement: for a parameter neither database would use a partial index.
+ */
+export function isNoEvent(table = "records") {
+  return sql<SqlBool>`${sql.ref(`${table}.first_run_seq`)} = 0`;
+}
+
+/** Whether a record is in the index by which a tree's records are scanned. */
+export function isInTreeScan(
+  { withoutEvents = false }: Pick<PageBounds, "withoutEvents">,
+  table = "records",
+) {
+  return withoutEvents ? isNoEvent(table) : isNoRoot(table);
 }
 
 /** The first of two lists of keys that are in order. */
@@ -173,7 +201,7 @@ export function firstOf(
 
 /** Keys that a page looks at. */
 export function maxKeys(bounds: PageBounds): number {
-  return bounds.wants === undefined ? bounds.maxRecords : typeScanRecords;
+  return bounds.wants === undefined ? bounds.maxRecords : markScanRecords;
 }
 
 /** Leaves the keys of records that are wanted. What else they hold is not read. */
@@ -186,13 +214,11 @@ async function wantedOf(
   if (keys.length === 0) return keys;
   const rows = await db
     .selectFrom("records")
-    .select(["last_seq", "types", "run_key"])
+    .select(["last_seq", "run_key", "first_run_seq", "types"])
     .where("namespace_id", "=", namespaceId)
     .where("last_seq", "in", padded(keys.map((key) => key.last_seq)))
     .execute();
-  const wanted = new Set(
-    rows.filter((row) => wants(row.types, row.run_key)).map((row) => row.last_seq),
-  );
+  const wanted = new Set(rows.filter((row) => wants(row)).map((row) => row.last_seq));
   return keys.filter((key) => wanted.has(key.last_seq));
 }
 

@@ -5,6 +5,7 @@ import { padded } from "../statement-lists.ts";
 import {
   bytesOf,
   courses,
+  isNoEvent,
   keysIn,
   maxKeys,
   type PageBounds,
@@ -37,7 +38,7 @@ export function readRunsOrBeginnings(
   return readRuns(db, namespaceId, [...runKeys, ...begun], {
     ...bounds,
     ...part,
-    wants: (types, runKey) => (types !== "" || own.has(runKey)) && wants(types, runKey),
+    wants: (marks) => (marks.types !== "" || own.has(marks.run_key)) && wants(marks),
   });
 }
 
@@ -62,6 +63,7 @@ export async function readRuns(
   bounds: PageBounds,
 ): Promise<RecordPage> {
   const { order, first, lastOf, through } = courses[bounds.direction];
+  const { withoutEvents = false } = bounds;
   if (runKeys.length === 0) return { records: [], reachSeq: lastOf(bounds) };
   const share = Math.ceil((2 * maxKeys(bounds)) / runKeys.length) + 1;
   const horizon = await db
@@ -76,6 +78,7 @@ export async function readRuns(
             .whereRef("r.run_key", "=", "k.run_key")
             .where("r.last_seq", ">", bounds.afterSeq)
             .where("r.last_seq", "<=", bounds.upToSeq)
+            .$if(withoutEvents, (some) => some.where(isNoEvent("r")))
             .orderBy("r.last_seq", order)
             .limit(1)
             .offset(share - 1)
@@ -89,7 +92,7 @@ export async function readRuns(
     .select((eb) => eb.fn[first]("share_end").as("seq"))
     .executeTakeFirst();
   const range = horizon?.seq == null ? bounds : through(horizon.seq, bounds);
-  const keys = await keysIn(db, namespaceId, range)
+  const keys = await keysIn(db, namespaceId, { ...range, withoutEvents })
     .where("run_key", "in", padded(runKeys))
     // An expression: ordered by the column, a planner may walk the namespace's
     // records in that order and throw away all strangers'.
