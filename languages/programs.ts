@@ -98,7 +98,7 @@ async function buildPython(directory: string): Promise<Command> {
   await mkdir(out, { recursive: true });
   const pip = ["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--upgrade"];
   await run(directory, "python3", ...pip, "--target", packages, "-r", "requirements.txt");
-  const files = ["error", "event", "ingest", "run", "subscribe"];
+  const files = ["error", "event", "ingest", "record", "run", "subscribe"];
   const env = { PYTHONPATH: [packages, out].join(delimiter) };
   await execute(
     "python3",

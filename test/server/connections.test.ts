@@ -17,7 +17,7 @@ describeWire("a connection that has grown old", (wire) => {
   let server: TestServer;
 
   beforeEach(async () => {
-    server = await startTestServer({ limits: { maxConnectionAgeMs: 300 }, drainTimeoutMs: 200 });
+    server = await startTestServer({ limits: { maxConnectionAgeMs: 2_000 }, drainTimeoutMs: 200 });
   });
 
   afterEach(async () => {

@@ -79,11 +79,14 @@ describeService("a stream with nothing to say", (wire, startServer) => {
   it("sends a producer heartbeats, which ask nothing of it", async () => {
     const stream = new Stream(client);
     stream.send(open("r"));
-    await stream.expect("opened");
+    let next = await stream.next();
+    // On a busy machine the opening may take as long as the silence.
+    while (next?.case === "heartbeat") next = await stream.next();
+    assert.equal(next?.case, "opened");
     await stream.expect("heartbeat");
     await stream.expect("heartbeat");
     stream.send(append("r", 1, "later"));
-    let next = await stream.next();
+    next = await stream.next();
     while (next?.case === "heartbeat") next = await stream.next();
     assert.ok(next?.case === "ack" && next.value.runSeq === 1n, next?.case);
     stream.halfClose();
