@@ -219,12 +219,12 @@ export const limitSpecs = {
     default: 3 * MiB,
     what: "one answer of ReadEvents or ListRuns",
     why: "gRPC clients receive 4 MiB by default, and an answer is a little larger than its events or runs. One event or run that is larger comes alone.",
-    beyond: "the page ends; the next call continues",
+    beyond: "the page ends, and the next call continues; last_count finds fewer",
   },
   readPages: {
     unit: "count",
     default: 16,
-    what: "pages of the journal that one ReadEvents call examines",
+    what: "pages of the journal that one ReadEvents call, or a start with last_count, examines",
     why: "Bounds the work for a filter that matches hardly anything. A page has 256 KiB, or 2,048 records of other types.",
     beyond: "the page ends; the next call continues",
   },
@@ -347,6 +347,8 @@ export const maxDepth = 64;
 export const maxFilterRunIds = 100;
 /** Runs whose events the forks in one filter inherit, over forks of forks: each costs a look-up. */
 export const maxInheritedRuns = 1_000;
+/** SubscribeRequest.last_count; fixed by the contract. */
+export const maxLastCount = 1_000;
 /** EventFilter.event_types; fixed by the contract. */
 export const maxFilterTypes = 32;
 /** Runs or events in one page of a list; fixed by the contract. */

@@ -10,6 +10,8 @@ export type SubscriptionFrame =
       readonly journalId: string;
       readonly earliestSeq: number;
       readonly latestSeq: number;
+      /** Where the subscription starts, exclusive. */
+      readonly afterSeq: number;
     }
   /** The parts, one behind the other, are the wire encoding of an EventBatch. */
   | { readonly t: "events"; readonly parts: readonly Uint8Array[] }
@@ -99,7 +101,7 @@ function wantedParts(
 }
 
 /** What is wanted of a record after a cursor, one by one. */
-function wantedItems(
+export function wantedItems(
   { firstSeq, types: named, data }: PageRecord,
   cursor: number,
   types: TypeFilter | undefined,

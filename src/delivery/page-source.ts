@@ -76,6 +76,8 @@ export interface StoredPage {
 export interface PageSize {
   readonly maxRecords: number;
   readonly maxBytes: number;
+  /** Whether the data of records are left out. */
+  readonly withoutData?: boolean;
 }
 
 /** What was durable of a filter's records at one moment; what is recorded later is not in it. */
@@ -213,7 +215,8 @@ export class PageSource {
           return cutInherited(scope, record);
         };
         const page = { records: records.map(toRecord), reachSeq };
-        const isDense = scope.kind === "all" && isEverything(choice) && deletionCount === 0;
+        const isWhole = isEverything(choice) && !size.withoutData;
+        const isDense = scope.kind === "all" && isWhole && deletionCount === 0;
         return isDense ? this.#withoutHoles(page, direction, range) : page;
       },
     };
@@ -350,7 +353,10 @@ function cutInherited(scope: Scope, record: PageRecord): PageRecord {
     // A seq lies in one record, so its end says which run it is of.
     if (recordEndSeq !== lastSeq || throughSeq === lastSeq) continue;
     const inheritedCount = throughSeq - firstSeq + 1;
-    return { ...record, count: inheritedCount, data: takeItems(record.data, inheritedCount) };
+    const { data } = record;
+    const isWithoutData = data.length === 0;
+    const inherited = isWithoutData ? data : takeItems(data, inheritedCount);
+    return { ...record, count: inheritedCount, data: inherited };
   }
   return record;
 }

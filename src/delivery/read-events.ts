@@ -15,7 +15,7 @@ import { isDataLoss, RefusedError } from "../refusal.ts";
 import { itemsOf, stretchesOf } from "../wire/event-batch.ts";
 import type { Filter } from "./filter.ts";
 import { type PageRecord, PageSource } from "./page-source.ts";
-import { refuseTrimmed } from "./subscription.ts";
+import { refuseTrimmed } from "./start-seq.ts";
 import type { DeliveryOptions } from "./subscription-spec.ts";
 import type { TypeFilter } from "./type-filter.ts";
 

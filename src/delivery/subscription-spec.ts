@@ -8,12 +8,20 @@ import type { Tails } from "./tails.ts";
 /** When a subscription ends by itself. */
 export type Stop = "never" | "caught_up" | "finished";
 
+/** Where to start; all but the first are turned into a seq once. */
+export type Start =
+  | { readonly t: "after"; readonly seq: number }
+  | { readonly t: "now" }
+  /** With the newest items that match, at most so many. */
+  | { readonly t: "last"; readonly count: number }
+  /** With what was recorded at this time or later; milliseconds since 1970. */
+  | { readonly t: "from"; readonly timeMs: number };
+
 /** What to deliver. */
 export interface SubscriptionSpec {
   readonly namespace: string;
   readonly filter: Filter;
-  /** Deliver what comes after this seq, or after the newest one. */
-  readonly start: { readonly afterSeq: number } | "now";
+  readonly start: Start;
   readonly stop: Stop;
   /** Milliseconds without a frame after which Progress is sent. */
   readonly progressIntervalMs: number;

@@ -6,6 +6,7 @@ import type { Filter } from "./filter.ts";
 import { FilterReader } from "./filter-reader.ts";
 import { type ItemsFrame, type SubscriptionFrame, takePage } from "./frames.ts";
 import { type Page, PageSource } from "./page-source.ts";
+import { findStartSeq } from "./start-seq.ts";
 import type { DeliveryOptions, SubscriptionSpec } from "./subscription-spec.ts";
 
 /** Frames of a step; one behind the other, in order. */
@@ -182,31 +183,32 @@ export class Subscription {
 
   async #start(): Promise<SubscriptionStepFrame> {
     const { filter, allowMissing } = this.#spec;
-    this.#reader = await FilterReader.open(this.#source, filter, allowMissing);
+    const reader = await FilterReader.open(this.#source, filter, allowMissing);
+    this.#reader = reader;
     const { journal } = this.#options;
-    const { earliestSeq, latestSeq, afterSeq } = await this.#startSeqs();
+    const { earliestSeq, latestSeq, afterSeq } = await this.#startSeqs(reader);
     this.#cursor = afterSeq;
     this.#latestSeq = latestSeq;
     this.#knownEndSeq = latestSeq;
     this.#state = "reading";
-    return { t: "subscribed", journalId: journal.id, earliestSeq, latestSeq };
+    return { t: "subscribed", journalId: journal.id, earliestSeq, latestSeq, afterSeq };
   }
 
-  async #startSeqs(): Promise<{ earliestSeq: number; latestSeq: number; afterSeq: number }> {
+  async #startSeqs({
+    filter,
+  }: FilterReader): Promise<{ earliestSeq: number; latestSeq: number; afterSeq: number }> {
     const { journal } = this.#options;
-    const { filter, start, journalId } = this.#spec;
+    const { start, journalId } = this.#spec;
     if (journalId !== "" && journalId !== journal.id) {
       throw new RefusedError({ reason: "journal_changed", journalId: journal.id });
     }
     const row = await this.#source.namespaceNow();
     this.#backCount = journal.history.backCount;
     this.#backs = journal.history.backsOf(this.#spec.namespace);
-    const { last_seq: latestSeq, trimmed_seq: trimmedSeq } = row ?? { last_seq: 0, trimmed_seq: 0 };
-    const afterSeq = start === "now" ? latestSeq : start.afterSeq;
-    if (afterSeq > latestSeq) throw new RefusedError({ reason: "cursor_ahead", latestSeq });
-    refuseTrimmed(filter, afterSeq, trimmedSeq);
-    const isWhole = row === undefined || trimmedSeq === 0;
-    const earliest = isWhole ? 1 : await findEarliestSeq(journal.db, row.namespace_id);
+    const afterSeq = await findStartSeq(this.#options, this.#source, filter, { start, row });
+    if (row === undefined) return { earliestSeq: 1, latestSeq: 0, afterSeq };
+    const { last_seq: latestSeq, trimmed_seq: trimmedSeq } = row;
+    const earliest = trimmedSeq === 0 ? 1 : await findEarliestSeq(journal.db, row.namespace_id);
     return { earliestSeq: earliest ?? latestSeq + 1, latestSeq, afterSeq };
   }
 
@@ -356,15 +358,4 @@ function checkTogether({ stop, allowMissing }: SubscriptionSpec, { scope }: Filt
       "cannot be combined with include_inherited: a fork inherits events that are older than the fork";
     throw invalidField("allow_missing", problem);
   }
-}
-
-/**
- * Refuses a cursor behind which something was deleted. Runs and families are
- * there as a whole or not at all, and 0 asks for whatever is left.
- *
- * @throws RefusedError cursor_trimmed
- */
-export function refuseTrimmed({ scope }: Filter, afterSeq: number, trimmedSeq: number): void {
-  if (scope.kind !== "all" || afterSeq === 0 || afterSeq >= trimmedSeq) return;
-  throw new RefusedError({ reason: "cursor_trimmed", earliestSeq: trimmedSeq + 1 });
 }

@@ -205,6 +205,7 @@ export function toSubscribeResponse(
             journalId: frame.journalId,
             earliestSeq: BigInt(frame.earliestSeq),
             latestSeq: BigInt(frame.latestSeq),
+            afterSeq: BigInt(frame.afterSeq),
           },
         },
       });

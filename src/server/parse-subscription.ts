@@ -3,8 +3,8 @@ import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { HandlerContext } from "@connectrpc/connect";
 import { StopPolicy, type SubscribeRequest } from "../../gen/runlog/v1/subscribe_pb.js";
 import { parseFilter } from "../delivery/filter.ts";
-import type { Stop, SubscriptionSpec } from "../delivery/subscription-spec.ts";
-import { type Limits, minProgressIntervalMs } from "../limits.ts";
+import type { Start, Stop, SubscriptionSpec } from "../delivery/subscription-spec.ts";
+import { type Limits, maxLastCount, minProgressIntervalMs } from "../limits.ts";
 import { invalidField } from "../refusal.ts";
 import { longestTimerMs } from "../timers.ts";
 import { checkNamespace, checkPlace } from "../validate.ts";
@@ -34,23 +34,37 @@ export function parseSubscription(
   limits: Limits,
 ): SubscriptionSpec {
   const { start } = request;
-  if (start.case === "fromNow" && !start.value) {
-    throw invalidField(`${at}from_now`, "must be true: leave it out to start at the beginning");
-  }
   const stop = stops[request.stop];
   if (stop === undefined) throw invalidField(`${at}stop`, `has the unknown value ${request.stop}`);
   return {
     namespace: checkNamespace(`${at}namespace`, request.namespace),
     filter: parseFilter(`${at}filter`, request.filter),
-    start:
-      start.case === "fromNow"
-        ? "now"
-        : { afterSeq: start.case === "afterSeq" ? checkPlace(`${at}after_seq`, start.value) : 0 },
+    start: parseStart(at, start),
     stop,
     progressIntervalMs: progressInterval(at, request, limits),
     allowMissing: request.allowMissing,
     journalId: request.journalId,
   };
+}
+
+function parseStart(at: string, start: SubscribeRequest["start"]): Start {
+  switch (start.case) {
+    case "fromNow":
+      if (start.value) return { t: "now" };
+      throw invalidField(`${at}from_now`, "must be true: leave it out to start at the beginning");
+    case "lastCount":
+      if (start.value <= maxLastCount) return { t: "last", count: start.value };
+      throw invalidField(`${at}last_count`, `must be at most ${maxLastCount}`, maxLastCount);
+    case "fromTime": {
+      const { seconds, nanos } = start.value;
+      // Up, since earlier ones are not wanted.
+      return { t: "from", timeMs: Number(seconds) * 1_000 + Math.ceil(nanos / 1_000_000) };
+    }
+    case "afterSeq":
+      return { t: "after", seq: checkPlace(`${at}after_seq`, start.value) };
+    default:
+      return { t: "after", seq: 0 };
+  }
 }
 
 function progressInterval(

@@ -6,6 +6,7 @@
  * Layout: https://protobuf.dev/programming-guides/encoding/
  */
 import { WireType } from "@bufbuild/protobuf/wire";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { decodeText, FieldReader } from "./field-reader.ts";
 import {
   encodeMessage,
@@ -29,7 +30,7 @@ import {
   sequencedEventSeq,
   sequencedEventSignal,
 } from "./tags.ts";
-import { timestampMessage } from "./timestamp.ts";
+import { TimestampReader, timestampMessage } from "./timestamp.ts";
 
 /** The facts about a run that the server records, by their tag in SequencedEvent. */
 const factTags = {
@@ -141,6 +142,33 @@ function write(
     out.bytes(tag, bodies[i]!);
     out.number(sequencedEventHandledSignalSeq, handled?.get(i) ?? 0);
   }
+}
+
+/**
+ * record_time of a record's items, in milliseconds since 1970; undefined where it cannot be read.
+ *
+ * @param beginning the record, which may be cut off behind the time of its first item
+ */
+export function recordTimeMs(beginning: Uint8Array): number | undefined {
+  const reader = new FieldReader(beginning);
+  const end = beginning.length;
+  // The item may reach beyond the cut.
+  if (!reader.skipTag(eventBatchEvents, end) || reader.number(end) === undefined) return undefined;
+  while (reader.at < end) {
+    const tag = beginning[reader.at++]!;
+    if ((tag & 7) === WireType.Varint) {
+      if (reader.number(end) === undefined) return undefined;
+      continue;
+    }
+    const fieldEnd = reader.fieldEnd(end);
+    if (fieldEnd === undefined) return undefined;
+    if (tag === sequencedEventRecordTime) {
+      const time = new TimestampReader().read(reader, fieldEnd);
+      return time && timestampMs(time);
+    }
+    reader.at = fieldEnd;
+  }
+  return undefined;
 }
 
 /** Passes over the head of an item; where the item ends. */

@@ -64,7 +64,11 @@ describeJournal("a subscriber's memory", (open) => {
     const { frames } = engine.memory;
     const taken = frames.freeBytes + 1;
     const abort = new AbortController();
-    const live = subscribe(engine, subscriptionTo({ kind: "all" }, { start: "now" }), abort.signal);
+    const live = subscribe(
+      engine,
+      subscriptionTo({ kind: "all" }, { start: { t: "now" } }),
+      abort.signal,
+    );
     for (const expected of ["subscribed", "caught_up"]) {
       assert.equal((await live.next()).value?.t, expected);
     }

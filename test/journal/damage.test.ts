@@ -36,7 +36,10 @@ async function deliver({ journal }: Engine, afterSeq = 0, runIds?: string[]): Pr
   const records: string[] = [];
   const { tails, ...options } = engineOver(journal, { tailBytes: 0 });
   const scope = runIds === undefined ? everything : ({ kind: "runs", runIds } as const);
-  const subscription = subscriptionTo(scope, { start: { afterSeq }, stop: "caught_up" });
+  const subscription = subscriptionTo(scope, {
+    start: { t: "after", seq: afterSeq },
+    stop: "caught_up",
+  });
   try {
     const { signal } = new AbortController();
     for await (const frame of subscribe({ tails, ...options }, subscription, signal)) {

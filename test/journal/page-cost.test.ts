@@ -19,6 +19,7 @@ import type { Journal } from "../../src/journal/journal.ts";
 import { openJournal } from "../../src/journal/open.ts";
 import type { Direction, PageBounds, RecordScope, SeqRange } from "../../src/journal/pages/keys.ts";
 import { rangeAfter, readPage } from "../../src/journal/pages/read-page.ts";
+import { findSeqBefore } from "../../src/journal/record-times.ts";
 import type { Schema } from "../../src/journal/schema.ts";
 import { defaultLimits } from "../../src/limits.ts";
 import { append, type Engine, engineOver, eventOf, openRun } from "../support/engine.ts";
@@ -328,6 +329,23 @@ describe("a page's cost", () => {
       }
     });
   }
+
+  it("finds a time by a row for each halving of the journal", async () => {
+    const connection = new Database(large.file, { readonly: true });
+    const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: connection }) });
+    try {
+      connection.prepare("select count(*) from namespaces").get();
+      const before = bytesReadByProcess();
+      assert.equal(await findSeqBefore(db, 1, Date.now() + 1, large.lastSeq), large.lastSeq);
+      assert.equal(await findSeqBefore(db, 1, 1, large.lastSeq), 0);
+      const pages = Math.ceil((bytesReadByProcess() - before) / 4096);
+      // Of each row the way down the tree and its own page, where those differ from the last row's.
+      assert.ok(pages <= 2 * 3 * Math.ceil(Math.log2(large.lastSeq)), `${pages} pages`);
+      console.log(`      ${pages} pages for two times among ${large.lastSeq} events`);
+    } finally {
+      await db.destroy();
+    }
+  });
 
   it("leaves out what holds no wanted type: its bytes are not read", async () => {
     const directory = await mkdtemp(join(tmpdir(), "runlog-cost-"));

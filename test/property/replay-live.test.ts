@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import fc from "fast-check";
+import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
+import type { Start } from "../../src/delivery/subscription-spec.ts";
 import type { Producer } from "../../src/ingest/operation.ts";
 import { Consumer, deliverySettings } from "../support/consumer.ts";
 import {
@@ -64,15 +67,54 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ kind: fc.constant("commit" as const) }) },
 );
 
+/** The clock of a history begins at 0 and goes on by a millisecond with each look at it. */
+const start: fc.Arbitrary<Start> = fc.oneof(
+  { weight: 3, arbitrary: fc.constant({ t: "after" as const, seq: 0 }) },
+  { weight: 1, arbitrary: fc.constant({ t: "now" as const }) },
+  { weight: 2, arbitrary: fc.record({ t: fc.constant("last" as const), count: fc.nat(30) }) },
+  { weight: 2, arbitrary: fc.record({ t: fc.constant("from" as const), timeMs: fc.nat(100) }) },
+);
+
+/** Checks that a consumer was told a seq that is what its start means. */
+function checkStart(
+  start: Start,
+  { started, wanted }: Consumer,
+  everything: readonly SequencedEvent[],
+  parents: readonly number[],
+): void {
+  const { afterSeq, latestSeq } = started!;
+  const before = everything.filter(({ seq }) => Number(seq) <= latestSeq);
+  const matching = before.filter((record) => isWanted(wanted, record, parents));
+  const following = matching.filter(({ seq }) => Number(seq) > afterSeq);
+  switch (start.t) {
+    case "after":
+      assert.equal(afterSeq, start.seq);
+      break;
+    case "now":
+      assert.equal(afterSeq, latestSeq);
+      break;
+    case "last":
+      assert.equal(following.length, Math.min(start.count, matching.length));
+      // Not before the first of them: that would be looked through again.
+      assert.equal(afterSeq, Number(following[0]?.seq ?? latestSeq + 1) - 1);
+      break;
+    case "from":
+      for (const { seq, recordTime } of before) {
+        assert.equal(timestampMs(recordTime!) >= start.timeMs, Number(seq) > afterSeq);
+      }
+  }
+}
+
 async function runSteps(
   engine: Engine,
   parents: readonly number[],
   chosen: readonly Wanted[],
+  starts: readonly Start[],
   steps: readonly Step[],
 ) {
   const consumers = Array.from(
     { length: subscriberCount },
-    (_, index) => new Consumer(chosen[index % scopeCount]!),
+    (_, index) => new Consumer(chosen[index % scopeCount]!, true, starts[index]!),
   );
   const producers: (Producer | undefined)[] = [];
   const sent: number[] = new Array<number>(runCount).fill(0);
@@ -140,13 +182,15 @@ describeJournal("replay and live are one sequence", (open, backend) => {
             }),
             { minLength: scopeCount, maxLength: scopeCount },
           ),
+          fc.array(start, { minLength: subscriberCount, maxLength: subscriberCount }),
           fc.array(step, { minLength: 20, maxLength: 150 }),
         ],
-        async (parents, chosen, steps) => {
+        async (parents, chosen, starts, steps) => {
           const store = await open();
           try {
-            const engine = engineOver(store.journal, limits);
-            const { consumers, sent } = await runSteps(engine, parents, chosen, steps);
+            let clock = 0;
+            const engine = engineOver(store.journal, limits, () => clock++);
+            const { consumers, sent } = await runSteps(engine, parents, chosen, starts, steps);
             const everything = await readAll(store.journal);
             assert.deepEqual(
               everything.map((record) => Number(record.seq)),
@@ -158,10 +202,13 @@ describeJournal("replay and live are one sequence", (open, backend) => {
               sent.reduce((sum, count) => sum + count, 0),
               "everything that was appended is durable",
             );
-            for (const consumer of consumers) {
+            for (const [index, consumer] of consumers.entries()) {
               assert.equal(consumer.failure, undefined);
-              const expected = everything.filter((record) =>
-                isWanted(consumer.wanted, record, parents),
+              checkStart(starts[index]!, consumer, everything, parents);
+              const expected = everything.filter(
+                (record) =>
+                  Number(record.seq) > consumer.started!.afterSeq &&
+                  isWanted(consumer.wanted, record, parents),
               );
               assert.deepEqual(consumer.received, expected, JSON.stringify(consumer.wanted));
             }

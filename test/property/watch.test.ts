@@ -202,7 +202,7 @@ async function runSteps(engine: Engine, parents: readonly number[], steps: reado
         const observed = new Observed(one.wanted, one.credit);
         current.set(one.id, observed);
         all.push(observed);
-        const start = { afterSeq: startedSeq };
+        const start = { t: "after", seq: startedSeq } as const;
         const rest = { start, allowMissing: false, filter: toFilter(one.wanted) };
         const credit = one.credit === 0 ? Number.POSITIVE_INFINITY : one.credit;
         watch.start(one.id, () => subscriptionTo(one.wanted.scope, rest), credit);

@@ -21,7 +21,7 @@ class Subscriber {
 
   constructor(engine: Engine, shared: SharedFrames, signal: AbortSignal) {
     const scope = { kind: "runs", runIds: ["run"] } as const;
-    this.#frames = subscribe(engine, subscriptionTo(scope, { start: "now" }), signal);
+    this.#frames = subscribe(engine, subscriptionTo(scope, { start: { t: "now" } }), signal);
     this.#shared = shared;
   }
 

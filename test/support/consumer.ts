@@ -2,6 +2,7 @@
 import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import type { SubscriptionFrame } from "../../src/delivery/frames.ts";
 import { subscribe } from "../../src/delivery/subscribe.ts";
+import type { Start } from "../../src/delivery/subscription-spec.ts";
 import type { Limits } from "../../src/limits.ts";
 import { RefusedError } from "../../src/refusal.ts";
 import { type Engine, recordsIn, subscriptionTo } from "./engine.ts";
@@ -32,11 +33,18 @@ export class Consumer {
   #pending: Promise<void> | undefined;
 
   readonly #allowMissing: boolean;
+  readonly #start: Start;
+  /** What it was told of its start, by the first call that was accepted. */
+  started: { readonly afterSeq: number; readonly latestSeq: number } | undefined;
 
-  /** @param allowMissing whether it may attach before its runs exist */
-  constructor(wanted: Wanted, allowMissing = true) {
+  /**
+   * @param allowMissing whether it may attach before its runs exist
+   * @param start where its first call starts
+   */
+  constructor(wanted: Wanted, allowMissing = true, start: Start = { t: "after", seq: 0 }) {
     this.wanted = wanted;
     this.#allowMissing = allowMissing;
+    this.#start = start;
   }
 
   /** Begins, or resumes, where it stands. */
@@ -45,7 +53,7 @@ export class Consumer {
     this.#stop = new AbortController();
     const subscription = subscriptionTo(this.wanted.scope, {
       filter: toFilter(this.wanted),
-      start: { afterSeq: this.#cursor },
+      start: this.started === undefined ? this.#start : { t: "after", seq: this.#cursor },
       stop,
       allowMissing: this.#allowMissing,
     });
@@ -69,6 +77,10 @@ export class Consumer {
       return { done: true, value: undefined } as const;
     });
     if (done === true) return false;
+    if (frame.t === "subscribed" && this.started === undefined) {
+      this.started = frame;
+      this.#cursor = frame.afterSeq;
+    }
     const records = recordsIn(frame);
     this.received.push(...records);
     const last = records.at(-1);
@@ -85,7 +97,7 @@ export class Consumer {
     this.#frames = undefined;
     if (forget === 0) return;
     this.received.splice(-forget);
-    this.#cursor = Number(this.received.at(-1)?.seq ?? 0);
+    this.#cursor = Number(this.received.at(-1)?.seq ?? this.started?.afterSeq ?? 0);
   }
 
   /** Reads on, without resuming, until nothing more comes by itself. */

@@ -116,7 +116,7 @@ export function subscriptionTo(
       types: TypeFilter.parse("event_types", eventTypes),
       kinds: undefined,
     },
-    start: { afterSeq: 0 },
+    start: { t: "after", seq: 0 },
     stop: "never",
     progressIntervalMs: 60_000,
     allowMissing: true,
@@ -141,7 +141,10 @@ export async function readAll(
   const records: SequencedEvent[] = [];
   const memory = new MemoryBudget(defaultLimits.memoryBytes);
   const options = { journal, tails: new Tails(0), memory, limits: defaultLimits };
-  const subscription = subscriptionTo(scope, { start: { afterSeq }, stop: "caught_up" });
+  const subscription = subscriptionTo(scope, {
+    start: { t: "after", seq: afterSeq },
+    stop: "caught_up",
+  });
   for await (const frame of subscribe(options, subscription, new AbortController().signal)) {
     records.push(...recordsIn(frame));
   }

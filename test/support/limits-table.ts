@@ -18,6 +18,7 @@ import {
   maxJsonValues,
   maxKeyBytes,
   maxLabelValueBytes,
+  maxLastCount,
   maxLeaseMs,
   maxListedStates,
   maxListItems,
@@ -94,6 +95,12 @@ const contractRows: readonly Row[] = [
   ],
   ["ListRunsRequest.states", `${maxListedStates}`, "states; there are five", invalid],
   ["EventFilter.event_types", `${maxFilterTypes}`, "types in one filter", invalid],
+  [
+    "SubscribeRequest.last_count",
+    `${maxLastCount}`,
+    "newest records to start with; for more, page back with ReadEvents",
+    invalid,
+  ],
   ["EventFilter.kinds", "3", "kinds in one filter; there are three", invalid],
   [
     "page_size",

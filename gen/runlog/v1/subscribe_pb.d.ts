@@ -5,7 +5,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { EventFilter, SequencedEvent } from "./record_pb.js";
-import type { Duration } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { GoAway } from "./ingest_pb.js";
 import type { ErrorDetail } from "./error_pb.js";
 
@@ -55,6 +55,25 @@ export declare type SubscribeRequest = Message<"runlog.v1.SubscribeRequest"> & {
      */
     value: boolean;
     case: "fromNow";
+  } | {
+    /**
+     * The newest records that match, up to this many, and those that follow. At
+     * most 1,000; 0 is the same as from_now. The search back is bounded: if few
+     * of the newest records match, there may be fewer.
+     *
+     * @generated from field: uint32 last_count = 9;
+     */
+    value: number;
+    case: "lastCount";
+  } | {
+    /**
+     * Records whose record_time is this or later. A time in the future is the
+     * same as from_now.
+     *
+     * @generated from field: google.protobuf.Timestamp from_time = 10;
+     */
+    value: Timestamp;
+    case: "fromTime";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -185,6 +204,14 @@ export declare type Subscribed = Message<"runlog.v1.Subscribed"> & {
    * @generated from field: uint64 latest_seq = 3;
    */
   latestSeq: bigint;
+
+  /**
+   * Where the subscription starts: records with a greater seq follow. If the
+   * stream breaks before the first record, resume after this.
+   *
+   * @generated from field: uint64 after_seq = 4;
+   */
+  afterSeq: bigint;
 };
 
 /**

@@ -61,6 +61,8 @@ export interface PageBounds extends SeqRange {
   readonly maxBytes: number;
   /** Whether only signals and facts are looked at: events then cost nothing. */
   readonly withoutEvents?: boolean;
+  /** Whether the records' data are left out, which are then neither read nor checked. */
+  readonly withoutData?: boolean;
   /** Whether a record is wanted; without it every one is. */
   readonly wants?: (marks: RecordMarks) => boolean;
 }
@@ -117,6 +119,8 @@ export const courses: Readonly<Record<Direction, Course>> = {
 
 /** Records of which one page looks at the marks, where not every record is wanted. */
 const markScanRecords = 2_048;
+
+const noData = new Uint8Array(0);
 
 /** A record's key, and what it weighs. */
 export interface Key {
@@ -248,6 +252,10 @@ export async function bytesOf(
   const reachSeq = keys.length < maxKeys(bounds) ? lastOf(bounds) : keys.at(-1)!.last_seq;
   if (taken === 0) return { records: [], reachSeq };
   const wanted = rows.slice(0, taken).map((key) => key.last_seq);
+  const endSeq = taken < rows.length ? wanted[taken - 1]! : reachSeq;
+  if (bounds.withoutData) {
+    return { records: await marksOf(db, namespaceId, wanted, order), reachSeq: endSeq };
+  }
   const read = await db
     .selectFrom("records")
     .select(recordColumns)
@@ -257,7 +265,24 @@ export async function bytesOf(
     .execute();
   const records = intactOf(read, wanted);
   if (records.length < taken) return { records, reachSeq: records.at(-1)!.last_seq };
-  return { records, reachSeq: taken < rows.length ? wanted[taken - 1]! : reachSeq };
+  return { records, reachSeq: endSeq };
+}
+
+/** Reads records without their data; one that was deleted meanwhile is left out. */
+async function marksOf(
+  db: Db,
+  namespaceId: number,
+  seqs: readonly number[],
+  order: Course["order"],
+): Promise<RecordRow[]> {
+  const rows = await db
+    .selectFrom("records")
+    .select(["last_seq", "event_count", "run_key", "first_run_seq", "types"])
+    .where("namespace_id", "=", namespaceId)
+    .where("last_seq", "in", padded(seqs))
+    .orderBy("last_seq", order)
+    .execute();
+  return rows.map((row) => ({ ...row, data: noData }));
 }
 
 /**
