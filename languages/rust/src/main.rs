@@ -77,6 +77,7 @@ async fn send(channel: Channel, run_id: &str) -> Result<(), Box<dyn Error>> {
                         event("plan.made", r#"{"steps":2}"#),
                         event("step.done", r#"{"step":1}"#),
                     ],
+                    ..Default::default()
                 }))
                 .await?;
             }
@@ -89,6 +90,7 @@ async fn send(channel: Channel, run_id: &str) -> Result<(), Box<dyn Error>> {
                         state: runlog::RunState::Succeeded.into(),
                         ..Default::default()
                     }),
+                    ..Default::default()
                 }))
                 .await?;
             }
@@ -127,7 +129,7 @@ async fn subscribe(channel: Channel, run_ids: Vec<String>) -> Result<(), Status>
                     let result = finished.result.unwrap_or_default();
                     println!("finished {}", result.state().as_str_name());
                 }
-                Record::RunResumed(_) => {}
+                _ => {}
             }
         }
     }
