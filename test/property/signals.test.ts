@@ -60,6 +60,8 @@ class Agent {
     this.#connection = new Connection(this.#nodes[node]!);
     this.#seen = 0;
     this.#nextRunSeq = undefined;
+    // Nothing is answered before this connection has said what is handled.
+    this.#received = this.#answered = 0;
     const names = { runId: "run", producerId: "agent", attempt: ++this.#attempt };
     const value = { ...names, create: {}, receiveSignals: true };
     await this.#connection.send(create(IngestRequestSchema, { frame: { case: "open", value } }));
