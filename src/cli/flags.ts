@@ -193,6 +193,19 @@ export function parseDuration(value: string): number {
   return ms;
 }
 
+/** Reads a time, or a duration before now, into a time. */
+export function parseTime(value: string): Date {
+  const ms = parseDurationMs(value);
+  // Not what Date would make of "2026" or "5": the year and month that somebody may not mean.
+  const isTime = /^\d{4}-\d\d-\d\d([T ]|$)/.test(value);
+  const time = new Date(ms === undefined ? value : Date.now() - ms);
+  const year = time.getUTCFullYear();
+  if ((ms === undefined && !isTime) || !(year >= 1970 && year <= 9999)) {
+    throw new InvalidArgumentError("use a duration such as 10m or 2h, or 2026-01-31T12:00:00Z.");
+  }
+  return time;
+}
+
 /** Adds --yes. */
 export function addConfirmFlag(command: Command): Command {
   return command.option("--yes", "do not ask");

@@ -1,12 +1,12 @@
 /**
- * Flags that say which records: whose, and of what types.
+ * Flags that say which records: whose, of what kinds, and of what types.
  *
  * Invariant: exactly one of --ancestor, --run and --all is given, so that
  * nobody reads everything by mistake.
  */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Command } from "commander";
-import type { EventFilterSchema } from "../../gen/runlog/v1/record_pb.js";
+import { type EventFilterSchema, RecordKind } from "../../gen/runlog/v1/record_pb.js";
 import { parseCount } from "./flags.ts";
 
 /** Which records. */
@@ -18,10 +18,19 @@ export interface ScopeFlags {
   readonly run?: readonly string[];
   readonly inherited?: true;
   readonly all?: true;
+  readonly kind?: readonly KindName[];
   readonly type?: readonly string[];
 }
 
-/** Adds --ancestor, --no-self, --max-depth, --run, --inherited, --all and --type. */
+const kinds = {
+  events: RecordKind.EVENT,
+  signals: RecordKind.SIGNAL,
+  lifecycle: RecordKind.LIFECYCLE,
+} as const;
+
+type KindName = keyof typeof kinds;
+
+/** Adds --ancestor, --no-self, --max-depth, --run, --inherited, --all, --kind and --type. */
 export function addScopeFlags(command: Command): Command {
   return command
     .option("--ancestor <id>", "a run and all its descendants, including later ones")
@@ -30,9 +39,17 @@ export function addScopeFlags(command: Command): Command {
     .option("--run <id...>", "runs by id, up to 100")
     .option("--inherited", "with --run: also the events that forks inherit")
     .option("--all", "everything in the namespace")
+    .addOption(
+      command
+        .createOption(
+          "--kind <kind...>",
+          "only producers' events, signals, or the lifecycle of runs: starts, waits, ends",
+        )
+        .choices(Object.keys(kinds)),
+    )
     .option(
       "--type <pattern...>",
-      'only events of these types; "tool.*" is a prefix. Starts and ends of runs always match',
+      'only events of these types; "tool.*" is a prefix. The lifecycle of runs always matches',
     );
 }
 
@@ -64,5 +81,6 @@ export function filterOf(flags: ScopeFlags): MessageInitShape<typeof EventFilter
             }
           : { case: "all", value: {} },
     eventTypes: [...(flags.type ?? [])],
+    kinds: (flags.kind ?? []).map((kind) => kinds[kind]),
   };
 }

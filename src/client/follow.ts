@@ -7,7 +7,7 @@
  * what this yields is each matching record once, in seq order.
  */
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { createClient, type Transport } from "@connectrpc/connect";
 import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import {
@@ -27,13 +27,20 @@ import {
 import { orAbort } from "./or-abort.ts";
 import { Retries } from "./retries.ts";
 
+/** A start that the server turns into a seq, once: a call that breaks is resumed after that. */
+export type FollowStart =
+  /** The newest records that match, at most so many, to 1000; fewer where few of the newest match. */
+  | { readonly lastCount: number }
+  /** Records of this time by the server's clock, or later. */
+  | { readonly fromTime: Date };
+
 /** What to follow, from where, and until when. */
 export interface FollowRequest {
   /** Empty or unset: "default". */
   readonly namespace?: string;
   readonly filter: MessageInitShape<typeof EventFilterSchema>;
   /** Exclusive: 0n, the default, is the beginning, "now" what becomes durable from now on. */
-  readonly after?: bigint | "now";
+  readonly after?: bigint | "now" | FollowStart;
   /** Where `after` came from; checked by the server where it is set. */
   readonly journalId?: string;
   /** Unset: never ends by itself. */
@@ -167,10 +174,20 @@ export async function* follow(
   }
 }
 
+function toStart(
+  after: NonNullable<FollowRequest["after"]>,
+): NonNullable<MessageInitShape<typeof SubscribeRequestSchema>["start"]> {
+  if (after === "now") return { case: "fromNow", value: true };
+  if (typeof after === "bigint") return { case: "afterSeq", value: after };
+  return "lastCount" in after
+    ? { case: "lastCount", value: after.lastCount }
+    : { case: "fromTime", value: timestampFromDate(after.fromTime) };
+}
+
 /** Where a follower stands in the journal, and whether it is done. */
 class Position {
   readonly #request: FollowRequest;
-  #after: bigint | "now";
+  #after: NonNullable<FollowRequest["after"]>;
   #journalId: string;
   #caughtUp = false;
   #subscribed = false;
@@ -197,10 +214,7 @@ class Position {
     return {
       namespace,
       filter,
-      start:
-        this.#after === "now"
-          ? { case: "fromNow", value: true }
-          : { case: "afterSeq", value: this.#after },
+      start: toStart(this.#after),
       stop: stop ?? StopPolicy.UNSPECIFIED,
       progressInterval: durationFromMs(progressIntervalMs ?? followProgressIntervalMs),
       allowMissing,
@@ -217,6 +231,8 @@ class Position {
         // "now" was this moment: after a break, what came since is wanted too.
         if (this.#after === "now") {
           this.#after = frame.value.latestSeq;
+        } else if (typeof this.#after === "object") {
+          this.#after = frame.value.afterSeq;
         }
         return undefined;
       case "events": {

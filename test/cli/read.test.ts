@@ -95,6 +95,46 @@ describe("reading from the command line", () => {
     assert.deepEqual(await commands.records("--all", "--after", after, "--until", "caught-up"), []);
   });
 
+  it("begins with the newest records, or with those of a time", async () => {
+    const seqsOf = async (...flags: string[]) =>
+      (await commands.records("--all", ...flags, "--until", "caught-up"))
+        .map(({ seq }) => seq)
+        .join(" ");
+    assert.equal(await seqsOf("--last", "3"), "12 13 14");
+    assert.equal(await seqsOf("--last", "0"), "");
+    assert.equal(await seqsOf("--last", "1", "--type", "line", "--kind", "events"), "13");
+    assert.equal((await seqsOf("--since", "1d")).split(" ").length, 14);
+    assert.equal((await seqsOf("--since", "2020-01-31")).split(" ").length, 14);
+    assert.equal(await seqsOf("--since", "2199-01-31T12:00:00Z"), "");
+    for (const flags of [
+      ["--last", "1001"],
+      ["--last", "3", "--after", "1"],
+      ["--since", "10m", "--last", "3"],
+      ["--since", "10m", "--now"],
+      ["--since", "yesterday"],
+      ["--since", "5"],
+      ["--kind", "facts"],
+      ["--until", "finished", "--exit-status", "--kind", "events"],
+    ]) {
+      const { status } = await commands.run(["tail", "--run", "root", ...flags]);
+      assert.equal(status, 2, flags.join(" "));
+    }
+  });
+
+  it("shows only the kinds that are asked for", async () => {
+    await commands.run(["signal", "other", "--type", "chat", "hello"]);
+    const kindsOf = async (...flags: string[]) => {
+      const { stdout } = await commands.run(["read", "--all", "--json", ...flags]);
+      const fields = jsonLines<object>(stdout).flatMap((record) => Object.keys(record));
+      const kinds = ["event", "signal", "runStarted", "runFinished"];
+      return kinds.filter((kind) => fields.includes(kind)).join(" ");
+    };
+    assert.equal(await kindsOf(), "event runStarted runFinished");
+    assert.equal(await kindsOf("--kind", "events"), "event");
+    assert.equal(await kindsOf("--kind", "lifecycle"), "runStarted runFinished");
+    assert.equal(await kindsOf("--kind", "lifecycle", "signals"), "runStarted runFinished");
+  });
+
   it("begins now where it is told to", async () => {
     const namespaced = new Commands();
     namespaced.url = commands.url;

@@ -1,9 +1,14 @@
 import assert from "node:assert/strict";
-import { ConnectError } from "@connectrpc/connect";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError, createRouterTransport } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
-import { StopPolicy } from "../../gen/runlog/v1/subscribe_pb.js";
+import {
+  StopPolicy,
+  type SubscribeRequest,
+  SubscribeService,
+} from "../../gen/runlog/v1/subscribe_pb.js";
 import {
   type FollowItem,
   type FollowRequest,
@@ -192,6 +197,46 @@ describe("following", () => {
     proxy.newFault = noFault;
     await follower.untilSeq(10);
     assert.deepEqual(follower.seqs, ascending(6, 10));
+    await follower.stop();
+  });
+
+  for (const [name, after] of [
+    ["the newest records", { lastCount: 2 }],
+    ["a time", { fromTime: new Date(1_000) }],
+  ] as const) {
+    it(`from ${name}: where the server said, if the call breaks before the first one`, async () => {
+      const starts: SubscribeRequest["start"][] = [];
+      const transport = createRouterTransport(({ service }) => {
+        service(SubscribeService, {
+          async *subscribe({ start }) {
+            starts.push(start);
+            const value = { journalId: "j", latestSeq: 9n, afterSeq: 7n };
+            yield { frame: { case: "subscribed", value } };
+            if (starts.length === 1) throw new ConnectError("gone", Code.Unavailable);
+            yield { frame: { case: "events", value: { events: [{ seq: 8n }] } } };
+          },
+        });
+      });
+      const request = { filter: all, after, stop: StopPolicy.CAUGHT_UP };
+      const cursors: bigint[] = [];
+      for await (const { cursor } of follow(transport, request, { backoff })) cursors.push(cursor);
+      const first =
+        "lastCount" in after
+          ? { case: "lastCount", value: 2 }
+          : { case: "fromTime", value: timestampFromMs(1_000) };
+      assert.deepEqual(starts, [first, { case: "afterSeq", value: 7n }]);
+      assert.deepEqual(cursors, [8n]);
+    });
+  }
+
+  it("the newest records, and then what comes", async () => {
+    await record("one", 8);
+    const follower = new Follower(connect(), { filter: all, after: { lastCount: 2 } });
+    await follower.until("caught_up");
+    assert.deepEqual(follower.seqs, ascending(9, 10));
+    await record("two", 1);
+    await follower.untilSeq(13);
+    assert.deepEqual(follower.seqs, ascending(9, 13));
     await follower.stop();
   });
 

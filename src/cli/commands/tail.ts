@@ -1,14 +1,15 @@
 /** `runlog tail`: records as they come, from any point on. */
 import { constants } from "node:os";
-import { Command } from "commander";
+import { Command, InvalidArgumentError } from "commander";
 import { RunState } from "../../../gen/runlog/v1/run_pb.js";
 import { StopPolicy } from "../../../gen/runlog/v1/subscribe_pb.js";
 import { type FollowRequest, type FollowState, follow } from "../../client/index.ts";
+import { maxLastCount } from "../../limits.ts";
 import type { ConnectionFlags } from "../connection.ts";
 import { connectBy, FirstConnection, Outage } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { CommandError, exitStatus, exitStatusHelp } from "../failure.ts";
-import { addConnectionFlags, parseSeq } from "../flags.ts";
+import { addConnectionFlags, parseCount, parseSeq, parseTime } from "../flags.ts";
 import { namespaceExists, noSuchNamespace } from "../namespaces.ts";
 import { notice, stdout } from "../output.ts";
 import { recordPrinter } from "../print-records.ts";
@@ -18,6 +19,8 @@ import { watchReader } from "../watch-reader.ts";
 interface TailFlags extends ConnectionFlags, ScopeFlags {
   readonly after?: bigint;
   readonly now?: true;
+  readonly last?: number;
+  readonly since?: Date;
   readonly until?: "finished" | "caught-up";
   readonly json?: true;
   readonly wait?: true;
@@ -36,9 +39,22 @@ export function tailCommand(exit: (status: number) => void): Command {
       command
         .createOption("--after <seq>", "only records with a greater seq (default: all)")
         .argParser(parseSeq)
-        .conflicts("now"),
+        .conflicts(["now", "last", "since"]),
     )
-    .option("--now", "only records from now on")
+    .addOption(
+      command.createOption("--now", "only records from now on").conflicts(["last", "since"]),
+    )
+    .addOption(
+      command
+        .createOption("--last <n>", "the newest n records that match, up to 1000, then new ones")
+        .argParser(parseLast)
+        .conflicts("since"),
+    )
+    .addOption(
+      command
+        .createOption("--since <time>", "only records of the last 10m, 2h, …, or since a time")
+        .argParser(parseTime),
+    )
     .addOption(
       command
         .createOption("--until <when>", "end when the runs have ended, or when caught up")
@@ -60,10 +76,13 @@ export function tailCommand(exit: (status: number) => void): Command {
 const help = `
 Use one of --ancestor, --run and --all. Each line begins with the record's seq: pass the
 last one that you have seen to --after, and nothing is missing and nothing comes twice.
-When the server restarts, tail resumes by itself.
+When the server restarts, tail resumes by itself. --last finds fewer if few of the newest
+records match. --since takes the time from this machine's clock, records from the server's.
 
 Examples:
   $ runlog tail --all
+  $ runlog tail --all --last 20
+  $ runlog tail --all --since 10m --kind lifecycle
   $ runlog tail --ancestor RUN --until finished
   $ runlog tail --ancestor RUN --type message 'tool_call.*'
   $ runlog tail --run RUN1 RUN2 --after 1200
@@ -79,6 +98,11 @@ function checkFlags(flags: TailFlags, command: Command): void {
   }
   if (flags.exitStatus && flags.until !== "finished") {
     command.error("error: --exit-status needs --until finished");
+  }
+  if (flags.exitStatus && flags.kind?.includes("lifecycle") === false) {
+    command.error(
+      "error: --exit-status needs --kind lifecycle: the others do not tell how runs end",
+    );
   }
   if (flags.wait && flags.inherited) {
     command.error(
@@ -148,10 +172,23 @@ function requestOf(flags: TailFlags): FollowRequest {
   return {
     namespace: flags.namespace,
     filter: filterOf(flags),
-    after: flags.now ? "now" : (flags.after ?? 0n),
+    after: startOf(flags),
     stop: stopPolicy(flags.until),
     allowMissing: flags.wait ?? false,
   };
+}
+
+function startOf({ after, now, last, since }: TailFlags): NonNullable<FollowRequest["after"]> {
+  if (now) return "now";
+  if (last !== undefined) return { lastCount: last };
+  return since === undefined ? (after ?? 0n) : { fromTime: since };
+}
+
+/** Reads how many of the newest records are wanted. */
+function parseLast(value: string): number {
+  const count = parseCount(value);
+  if (count > maxLastCount) throw new InvalidArgumentError(`use at most ${maxLastCount}.`);
+  return count;
 }
 
 function stopPolicy(until: TailFlags["until"]): StopPolicy {
