@@ -98,13 +98,20 @@ export default {
       gen,
       anyNode,
       ...packages("@bufbuild/protobuf", "@connectrpc/connect", "@connectrpc/connect-node"),
-      ...packages("pino", "uuid"),
+      ...packages("jose", "pino", "uuid"),
     ]),
     {
       name: "http-knows-no-domain",
       severity: "error",
       comment: "src/server/http turns connections into calls; the services act on them.",
       from: { path: "^src/server/http/" },
+      to: { path: "^src/(ingest|delivery|journal|maintenance)/" },
+    },
+    {
+      name: "auth-knows-no-domain",
+      severity: "error",
+      comment: "src/server/auth says who may do what; the services and the domain apply it.",
+      from: { path: "^src/server/auth/" },
       to: { path: "^src/(ingest|delivery|journal|maintenance)/" },
     },
     only(

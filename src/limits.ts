@@ -402,6 +402,10 @@ export const maxListedStates = 32;
  * answer has at most 4 MiB, or max-event-bytes plus this if that is more.
  */
 export const responseRoomBytes = 64 * KiB;
+/** Bytes of a bearer token: a JWT with its grants. All of a request's headers may take 16 KiB. */
+export const maxTokenBytes = 12 * KiB;
+/** Grants of one token, or of one entry of the access file: each may cost a look-up. */
+export const maxGrants = 32;
 /** Calls that one HTTP/2 connection carries at once. Node's default of 100 silently stalls the 101st subscriber. */
 export const maxStreamsPerConnection = 10_000;
 /** Milliseconds between the server's HTTP/2 pings. */

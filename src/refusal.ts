@@ -23,12 +23,10 @@ export type Refusal =
       readonly sourceRunId: string;
       readonly lastRunSeq: number;
     }
-  | {
-      readonly reason: "tree_in_use";
-      readonly by: "open" | "fork";
-      /** The run that has not ended, or that is a fork of one in the tree. */
-      readonly runId: string;
-    }
+  /** The run has not ended. */
+  | { readonly reason: "tree_in_use"; readonly by: "open"; readonly runId: string }
+  /** The run is a fork of one in the tree; undefined where the caller must not learn of it. */
+  | { readonly reason: "tree_in_use"; readonly by: "fork"; readonly runId: string | undefined }
   | { readonly reason: "seq_gap"; readonly expectedRunSeq: number; readonly gotRunSeq: number }
   | { readonly reason: "fenced"; readonly epoch: number }
   /** By a later attempt of the same producer. */
@@ -56,6 +54,12 @@ export type Refusal =
   | { readonly reason: "data_loss"; readonly firstSeq?: number; readonly lastSeq?: number }
   /** The process has no memory left for `what`. */
   | { readonly reason: "overloaded"; readonly what: string; readonly retryAfterMs: number }
+  /** The call shows nobody that the server knows. */
+  | { readonly reason: "unauthenticated"; readonly problem: string }
+  /** Or the rights of its owner have changed: both are seen anew by the next call. */
+  | { readonly reason: "token_expired" }
+  /** The caller is known, and may not do this. */
+  | { readonly reason: "permission"; readonly problem: string }
   | { readonly reason: "draining" }
   /** We failed on this alone; the log tells why. */
   | { readonly reason: "internal" }
@@ -102,7 +106,7 @@ export function describeRefusal(refusal: Refusal): string {
     case "tree_in_use":
       return refusal.by === "open"
         ? `run ${JSON.stringify(refusal.runId)} of the tree has not ended: finish or cancel it first, or wait until its lease runs out`
-        : `run ${JSON.stringify(refusal.runId)} of another tree is a fork of a run in this tree: delete the other tree first`;
+        : `${refusal.runId === undefined ? "a run" : `run ${JSON.stringify(refusal.runId)}`} of another tree is a fork of a run in this tree: delete the other tree first`;
     case "seq_gap":
       return `run_seq ${refusal.gotRunSeq} leaves a gap: continue with run_seq ${refusal.expectedRunSeq}`;
     case "fenced":
@@ -141,6 +145,11 @@ export function describeRefusal(refusal: Refusal): string {
         : `the journal's records from seq ${refusal.firstSeq} to ${refusal.lastSeq} are damaged: ask its operator to restore them from a backup, or resume after seq ${refusal.lastSeq} without them`;
     case "overloaded":
       return `the server has no memory left for ${refusal.what}: retry after ${refusal.retryAfterMs} ms`;
+    case "unauthenticated":
+    case "permission":
+      return refusal.problem;
+    case "token_expired":
+      return "the token has expired, or its rights have changed: get a token, and call again";
     case "draining":
       return "the server is draining: retry";
     case "internal":

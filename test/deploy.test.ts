@@ -124,6 +124,25 @@ describe("deploy/", () => {
     }
   });
 
+  it("gives every node an access file where the server looks for it", () => {
+    const path = /^ {4}RUNLOG_ACCESS=(\S+)$/m.exec(read("Dockerfile"))?.[1];
+    assert.ok(path !== undefined);
+    const services = at(parse(read("compose.yaml"), { merge: true }), "services");
+    for (const [name, service] of Object.entries(services as Record<string, unknown>)) {
+      if (!name.startsWith("node")) continue;
+      assert.deepEqual(at(service, "volumes"), [`./access.json:${path}:ro`]);
+    }
+    const pod = at(parse(read("kubernetes/deployment.yaml")), "spec", "template", "spec");
+    const variables = at(pod, "containers", 0, "env") as { name: string; value?: string }[];
+    assert.equal(variables.find(({ name }) => name === "RUNLOG_ACCESS")?.value, path);
+    const mount = String(at(pod, "containers", 0, "volumeMounts", 0, "mountPath"));
+    const file = String(at(pod, "volumes", 0, "secret", "items", 0, "path"));
+    assert.equal(join(mount, file), path);
+    for (const name of ["Dockerfile", "compose.yaml", "kubernetes/deployment.yaml"]) {
+      assert.doesNotMatch(read(name), /allow-anyone/);
+    }
+  });
+
   it("names environment variables that the code reads", () => {
     const known = readFileSync(join(directory, "../src/cli/env.ts"), "utf8");
     for (const name of ["Dockerfile", "compose.yaml", "kubernetes/deployment.yaml", "README.md"]) {

@@ -19,6 +19,8 @@ export interface Environment {
 export interface ServerEnvironment {
   /** RUNLOG_JOURNAL: where events are kept. A flag overrides it. */
   readonly journal: string;
+  /** RUNLOG_ACCESS: path of the access file. A flag overrides it. */
+  readonly access: string | undefined;
   /** RUNLOG_LIMITS: settings `name=value`, not yet read. Flags override them. */
   readonly limits: readonly string[];
 }
@@ -30,10 +32,13 @@ const names = {
   token: "RUNLOG_TOKEN",
   journal: "RUNLOG_JOURNAL",
   limits: "RUNLOG_LIMITS",
+  access: "RUNLOG_ACCESS",
 } as const;
 
 /** The variable that holds limits, for messages. */
 export const limitsVariable = names.limits;
+/** The variable that holds the path of the access file, for messages. */
+export const accessVariable = names.access;
 /** The variable that holds the journal's URL, for messages. */
 export const journalVariable = names.journal;
 
@@ -59,7 +64,8 @@ export function readEnvironment(): Environment {
 export function readServerEnvironment(): ServerEnvironment {
   const limits = process.env[names.limits] ?? "";
   const journal = process.env[names.journal] || defaultJournal;
-  return { journal, limits: limits.split(/\s+/).filter((setting) => setting !== "") };
+  const access = process.env[names.access] || undefined;
+  return { journal, access, limits: limits.split(/\s+/).filter((setting) => setting !== "") };
 }
 
 /** The environment of a process that is part of the run `runId`. */

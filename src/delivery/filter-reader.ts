@@ -39,7 +39,11 @@ export class FilterReader {
     allowMissing: boolean,
   ): Promise<FilterReader> {
     const standing = await source.standingOf(filter.scope);
-    if (standing.missing !== undefined && !allowMissing) {
+    // A caller that sees a part only does not wait: whether a run is missing, or lies
+    // outside, must not show.
+    const { scope } = filter;
+    const mayWait = allowMissing && (scope.kind === "all" || scope.within === undefined);
+    if (standing.missing !== undefined && !mayWait) {
       throw new RefusedError({ reason: "run_not_found", runId: standing.missing });
     }
     return new FilterReader(source, await source.withInherited(filter, standing), standing);

@@ -3,6 +3,7 @@ import type { EventFilter } from "../../gen/runlog/v1/record_pb.js";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import { maxFilterRunIds } from "../limits.ts";
 import { invalidField, RefusedError } from "../refusal.ts";
+import type { Within } from "../subtree.ts";
 import { checkRunId } from "../validate.ts";
 import { KindFilter } from "./kind-filter.ts";
 import { TypeFilter } from "./type-filter.ts";
@@ -20,22 +21,28 @@ export interface InheritedEvents {
   readonly recordEndSeq: number;
 }
 
+/** Where the runs that a scope names have to lie: one outside is as one that does not exist. */
+interface Narrowed {
+  /** Not set: anywhere. Of a run that lies there, all descendants do. */
+  readonly within?: Within;
+}
+
 /** Whose records; runs are named by their ids. */
 export type Scope =
   | { readonly kind: "all" }
-  | {
+  | ({
       readonly kind: "ancestor";
       readonly ancestorId: string;
       readonly includeSelf: boolean;
       /** Edges below the ancestor; Infinity for any depth. */
       readonly maxDepth: number;
-    }
-  | {
+    } & Narrowed)
+  | ({
       readonly kind: "runs";
       readonly runIds: readonly string[];
       /** Set where forks come with what they inherit; empty until it has been looked up. */
       readonly inherited?: readonly InheritedEvents[];
-    };
+    } & Narrowed);
 
 /** A scope, and what is wanted of it. */
 export interface Filter {
@@ -62,6 +69,21 @@ export function parseFilter(field: string, filter: EventFilter | undefined): Fil
     types: TypeFilter.parse(`${field}.event_types`, filter?.eventTypes ?? []),
     kinds: KindFilter.parse(`${field}.kinds`, filter?.kinds ?? []),
   };
+}
+
+/**
+ * Narrows a filter to where its subscriber may read.
+ *
+ * @throws RefusedError permission where it asks for more, whatever there is
+ */
+export function narrow(field: string, filter: Filter, within: Within): Filter {
+  if (within === undefined) return filter;
+  const { scope } = filter;
+  if (scope.kind === "all") {
+    const problem = `${field}.all: needs the permission to read the whole namespace: name an ancestor, or run ids, of the token's subtree`;
+    throw new RefusedError({ reason: "permission", problem });
+  }
+  return { ...filter, scope: { ...scope, within } };
 }
 
 function parseScope(field: string, scope: EventFilter["scope"] | undefined): Scope {

@@ -15,6 +15,8 @@ import type {
 import { findRecordEnd, readPage } from "../journal/pages/read-page.ts";
 import { isOpenState } from "../journal/run-conditions.ts";
 import { familyIsOpen, findRuns, type RunRow } from "../journal/runs.ts";
+import type { Db } from "../journal/schema.ts";
+import { findCovered } from "../journal/subtrees.ts";
 import { findMarkedRoots } from "../journal/trees.ts";
 import { type Limits, maxDepth as maxTreeDepth } from "../limits.ts";
 import { RefusedError } from "../refusal.ts";
@@ -163,7 +165,7 @@ export class PageSource {
     const runs =
       namespace === undefined || wanted.length === 0
         ? []
-        : await findRuns(this.#journal.db, namespace.namespace_id, wanted);
+        : await findVisible(this.#journal.db, namespace.namespace_id, scope, wanted);
     const found = new Set(runs.map((run) => run.run_id));
     return { namespace, runs, missing: wanted.find((runId) => !found.has(runId)) };
   }
@@ -198,7 +200,7 @@ export class PageSource {
       deletion_count: deletionCount,
     } = namespace;
     const named = namedIn(scope);
-    const runs = named.length === 0 ? [] : await findRuns(db, namespaceId, named);
+    const runs = named.length === 0 ? [] : await findVisible(db, namespaceId, scope, named);
     const stored = await this.#resolve(namespace, scope, runs);
     if (stored === undefined) return emptySnapshot(endSeq, deletionCount);
     const choice = choiceOf(filter);
@@ -301,7 +303,7 @@ export class PageSource {
     const { namespace_id: namespaceId } = namespace;
     const { scans } = this.#journal;
     const wanted = namedIn(scope);
-    const runs = await findRuns(db, namespaceId, wanted);
+    const runs = await findVisible(db, namespaceId, scope, wanted);
     if (runs.length < wanted.length) return undefined;
     if (runs.some((run) => isOpenState(run.state))) return undefined;
     if (scope.kind === "ancestor" && (await familyIsOpen(scans, runs[0]!))) {
@@ -330,6 +332,20 @@ function choiceOf(filter: Filter): Choice {
 
 function isEverything({ wants, withoutEvents }: Choice): boolean {
   return wants === undefined && !withoutEvents;
+}
+
+/** Of the runs that a scope names, those that exist where they have to lie. */
+async function findVisible(
+  db: Db,
+  namespaceId: number,
+  scope: Scope,
+  runIds: readonly string[],
+): Promise<RunRow[]> {
+  const runs = await findRuns(db, namespaceId, runIds);
+  if (scope.kind === "all" || scope.within === undefined) return runs;
+  const keys = runs.map((run) => run.run_key);
+  const covered = await findCovered(db, namespaceId, scope.within, keys);
+  return runs.filter((run) => covered.has(run.run_key));
 }
 
 /** The runs that a scope names. */

@@ -8,9 +8,12 @@ import {
   findRuns,
   findRunView,
   findRunViews,
+  type RunRow,
   type RunView,
 } from "../journal/runs.ts";
+import { findSubtreeKeys, isCovered } from "../journal/subtrees.ts";
 import { RefusedError } from "../refusal.ts";
+import type { Within } from "../subtree.ts";
 
 /** Bytes that a run takes in an answer besides its spec and its result: ids, places, framing. */
 const runRoomBytes = 1024;
@@ -38,6 +41,8 @@ export interface RunListing {
   readonly maxBytes: number;
   /** nextBeforeKey of the page before. */
   readonly beforeKey: number | undefined;
+  /** Where the caller may read: what lies outside is not there. Not set: anywhere. */
+  readonly within?: Within;
 }
 
 /** A page of runs, newest first. */
@@ -56,12 +61,20 @@ export interface RunListPage {
 /**
  * Reads one run.
  *
+ * @param within where the caller may read
  * @throws RefusedError run_not_found
  */
-export async function getRun(journal: Journal, namespace: string, runId: string): Promise<RunView> {
-  const found = await findNamespace(journal.db, namespace);
-  const run = found && (await findRunView(journal.db, found.namespace_id, runId));
-  if (run === undefined) throw new RefusedError({ reason: "run_not_found", runId });
+export async function getRun(
+  { db }: Journal,
+  namespace: string,
+  runId: string,
+  within?: Within,
+): Promise<RunView> {
+  const found = await findNamespace(db, namespace);
+  const run = found && (await findRunView(db, found.namespace_id, runId));
+  if (run === undefined || !(await isCovered(db, within, run))) {
+    throw new RefusedError({ reason: "run_not_found", runId });
+  }
   return run;
 }
 
@@ -107,7 +120,10 @@ export async function listRuns(
   }
   // Read before the runs are.
   const { namespace_id: namespaceId, last_seq: asOfSeq } = found;
-  const rows = await findRuns(journal.db, namespaceId, relatives);
+  const { within } = listing;
+  const named = await findRuns(journal.db, namespaceId, relatives);
+  const rows: RunRow[] = [];
+  for (const row of named) if (await isCovered(journal.db, within, row)) rows.push(row);
   const keyOf = (runId: string): number => {
     const row = rows.find((candidate) => candidate.run_id === runId);
     if (row === undefined) throw new RefusedError({ reason: "run_not_found", runId });
@@ -124,6 +140,10 @@ export async function listRuns(
     ...(runIdPrefix === undefined ? {} : { idPrefix: runIdPrefix }),
     ...(createdFromMs === undefined ? {} : { afterKey: (await keyFrom(createdFromMs)) - 1 }),
     ...(hasPendingSignals === true && { hasPendingSignals }),
+    // Of a relative that is there, all descendants are.
+    ...(within === undefined || relatives.length > 0
+      ? {}
+      : { familyKeys: await findSubtreeKeys(journal.db, namespaceId, within) }),
   };
   const endKey =
     createdBeforeMs === undefined ? Number.MAX_SAFE_INTEGER : await keyFrom(createdBeforeMs);

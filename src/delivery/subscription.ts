@@ -98,6 +98,10 @@ export class Subscription {
     this.#unwatch = this.#watch(spec.filter);
   }
 
+  get namespace(): string {
+    return this.#spec.namespace;
+  }
+
   /** Filters that have been asked for and are not in force yet. */
   get pendingFilters(): number {
     return this.#nextFilters.length;

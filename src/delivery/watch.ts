@@ -101,13 +101,14 @@ export class Watch {
    * Changes a subscription's filter; one that has ended is left alone, since its
    * end may be under way.
    *
-   * @param parse the filter; RefusedError, which ends the subscription, where it makes no sense
+   * @param parse the filter in the subscription's namespace; RefusedError, which ends the
+   *   subscription, where it makes no sense
    */
-  changeFilter(id: number, parse: () => Filter): void {
+  changeFilter(id: number, parse: (namespace: string) => Filter): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
     try {
-      entry.subscription.changeFilter(parse());
+      entry.subscription.changeFilter(parse(entry.subscription.namespace));
       this.#pendingChanges++;
     } catch (error) {
       if (!(error instanceof RefusedError)) throw error;

@@ -7,6 +7,7 @@ import type { AppendEventsRequest } from "../../gen/runlog/v1/ingest_pb.js";
 import type { Limits } from "../limits.ts";
 import { type MemoryBudget, retryAfterMs } from "../memory-budget.ts";
 import { invalidField, RefusedError } from "../refusal.ts";
+import type { Within } from "../subtree.ts";
 import {
   checkAttempt,
   checkNamespace,
@@ -50,12 +51,14 @@ export interface AppendedWindow {
  * run or lets it wait where the request says so.
  *
  * @param signal aborts once the caller has left: the run is then not opened for it
+ * @param within where the caller may write
  * @throws RefusedError with the first refusal; what came before it is durable
  */
 export async function appendWindow(
   { committer, memory, limits }: WindowOptions,
   request: AppendEventsBytes,
   signal: AbortSignal,
+  within?: Within,
 ): Promise<AppendedWindow> {
   const namespace = checkNamespace("namespace", request.namespace);
   const { runId } = request;
@@ -88,7 +91,9 @@ export async function appendWindow(
   producer.epoch = given === 0 ? undefined : given;
   // Submitted together, they go into one commit; what comes after a refusal is discarded.
   const operations: Operation[] = [
-    given === 0 ? { kind: "open", ...on, spec } : { kind: "check", ...on, mustRun: false },
+    given === 0
+      ? { kind: "open", ...on, within, spec }
+      : { kind: "check", ...on, within, mustRun: false },
   ];
   const { requireSignalsHandled } = request;
   const behind = { lastRunSeq: undefined, handled, requireSignalsHandled };

@@ -4,6 +4,8 @@ import type { CancelNotice } from "../journal/cancellations.ts";
 import type { NamespaceRow } from "../journal/namespaces.ts";
 import type { Db } from "../journal/schema.ts";
 import type { Refusal } from "../refusal.ts";
+import type { Within } from "../subtree.ts";
+import { covers } from "./covers.ts";
 import {
   type Claim,
   decideCheck,
@@ -160,7 +162,8 @@ export class CommitGroup {
       this.#settle(index, producer, { t: "refused", refusal: operation.refusal });
       return undefined;
     }
-    const staged = this.stagedRuns.get(runId);
+    const within = operation.kind === "check" ? operation.within : undefined;
+    const staged = this.#visible(runId, within);
     const epoch = this.#epochs.get(producer) ?? producer.epoch;
     if (staged === undefined || epoch === undefined) {
       const reason = staged === undefined ? "run_not_found" : "run_not_open";
@@ -201,7 +204,7 @@ export class CommitGroup {
         return this.#abandon(operation);
       case "signal":
         return this.#takesInput
-          ? this.signals.signal(operation, this.stagedRuns.get(operation.runId))
+          ? this.signals.signal(operation, this.#visible(operation.runId, operation.within))
           : formatInactive;
       case "end_wait":
         return this.#endWait(operation);
@@ -226,8 +229,14 @@ export class CommitGroup {
     return opened(staged, this.#defaultLeaseMs);
   }
 
-  #create({ runId, spec, fork }: CreateOperation): Outcome {
+  /** The run with this id, if it exists where the caller may act. */
+  #visible(runId: string, within: Within): StagedRun | undefined {
     const staged = this.stagedRuns.get(runId);
+    return staged !== undefined && covers(within, staged, this.stagedRuns) ? staged : undefined;
+  }
+
+  #create({ runId, spec, fork, within }: CreateOperation): Outcome {
+    const staged = this.#visible(runId, within);
     if (staged !== undefined) {
       if (!hasSpec(staged, spec) || !isForkedAt(staged, fork)) {
         return { t: "refused", refusal: { reason: "run_exists", runId } };
@@ -238,19 +247,19 @@ export class CommitGroup {
       const leaseMs = isWaiting ? leaseMsOf(spec, this.#defaultLeaseMs) : undefined;
       return { t: "created", run: viewOf(staged), leaseMs };
     }
-    const started = this.#startRun("spec", runId, spec, fork);
+    const started = this.#startRun("spec", runId, spec, fork, within);
     if ("refusal" in started) return started;
     const leaseMs = leaseMsOf(spec, this.#defaultLeaseMs);
     return { t: "created", run: viewOf(started), leaseMs };
   }
 
-  #openRun({ runId, spec, producer: { attempt } }: OpenOperation): Outcome {
-    let staged = this.stagedRuns.get(runId);
+  #openRun({ runId, spec, within, producer: { attempt } }: OpenOperation): Outcome {
+    let staged = this.#visible(runId, within);
     const relation = relationOf(spec, staged);
     const decision = decideOpen(runId, staged && standing(staged), relation, attempt);
     if (decision.t === "refused") return decision;
     if (decision.t === "create") {
-      const started = this.#startRun("open.create", runId, spec!, undefined);
+      const started = this.#startRun("open.create", runId, spec!, undefined, within);
       if ("refusal" in started) return started;
       staged = started;
     }
@@ -277,14 +286,15 @@ export class CommitGroup {
     runId: string,
     spec: RunSpec,
     fork: Fork | undefined,
+    within: Within,
   ): StagedRun | { readonly t: "refused"; readonly refusal: Refusal } {
-    const parent = this.stagedRuns.get(spec.parentRunId);
-    const source = fork && this.stagedRuns.get(fork.sourceRunId);
+    const parent = this.#visible(spec.parentRunId, within);
+    const source = fork && this.#visible(fork.sourceRunId, fork.within);
     const notice = this.#notices.get(spec.parentRunId);
     const newRun = { runId, spec, parent, fork, source, notice };
     const refusal: Refusal | undefined = this.#idsInDeletion.has(runId)
       ? { reason: "run_in_deletion", runId }
-      : decideStart(field, newRun);
+      : (decideStart(field, newRun, within) ?? this.#refusalOfId(runId));
     if (refusal !== undefined) return { t: "refused", refusal };
     // The run's key is the seq of its first record, so nothing may come in between.
     this.builder.sealAll();
@@ -299,6 +309,11 @@ export class CommitGroup {
     this.#counts.runs++;
     this.#facts.started(staged);
     return staged;
+  }
+
+  /** Ids are unique in the namespace, so a caller learns of a run outside that has the one it wants. */
+  #refusalOfId(runId: string): Refusal | undefined {
+    return this.stagedRuns.has(runId) ? { reason: "run_exists", runId } : undefined;
   }
 
   #endWait({ runId, deadlineMs }: EndWaitOperation): Outcome {

@@ -16,6 +16,7 @@ import type { Limits } from "../limits.ts";
 import type { MemoryBudget, MemoryShare } from "../memory-budget.ts";
 import { QuietTimer } from "../quiet-timer.ts";
 import { invalidField, isDataLoss, RefusedError } from "../refusal.ts";
+import type { Within } from "../subtree.ts";
 import { checkAttempt, checkMessage, checkNamespace, checkRunId, checkSpec } from "../validate.ts";
 import type { OperationCallbacks } from "./commit-retries.ts";
 import type { Committer } from "./committer.ts";
@@ -35,6 +36,8 @@ export interface IngestStreamOptions {
   readonly committer: Committer;
   readonly memory: Pick<MemoryBudget, "appends" | "frames">;
   readonly limits: Limits;
+  /** Where its producer may write in a namespace; RefusedError where that is nowhere. Default: anywhere. */
+  readonly withinOf?: (namespace: string) => Within;
 }
 
 /** The state of one Ingest stream. */
@@ -48,6 +51,7 @@ export class IngestStream {
   /** Weak: a run that is opened again has another producer. */
   readonly #ended = new WeakSet<Producer>();
   readonly #callbacks: OperationCallbacks;
+  readonly #withinOf: (namespace: string) => Within;
   #namespace: string | undefined;
   #pendingBytes = 0;
   #pendingFrames = 0;
@@ -61,6 +65,7 @@ export class IngestStream {
   constructor(options: IngestStreamOptions) {
     this.#committer = options.committer;
     this.#limits = options.limits;
+    this.#withinOf = options.withinOf ?? (() => undefined);
     this.#appends = options.memory.appends;
     this.#responses = new ResponseQueue(bytesOfFrame, options.memory.frames);
     this.#signals = new SignalFeed({
@@ -227,7 +232,8 @@ export class IngestStream {
       producer.attempt = checkAttempt("open.", open);
       producer.receivesSignals = open.receiveSignals;
       const spec = open.create;
-      this.#submit({ kind: "open", namespace, runId, producer, spec });
+      const within = this.#withinOf(namespace);
+      this.#submit({ kind: "open", namespace, runId, producer, spec, within });
     });
   }
 

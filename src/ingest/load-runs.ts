@@ -4,7 +4,7 @@ import type { NamespaceRow } from "../journal/namespaces.ts";
 import { findIdsInDeletion, findRuns, findRunsByKey } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
 import { findSignals, type SignalName, type SignalRow } from "../journal/signals.ts";
-import { type Operation, specOf } from "./operation.ts";
+import { type Operation, specOf, withinOf } from "./operation.ts";
 import type { RunCache } from "./run-cache.ts";
 import { type StagedRun, stageRun } from "./staged-run.ts";
 
@@ -144,8 +144,11 @@ function runIdsOf(operations: readonly Operation[]): Set<string> {
     wanted.add(operation.runId);
     const parentRunId = specOf(operation)?.parentRunId ?? "";
     if (parentRunId !== "") wanted.add(parentRunId);
+    // The heads of subtrees: the keys tell whether they are the runs that are meant.
+    for (const { runId } of withinOf(operation) ?? []) wanted.add(runId);
     if (operation.kind === "create" && operation.fork !== undefined) {
       wanted.add(operation.fork.sourceRunId);
+      for (const { runId } of operation.fork.within ?? []) wanted.add(runId);
     }
   }
   return wanted;

@@ -2,6 +2,7 @@
 import type { RunResult, RunSpec, Wait } from "../../gen/runlog/v1/run_pb.js";
 import type { RunView } from "../journal/runs.ts";
 import type { Refusal } from "../refusal.ts";
+import type { Within } from "../subtree.ts";
 import type { Attempt } from "../validate.ts";
 
 /** What a producer's stream is told of a run without having asked. */
@@ -101,6 +102,12 @@ interface OnRun {
   readonly runId: string;
 }
 
+/** What a caller asks for who may be narrowed: a run outside is to it as none. */
+interface OnRunWithin extends OnRun {
+  /** Where the caller may write; not set: anywhere. */
+  readonly within?: Within;
+}
+
 /** A position in a run's signals, up to which its producer has handled them. */
 export interface HandledSignals {
   readonly signalSeq: number;
@@ -113,10 +120,12 @@ export interface Fork {
   readonly sourceRunId: string;
   /** The last inherited event of the source; 0 inherits none. */
   readonly runSeq: number;
+  /** Where the caller may read, and so find the source; not set: anywhere. */
+  readonly within?: Within;
 }
 
 /** Creates a run without taking it. */
-export interface CreateOperation extends OnRun {
+export interface CreateOperation extends OnRunWithin {
   readonly kind: "create";
   readonly spec: RunSpec;
   /** Undefined: the run is no fork. */
@@ -135,7 +144,7 @@ export interface AbandonOperation extends OnRun {
 }
 
 /** Sends input to a run, whoever holds it. */
-export interface SignalOperation extends OnRun {
+export interface SignalOperation extends OnRunWithin {
   readonly kind: "signal";
   readonly signalId: string;
   readonly event: CheckedEvent;
@@ -153,14 +162,14 @@ export interface EndWaitOperation extends OnRun {
 }
 
 /** Takes a run for a producer, and creates it if there is a spec and no run. */
-export interface OpenOperation extends OnRun {
+export interface OpenOperation extends OnRunWithin {
   readonly kind: "open";
   readonly producer: Producer;
   readonly spec: RunSpec | undefined;
 }
 
 /** Tells where a run stands, if the producer still holds it. */
-export interface CheckOperation extends OnRun {
+export interface CheckOperation extends OnRunWithin {
   readonly kind: "check";
   readonly producer: Producer;
   /** Refuses it, too, where the run was lost meanwhile: a producer that is quiet would not notice. */
@@ -283,6 +292,11 @@ export type Outcome =
     }
   /** The producer had been rejected before, or there was nothing to do any more. */
   | { readonly t: "discarded" };
+
+/** Where the caller of an operation may write; undefined: anywhere. */
+export function withinOf(operation: Operation): Within {
+  return "within" in operation ? operation.within : undefined;
+}
 
 /** What a run is to be created with, where an operation may create one. */
 export function specOf(operation: Operation): RunSpec | undefined {

@@ -7,6 +7,7 @@ import type { SignalRunRequest } from "../../gen/runlog/v1/run_pb.js";
 import type { Limits } from "../limits.ts";
 import { type MemoryBudget, retryAfterMs } from "../memory-budget.ts";
 import { invalidField, isUnavailable, RefusedError } from "../refusal.ts";
+import type { Within } from "../subtree.ts";
 import { checkNamespace, checkRunId, checkSignalId } from "../validate.ts";
 import type { Committer } from "./committer.ts";
 import { checkEventBytes } from "./event-bytes.ts";
@@ -30,6 +31,7 @@ export interface SentSignal {
  * Sends a signal to a run.
  *
  * @param sender as the server knows the caller; empty where it does not
+ * @param within where the caller may send signals
  * @throws RefusedError with why it was refused; journal_unavailable where it may be
  *   durable all the same, and may be sent again under the same id
  */
@@ -37,8 +39,9 @@ export async function signalRun(
   { committer, memory, limits }: SignalOptions,
   request: SignalRunRequest,
   sender: string,
+  within?: Within,
 ): Promise<SentSignal> {
-  const operation = toOperation(request, sender, limits);
+  const operation = { ...toOperation(request, sender, limits), within };
   const { namespace, runId, signalId } = operation;
   const bytes = bytesOf(operation);
   if (!memory.appends.tryTake(bytes)) {

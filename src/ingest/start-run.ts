@@ -5,6 +5,7 @@ import { type RunSpec, RunSpecSchema, RunState } from "../../gen/runlog/v1/run_p
 import type { CancelNotice } from "../journal/cancellations.ts";
 import { maxDepth } from "../limits.ts";
 import type { Refusal } from "../refusal.ts";
+import type { Within } from "../subtree.ts";
 import type { Fork } from "./operation.ts";
 import { type StagedRun, stageRun } from "./staged-run.ts";
 
@@ -24,11 +25,17 @@ export interface NewRun {
  * Decides whether a run may come to be; undefined means that it may.
  *
  * @param field the path of the spec in the request
+ * @param within where the caller may write, in which the parent is
  */
 export function decideStart(
   field: string,
   { spec, parent, fork, source }: NewRun,
+  within?: Within,
 ): Refusal | undefined {
+  if (spec.parentRunId === "" && within !== undefined) {
+    const problem = `${field}.parent_run_id: is missing, and the token may start no root: name a run of its subtree`;
+    return { reason: "permission", problem };
+  }
   if (spec.parentRunId !== "" && parent === undefined) {
     return { reason: "parent_not_found", parentRunId: spec.parentRunId };
   }

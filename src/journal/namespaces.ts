@@ -24,15 +24,16 @@ export async function findNamespaces(db: Db, names: readonly string[]): Promise<
   return rows;
 }
 
-/** Lists namespaces by name, those after `afterName`, at most `limit`. */
-export function listNamespaces(db: Db, afterName: string, limit: number): Promise<NamespaceRow[]> {
-  return db
-    .selectFrom("namespaces")
-    .selectAll()
-    .where("name", ">", afterName)
-    .orderBy("name")
-    .limit(limit)
-    .execute();
+/** Lists namespaces by name, those after `afterName`, at most `limit`; of `only`, if it is given. */
+export function listNamespaces(
+  db: Db,
+  afterName: string,
+  limit: number,
+  only?: readonly string[],
+): Promise<NamespaceRow[]> {
+  const after = db.selectFrom("namespaces").selectAll().where("name", ">", afterName);
+  const some = only === undefined ? after : after.where("name", "in", padded(only));
+  return some.orderBy("name").limit(limit).execute();
 }
 
 /** Lists namespaces that have a retention, by name, those after `afterName`, at most `limit`. */

@@ -26,6 +26,8 @@ export interface RunQuery {
   readonly hasPendingSignals?: boolean;
   /** Only runs with a greater key. */
   readonly afterKey?: number;
+  /** Runs that are one of these, or their descendants; none where it is empty. */
+  readonly familyKeys?: readonly number[];
 }
 
 /** A stretch of a list. */
@@ -119,6 +121,7 @@ function listsOf(db: Db, namespaceId: number, query: RunQuery): readonly KeyList
   if (query.hasPendingSignals === true) {
     lists.push(filteredList(runsOf(db, namespaceId).where(hasPendingSignals)));
   }
+  if (query.familyKeys !== undefined) lists.push(familiesList(db, namespaceId, query.familyKeys));
   return lists.length > 0 ? lists : [everyRun(db, namespaceId)];
 }
 
@@ -319,6 +322,37 @@ function ancestorList(db: Db, namespaceId: number, ancestorKey: number): KeyList
           .where("run_key", ">", ancestorKey)
           .execute(),
       ),
+  };
+}
+
+/** Runs that head one of several families, or belong to it. */
+function familiesList(db: Db, namespaceId: number, headKeys: readonly number[]): KeyList {
+  const families = db
+    .selectFrom("run_ancestors")
+    .select("run_key")
+    .where("namespace_id", "=", namespaceId);
+  return {
+    async below(beforeKey, limit) {
+      const all = new Set<number>();
+      for (const headKey of headKeys) {
+        const rows = await families
+          .where("ancestor_key", "=", headKey)
+          .where("run_key", "<", beforeKey)
+          .orderBy("run_key", "desc")
+          .limit(limit)
+          .execute();
+        for (const key of keysOf(rows)) all.add(key);
+      }
+      return stretchOf([...all].toSorted((a, b) => b - a).slice(0, limit), limit);
+    },
+    among: async (keys) => {
+      if (headKeys.length === 0) return [];
+      const rows = await families
+        .where("ancestor_key", "in", padded(headKeys))
+        .where("run_key", "in", padded(keys))
+        .execute();
+      return [...new Set(keysOf(rows))];
+    },
   };
 }
 

@@ -13,7 +13,9 @@ import { lockNamespace, updateNamespace } from "../journal/namespaces.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
 import { findRuns } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
+import { isCovered } from "../journal/subtrees.ts";
 import { RefusedError } from "../refusal.ts";
+import type { Within } from "../subtree.ts";
 
 /** Runs that one transaction looks at: some milliseconds of the database. */
 const defaultStepRuns = 256;
@@ -35,6 +37,8 @@ export interface CancelRequest {
   readonly includeDescendants: boolean;
   /** For people. */
   readonly reason: string;
+  /** Where the caller may cancel; not set: anywhere. */
+  readonly within?: Within;
 }
 
 /** What one step has come to. */
@@ -100,7 +104,8 @@ export class Cancellations {
     const { namespace, runId, includeDescendants, reason } = request;
     const locked = await lockNamespace(tx, namespace);
     const [run] = locked === undefined ? [] : await findRuns(tx, locked.namespace_id, [runId]);
-    if (locked === undefined || run === undefined) {
+    const isThere = run !== undefined && (await isCovered(tx, request.within, run));
+    if (locked === undefined || !isThere) {
       throw new RefusedError({ reason: "run_not_found", runId });
     }
     const { namespace_id: namespaceId, last_seq: throughKey } = locked;

@@ -5,6 +5,7 @@ import { findNamespace, lockNamespace } from "../journal/namespaces.ts";
 import type { NodeIdentity } from "../journal/nodes.ts";
 import { findRuns, findRunsByKey, type RunRow } from "../journal/runs.ts";
 import type { Db } from "../journal/schema.ts";
+import { isCovered } from "../journal/subtrees.ts";
 import {
   deleteRecords,
   deleteRuns,
@@ -20,6 +21,7 @@ import {
   unmarkTree,
 } from "../journal/trees.ts";
 import { invalidField, RefusedError } from "../refusal.ts";
+import type { Within } from "../subtree.ts";
 
 /** Runs that one step deletes: each takes a row in the closure per ancestor, and its labels. */
 const runsPerStep = 100;
@@ -67,6 +69,7 @@ export class Deletions {
    * Deletes a tree and resolves when nothing is left of it.
    *
    * @param endedByMs milliseconds since 1970; a tree that ended later is left alone
+   * @param within where the caller may delete
    * @returns undefined where it was left alone
    * @throws RefusedError run_not_found; invalid_field where the run is no root;
    *   tree_in_use; draining where the server stops before the end
@@ -75,11 +78,12 @@ export class Deletions {
     namespace: string,
     rootRunId: string,
     endedByMs = Number.POSITIVE_INFINITY,
+    within?: Within,
   ): Promise<DeletedTree | undefined> {
     const { journal, committer, node, onMarked } = this.#options;
     const { signal } = this.#stopping;
     for (let tries = 1; ; tries++) {
-      const found = await survey(journal.scans, namespace, rootRunId, signal);
+      const found = await survey(journal.scans, namespace, rootRunId, within, signal);
       const { runCount, endTimeMs } = found.summary;
       if (endTimeMs !== undefined && endTimeMs > endedByMs) return undefined;
       const marked = await committer.runExclusive(
@@ -160,11 +164,13 @@ async function survey(
   db: Db,
   namespace: string,
   rootRunId: string,
+  within: Within,
   signal: AbortSignal,
 ): Promise<Survey> {
   const found = await findNamespace(db, namespace);
   const [root] = found === undefined ? [] : await findRuns(db, found.namespace_id, [rootRunId]);
-  if (found === undefined || root === undefined) {
+  const isThere = root !== undefined && (await isCovered(db, within, root));
+  if (found === undefined || !isThere) {
     throw new RefusedError({ reason: "run_not_found", runId: rootRunId });
   }
   const { namespace_id: namespaceId, run_key: rootKey } = root;

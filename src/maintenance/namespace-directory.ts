@@ -23,13 +23,18 @@ export interface NamespaceListPage {
   readonly nextAfterName: string | undefined;
 }
 
-/** Lists the namespaces after a name, a page at a time. */
+/**
+ * Lists the namespaces after a name, a page at a time.
+ *
+ * @param only the names that may be listed; undefined: all
+ */
 export async function readNamespaces(
   journal: Journal,
   afterName: string,
   pageSize: number,
+  only?: readonly string[],
 ): Promise<NamespaceListPage> {
-  const rows = await listNamespaces(journal.scans, afterName, pageSize + 1);
+  const rows = await listNamespaces(journal.scans, afterName, pageSize + 1, only);
   const namespaces = await viewsOf(journal, rows.slice(0, pageSize));
   const last = rows.length > pageSize ? namespaces.at(-1) : undefined;
   return { namespaces, nextAfterName: last?.row.name };

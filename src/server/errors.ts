@@ -103,6 +103,12 @@ function mapRefusal(refusal: Refusal): { code: Code; detail: Detail } {
       const retryAfter = durationFromMs(refusal.retryAfterMs);
       return { code: Code.ResourceExhausted, detail: { reason: Reason.OVERLOADED, retryAfter } };
     }
+    case "unauthenticated":
+      return { code: Code.Unauthenticated, detail: { reason: Reason.UNAUTHENTICATED } };
+    case "token_expired":
+      return { code: Code.Unauthenticated, detail: { reason: Reason.TOKEN_EXPIRED } };
+    case "permission":
+      return { code: Code.PermissionDenied, detail: { reason: Reason.PERMISSION } };
     case "draining":
       return { code: Code.Unavailable, detail: { reason: Reason.DRAINING } };
     case "internal":
@@ -135,7 +141,8 @@ export function overloadedError(what: string): ConnectError {
   return toRefusalError({ reason: "overloaded", what, retryAfterMs });
 }
 
-function toRefusalError(refusal: Refusal): ConnectError {
+/** The status of a call that is refused. */
+export function toRefusalError(refusal: Refusal): ConnectError {
   const { code, detail } = mapRefusal(refusal);
   const details = [{ desc: ErrorDetailSchema, value: detail }];
   return new ConnectError(describeRefusal(refusal), code, undefined, details);

@@ -7,6 +7,9 @@ import { type AppendEventsBytes, appendWindow } from "../ingest/append-window.ts
 import type { IngestFrame, IngestRequestBytes } from "../ingest/frames.ts";
 import { IngestStream } from "../ingest/ingest-stream.ts";
 import { RefusedError } from "../refusal.ts";
+import { checkNamespace } from "../validate.ts";
+import { callerOf } from "./auth/caller.ts";
+import type { Rights } from "./auth/rights.ts";
 import { toConnectError } from "./errors.ts";
 import type { GrpcStream, StreamCall } from "./http/grpc-handler.ts";
 import { asIngestBytes, asWindowBytes, parseIngestBytes } from "./ingest-bytes.ts";
@@ -18,8 +21,8 @@ import { drainingOf, type ServiceContext, unary } from "./service-context.ts";
 export function ingestService(context: ServiceContext): ServiceImpl<typeof IngestService> {
   return {
     ingest: (requests, call) => ingest(context, asIngestBytes(requests), call),
-    appendEvents: unary(context, (request, signal) =>
-      appendEvents(context, asWindowBytes(request), signal),
+    appendEvents: unary(context, (request, signal, { rights }) =>
+      appendEvents(context, asWindowBytes(request), signal, rights),
     ),
   };
 }
@@ -28,8 +31,10 @@ async function appendEvents(
   context: ServiceContext,
   request: AppendEventsBytes,
   signal: AbortSignal,
+  rights: Rights,
 ) {
-  const window = await appendWindow(context, request, signal);
+  const within = rights.within("ingest", checkNamespace("namespace", request.namespace));
+  const window = await appendWindow(context, request, signal, within);
   return {
     epoch: BigInt(window.epoch),
     lastRunSeq: BigInt(window.lastRunSeq),
@@ -88,13 +93,16 @@ async function* ingestFrames(
 ): AsyncGenerator<readonly IngestFrame[]> {
   const { limits, onUnexpected } = context;
   const draining = drainingOf(context, call);
-  const stream = new IngestStream(context);
+  const caller = callerOf(call);
+  const withinOf = (namespace: string) => caller.rights.within("ingest", namespace);
+  const stream = new IngestStream({ ...context, withinOf });
   const onAbort = () => stream.fail(ConnectError.from(call.signal.reason, Code.Canceled));
   call.signal.addEventListener("abort", onAbort);
   const notDraining = draining.onStart(() => stream.goAway(goAwayReason));
   const notEnding = draining.onDeadline(() =>
     stream.fail(new RefusedError({ reason: "draining" })),
   );
+  const notExpiring = caller.onEnd((error) => stream.fail(error));
   try {
     yield* stream.run(typed(requests, limits.maxMessageBytes));
   } catch (error) {
@@ -103,6 +111,7 @@ async function* ingestFrames(
     call.signal.removeEventListener("abort", onAbort);
     notDraining();
     notEnding();
+    notExpiring();
   }
 }
 

@@ -2,12 +2,13 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { HandlerContext } from "@connectrpc/connect";
 import { StopPolicy, type SubscribeRequest } from "../../gen/runlog/v1/subscribe_pb.js";
-import { parseFilter } from "../delivery/filter.ts";
+import { narrow, parseFilter } from "../delivery/filter.ts";
 import type { Start, Stop, SubscriptionSpec } from "../delivery/subscription-spec.ts";
 import { type Limits, maxLastCount, minProgressIntervalMs } from "../limits.ts";
 import { invalidField } from "../refusal.ts";
 import { longestTimerMs } from "../timers.ts";
 import { checkNamespace, checkPlace } from "../validate.ts";
+import type { Rights } from "./auth/rights.ts";
 import type { MessageFormat } from "./messages.ts";
 
 /** All of Connect's and gRPC's JSON content types end this way. */
@@ -26,19 +27,22 @@ const stops: Readonly<Record<number, Stop>> = {
  * Checks a request.
  *
  * @param at the path of the request, as a prefix of its fields'
- * @throws RefusedError with the field at fault
+ * @throws RefusedError with the field at fault; permission
  */
 export function parseSubscription(
   at: string,
   request: SubscribeRequest,
   limits: Limits,
+  rights: Rights,
 ): SubscriptionSpec {
   const { start } = request;
   const stop = stops[request.stop];
   if (stop === undefined) throw invalidField(`${at}stop`, `has the unknown value ${request.stop}`);
+  const namespace = checkNamespace(`${at}namespace`, request.namespace);
+  const filter = parseFilter(`${at}filter`, request.filter);
   return {
-    namespace: checkNamespace(`${at}namespace`, request.namespace),
-    filter: parseFilter(`${at}filter`, request.filter),
+    namespace,
+    filter: narrow(`${at}filter`, filter, rights.within("read", namespace)),
     start: parseStart(at, start),
     stop,
     progressIntervalMs: progressInterval(at, request, limits),

@@ -24,6 +24,7 @@ import {
   maxSpecStringBytes,
 } from "../limits.ts";
 import { invalidField, RefusedError } from "../refusal.ts";
+import type { Within } from "../subtree.ts";
 import {
   checkLength,
   checkNamespace,
@@ -32,6 +33,7 @@ import {
   checkRunId,
   checkSpec,
 } from "../validate.ts";
+import type { Rights } from "./auth/rights.ts";
 import { toRun } from "./messages.ts";
 import { parsePageSize } from "./page-size.ts";
 import { type ServiceContext, unary } from "./service-context.ts";
@@ -40,43 +42,49 @@ import { type ServiceContext, unary } from "./service-context.ts";
 export function runService(context: ServiceContext): ServiceImpl<typeof RunService> {
   const { journal, cancellations, limits } = context;
   return {
-    createRun: unary(context, async (request, signal) => {
-      return { run: await createRun(context, request, undefined, signal) };
+    createRun: unary(context, async (request, signal, { rights }) => {
+      return { run: await createRun(context, request, undefined, signal, rights) };
     }),
-    getRun: unary(context, async (request) => {
+    getRun: unary(context, async (request, _, { rights }) => {
       const namespace = checkNamespace("namespace", request.namespace);
-      checkRunId("run_id", request.runId);
-      return { run: toRun(namespace, await getRun(journal, namespace, request.runId)) };
+      const { runId } = request;
+      checkRunId("run_id", runId);
+      const within = rights.within("read", namespace);
+      return { run: toRun(namespace, await getRun(journal, namespace, runId, within)) };
     }),
-    listRuns: unary(context, async (request) => {
+    listRuns: unary(context, async (request, _, { rights }) => {
       const namespace = checkNamespace("namespace", request.namespace);
-      const page = await listRuns(journal, namespace, parseListing(request, limits));
+      const within = rights.within("read", namespace);
+      const page = await listRuns(journal, namespace, parseListing(request, limits, within));
       return {
         runs: page.runs.map((run) => toRun(namespace, run)),
         nextPageToken: page.nextBeforeKey === undefined ? "" : String(page.nextBeforeKey),
         asOfSeq: BigInt(page.asOfSeq),
       };
     }),
-    forkRun: unary(context, async (request, signal) => {
+    forkRun: unary(context, async (request, signal, { rights }) => {
       checkRunId("source_run_id", request.sourceRunId);
       const runSeq = checkPlace("run_seq", request.runSeq);
-      const fork = { sourceRunId: request.sourceRunId, runSeq };
-      return { run: await createRun(context, request, fork, signal) };
+      const within = rights.within("read", checkNamespace("namespace", request.namespace));
+      const fork = { sourceRunId: request.sourceRunId, runSeq, within };
+      return { run: await createRun(context, request, fork, signal, rights) };
     }),
-    cancelRun: unary(context, async ({ namespace, runId, includeDescendants, reason }) => {
-      checkRunId("run_id", runId);
-      checkLength("reason", reason, maxReasonBytes);
-      const runCount = await cancellations.cancel({
-        namespace: checkNamespace("namespace", namespace),
-        runId,
-        includeDescendants,
-        reason,
-      });
-      return { runCount };
-    }),
-    signalRun: unary(context, async (request) => {
-      // Callers are not authenticated, so nobody is known.
-      const { seq, signalSeq, signalId } = await signalRun(context, request, "");
+    cancelRun: unary(
+      context,
+      async ({ runId, includeDescendants, reason, ...rest }, _, { rights }) => {
+        const namespace = checkNamespace("namespace", rest.namespace);
+        checkRunId("run_id", runId);
+        checkLength("reason", reason, maxReasonBytes);
+        const within = rights.within("cancel", namespace);
+        const request = { namespace, runId, includeDescendants, reason, within };
+        const runCount = await cancellations.cancel(request);
+        return { runCount };
+      },
+    ),
+    signalRun: unary(context, async (request, _, { identity, rights }) => {
+      const within = rights.within("signal", checkNamespace("namespace", request.namespace));
+      const sent = await signalRun(context, request, identity, within);
+      const { seq, signalSeq, signalId } = sent;
       return { seq: BigInt(seq), signalSeq: BigInt(signalSeq), signalId };
     }),
   };
@@ -87,13 +95,15 @@ async function createRun(
   request: CreateRunRequest | ForkRunRequest,
   fork: Fork | undefined,
   signal: AbortSignal,
+  rights: Rights,
 ): Promise<Run> {
   const namespace = checkNamespace("namespace", request.namespace);
   const runId = request.runId === "" ? uuidv7() : request.runId;
   checkRunId("run_id", runId);
   const spec = request.spec ?? create(RunSpecSchema);
   checkSpec("spec", spec, limits);
-  const operation = { kind: "create", namespace, runId, spec, fork } as const;
+  const within = rights.within("ingest", namespace);
+  const operation = { kind: "create", namespace, runId, spec, fork, within } as const;
   const outcome = await committer.submit(operation, signal);
   if (outcome.t === "discarded") throw signal.reason;
   if (outcome.t === "refused") throw new RefusedError(outcome.refusal);
@@ -101,7 +111,7 @@ async function createRun(
   return toRun(namespace, outcome.run);
 }
 
-function parseListing(request: ListRunsRequest, { readBytes }: Limits): RunListing {
+function parseListing(request: ListRunsRequest, { readBytes }: Limits, within: Within): RunListing {
   const { parentRunId, ancestorRunId, conversationId, states, labels, pageSize, pageToken } =
     request;
   const { agentId, runIdPrefix, createdFrom, createdBefore, hasPendingSignals } = request;
@@ -125,6 +135,7 @@ function parseListing(request: ListRunsRequest, { readBytes }: Limits): RunListi
     pageSize: parsePageSize(pageSize),
     maxBytes: readBytes,
     beforeKey: pageToken === "" ? undefined : parsePageToken(pageToken),
+    within,
   };
 }
 

@@ -13,6 +13,9 @@ import { defaultLimits, type Limits } from "../limits.ts";
 import { isUnavailable } from "../refusal.ts";
 import { startTimer } from "../timers.ts";
 import { adminService } from "./admin-service.ts";
+import { Access } from "./auth/access.ts";
+import { admitAnybody, admitBy } from "./auth/admission.ts";
+import { ExposedError, isLoopback } from "./auth/exposure.ts";
 import { Draining } from "./draining.ts";
 import { type Engine, openEngine } from "./engine.ts";
 import { FailureLog } from "./failure-log.ts";
@@ -38,6 +41,10 @@ export interface ServerOptions {
   /** `sqlite:PATH` or `postgres://…`. */
   readonly journal: string;
   readonly logger: Logger;
+  /** Path of the access file. Without one the server does not authenticate, and listens on loopback only. */
+  readonly accessFile?: string;
+  /** Listens anywhere without an access file: whoever reaches the port may do everything. */
+  readonly allowAnyone?: boolean;
   /** Milliseconds that calls may take to finish once the server drains. Default 5,000. */
   readonly drainTimeoutMs?: number;
   /** Leaves the journal's format as it is. Default false. */
@@ -75,10 +82,26 @@ const neverCompress = 0xffff_ffff;
 /**
  * Starts a server.
  *
+ * @throws ExposedError where it would serve everybody on a network
+ * @throws MistakeError for an access file that is wrong
  * @throws JournalOpenError where the journal cannot be opened
  * @throws the system's error where the port cannot be bound, EADDRINUSE for one
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const { logger, accessFile, host } = options;
+  if (accessFile === undefined && options.allowAnyone !== true && !isLoopback(host)) {
+    throw new ExposedError(host);
+  }
+  const access = accessFile === undefined ? undefined : await Access.open(accessFile, { logger });
+  try {
+    return await start(options, access);
+  } catch (error) {
+    await access?.close();
+    throw error;
+  }
+}
+
+async function start(options: ServerOptions, access: Access | undefined): Promise<RunningServer> {
   const { logger } = options;
   const drainTimeoutMs = options.drainTimeoutMs ?? defaultDrainTimeoutMs;
   const limits: Limits = { ...defaultLimits, ...options.limits };
@@ -116,6 +139,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const handling: Handling = {
       contextValues: (session) =>
         createContextValues().set(connectionDraining, ages.drainingOf(session)),
+      admit: access === undefined ? admitAnybody : admitBy(access, logger),
       onFailure: (method, error) => logger.warn({ err: error, method }, "a response was cut"),
     };
     port = await listen({
@@ -147,8 +171,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     url,
     journal: placeOfJournal(options.journal),
     drain() {
-      drained ??= drain(context, engine, port, drainTimeoutMs, logger).finally(() => {
+      drained ??= drain(context, engine, port, drainTimeoutMs, logger).finally(async () => {
         readiness.stop();
+        await access?.close();
       });
       return drained;
     },

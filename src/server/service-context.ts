@@ -1,6 +1,13 @@
 /** What every service works with, and how its errors leave it. */
+import type { IncomingHttpHeaders } from "node:http";
 import type { Http2Session } from "node:http2";
-import { type ContextValues, createContextKey, type HandlerContext } from "@connectrpc/connect";
+import type { DescMethod } from "@bufbuild/protobuf";
+import {
+  type ConnectError,
+  type ContextValues,
+  createContextKey,
+  type HandlerContext,
+} from "@connectrpc/connect";
 import type { Tails } from "../delivery/tails.ts";
 import type { Committer } from "../ingest/committer.ts";
 import type { Journal } from "../journal/journal.ts";
@@ -11,6 +18,7 @@ import type { JournalClock } from "../maintenance/journal-clock.ts";
 import type { RetentionSettings } from "../maintenance/namespace-directory.ts";
 import type { Retention } from "../maintenance/retention.ts";
 import type { MemoryBudget } from "../memory-budget.ts";
+import { type Caller, callerOf } from "./auth/caller.ts";
 import type { Draining } from "./draining.ts";
 import { type OnUnexpected, toConnectError } from "./errors.ts";
 
@@ -33,10 +41,22 @@ export interface ServiceContext {
 /** The way out of the connection that a call came on; without it, the server's. */
 export const connectionDraining = createContextKey<Draining | undefined>(undefined);
 
+/** Why a call is not served; undefined where it is. At once where nothing has to be found out. */
+export type Admission = ConnectError | undefined | Promise<ConnectError | undefined>;
+
+/** Finds out who makes a call, and notes it in the call's values. Never throws. */
+export type Admit = (
+  method: DescMethod,
+  headers: IncomingHttpHeaders,
+  values: ContextValues,
+) => Admission;
+
 /** What calls have in common, whoever handles them. */
 export interface Handling {
   /** What the services are told of a call besides its messages; HTTP/1.1 has no session. */
   readonly contextValues: (session: Http2Session | undefined) => ContextValues;
+  /** Asked before anything of a call's messages is read. */
+  readonly admit: Admit;
   /** Told about responses that could not be written though the client was there. */
   readonly onFailure: (method: string, error: unknown) => void;
 }
@@ -49,14 +69,17 @@ export function drainingOf(
   return call.values.get(connectionDraining) ?? context.draining;
 }
 
-/** Wraps a unary method: refusals become statuses. Its signal aborts once the caller has left. */
+/**
+ * Wraps a unary method: refusals become statuses. Its signal aborts once the caller has left;
+ * the rights of the caller are to be asked for each namespace that the method touches.
+ */
 export function unary<Req, Res>(
   context: ServiceContext,
-  method: (request: Req, signal: AbortSignal) => Promise<Res>,
-): (request: Req, call: Pick<HandlerContext, "signal">) => Promise<Res> {
-  return async (request, { signal }) => {
+  method: (request: Req, signal: AbortSignal, caller: Caller) => Promise<Res>,
+): (request: Req, call: Pick<HandlerContext, "signal" | "values">) => Promise<Res> {
+  return async (request, call) => {
     try {
-      return await method(request, signal);
+      return await method(request, call.signal, callerOf(call));
     } catch (error) {
       throw toConnectError(error, context.onUnexpected);
     }

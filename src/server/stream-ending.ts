@@ -1,5 +1,7 @@
-/** What ends a subscriber's stream before it ends by itself: its client, or the server's way out. */
+/** What ends a subscriber's stream before it ends by itself: its client, the server's way out, or its token. */
 import { Code, ConnectError } from "@connectrpc/connect";
+import type { RefusedError } from "../refusal.ts";
+import { callerOf } from "./auth/caller.ts";
 import type { Draining } from "./draining.ts";
 import type { StreamCall } from "./http/grpc-handler.ts";
 import { drainingOf, type ServiceContext } from "./service-context.ts";
@@ -11,12 +13,18 @@ export class StreamEnding {
   readonly #call: StreamCall;
   readonly #onEnd = () => this.#abort.abort();
   readonly #notDraining: () => void;
+  readonly #notExpiring: () => void;
+  #expiry: RefusedError | undefined;
 
   constructor(context: ServiceContext, call: StreamCall) {
     this.#call = call;
     this.#draining = drainingOf(context, call);
     call.signal.addEventListener("abort", this.#onEnd);
     this.#notDraining = this.#draining.onStart(this.#onEnd);
+    this.#notExpiring = callerOf(call).onEnd((error) => {
+      this.#expiry = error;
+      this.#onEnd();
+    });
   }
 
   /** Aborts at the end. */
@@ -26,7 +34,7 @@ export class StreamEnding {
 
   /** Whether the server ended the stream. */
   get isDraining(): boolean {
-    return this.#draining.started && this.#abort.signal.aborted;
+    return this.#draining.started && this.#abort.signal.aborted && this.#expiry === undefined;
   }
 
   /**
@@ -34,8 +42,10 @@ export class StreamEnding {
    * ended by themselves.
    *
    * @throws ConnectError where its client has gone, or its deadline has passed
+   * @throws RefusedError token_expired
    */
   throwIfAborted(): void {
+    if (this.#expiry !== undefined) throw this.#expiry;
     const { signal } = this.#call;
     if (signal.aborted) throw ConnectError.from(signal.reason, Code.Canceled);
   }
@@ -44,5 +54,6 @@ export class StreamEnding {
   close(): void {
     this.#call.signal.removeEventListener("abort", this.#onEnd);
     this.#notDraining();
+    this.#notExpiring();
   }
 }

@@ -9,6 +9,7 @@ import type { SubscriptionFrame } from "../delivery/frames.ts";
 import { subscribe } from "../delivery/subscribe.ts";
 import type { SubscriptionSpec } from "../delivery/subscription-spec.ts";
 import { RefusedError } from "../refusal.ts";
+import { callerOf } from "./auth/caller.ts";
 import { toConnectError } from "./errors.ts";
 import type { GrpcStream, StreamCall } from "./http/grpc-handler.ts";
 import { type GoAwayFrame, goAwayReason, toSubscribeResponse } from "./messages.ts";
@@ -25,7 +26,9 @@ export function subscribeService(context: ServiceContext): ServiceImpl<typeof Su
   return {
     subscribe: (request, call) => stream(context, request, call),
     watch: (requests, call) => watchCall(context, requests, call),
-    readEvents: unary(context, (request) => readEventsPage(context, request)),
+    readEvents: unary(context, (request, _, { rights }) =>
+      readEventsPage(context, request, rights),
+    ),
   };
 }
 
@@ -35,7 +38,8 @@ async function* stream(
   call: HandlerContext,
 ): AsyncGenerator<SubscribeResponse> {
   const format = formatOf(call);
-  const subscription = async () => parseSubscription("", request, context.limits);
+  const { rights } = callerOf(call);
+  const subscription = async () => parseSubscription("", request, context.limits, rights);
   for await (const frame of frames(context, subscription(), call)) {
     yield toSubscribeResponse(frame, format);
   }
@@ -49,7 +53,7 @@ export function subscribeGrpc(context: ServiceContext): GrpcStream {
     serve(requests, call) {
       // Neither the request nor what read it is kept while the subscription goes on.
       const subscription = onlyRequest(requests).then((request) =>
-        parseSubscription("", request, context.limits),
+        parseSubscription("", request, context.limits, callerOf(call).rights),
       );
       return piecesOf(shared, frames(context, subscription, call));
     },

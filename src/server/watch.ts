@@ -9,10 +9,12 @@ import {
   type WatchResponse,
   WatchResponseSchema,
 } from "../../gen/runlog/v1/subscribe_pb.js";
-import { parseFilter } from "../delivery/filter.ts";
+import { narrow, parseFilter } from "../delivery/filter.ts";
 import { Watch, type WatchFrame } from "../delivery/watch.ts";
 import { describeRefusal, invalidField, RefusedError } from "../refusal.ts";
 import { checkMessage } from "../validate.ts";
+import { callerOf } from "./auth/caller.ts";
+import type { Rights } from "./auth/rights.ts";
 import { toConnectError, toErrorDetail } from "./errors.ts";
 import { goAwayReason, type MessageFormat, toSubscribeResponse } from "./messages.ts";
 import { formatOf, parseSubscription } from "./parse-subscription.ts";
@@ -29,7 +31,7 @@ export async function* watchCall(
   const format = formatOf(call);
   const watch = new Watch(context);
   // Owned by the watch: the end or the error of the requests is what it sees.
-  void take(context, requests, watch).then(
+  void take(context, requests, watch, callerOf(call).rights).then(
     () => watch.end(),
     (error: unknown) => watch.fail(error),
   );
@@ -57,6 +59,7 @@ async function take(
   { limits }: ServiceContext,
   requests: AsyncIterable<WatchRequest>,
   watch: Watch,
+  rights: Rights,
 ): Promise<void> {
   for await (const { subscriptionId: id, frame } of requests) {
     if (id === 0) throw invalidField("subscription_id", "must be 1 or more");
@@ -68,16 +71,17 @@ async function take(
           id,
           () => {
             checkMessage("start.request", SubscribeRequestSchema, request);
-            return parseSubscription("start.request.", request, limits);
+            return parseSubscription("start.request.", request, limits, rights);
           },
           creditOf(start),
         );
         break;
       }
       case "changeFilter":
-        watch.changeFilter(id, () => {
+        watch.changeFilter(id, (namespace) => {
           checkMessage("change_filter", EventFilterSchema, frame.value);
-          return parseFilter("change_filter", frame.value);
+          const filter = parseFilter("change_filter", frame.value);
+          return narrow("change_filter", filter, rights.within("read", namespace));
         });
         break;
       case "stop":

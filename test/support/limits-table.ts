@@ -13,6 +13,7 @@ import {
   maxDepth,
   maxFilterRunIds,
   maxFilterTypes,
+  maxGrants,
   maxInheritedRuns,
   maxJsonDepth,
   maxJsonValues,
@@ -34,6 +35,7 @@ import {
   maxSpecStringBytes,
   maxStreamsPerConnection,
   maxSuppressed,
+  maxTokenBytes,
   maxTypeBytes,
   minLeaseMs,
   minProgressIntervalMs,
@@ -144,6 +146,13 @@ const contractRows: readonly Row[] = [
 
 /** Fixed in the server. */
 const serverRows: readonly Row[] = [
+  ["token", `${maxTokenBytes} bytes`, "a bearer token: a JWT with its grants", "UNAUTHENTICATED"],
+  [
+    "grants",
+    `${maxGrants}`,
+    "grants of one token, or of one entry of the access file; each may cost a look-up",
+    "UNAUTHENTICATED; the access file is refused",
+  ],
   [
     "streams of a connection",
     `${maxStreamsPerConnection}`,

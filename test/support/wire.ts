@@ -24,6 +24,7 @@ import {
   type Code,
   ConnectError,
   createClient,
+  type Interceptor,
   type Transport,
 } from "@connectrpc/connect";
 import {
@@ -58,7 +59,8 @@ export interface Wire {
   readonly name: string;
   /** HTTP/1.1 carries no stream in both directions. */
   readonly isBidirectional: boolean;
-  connect(url: string): Promise<WireClient>;
+  /** @param token the bearer token of every call */
+  connect(url: string, token?: string): Promise<WireClient>;
 }
 
 /** What a refused call tells, whichever client made it. */
@@ -96,32 +98,46 @@ function overTransport(transport: Transport, close: () => void): WireClient {
   };
 }
 
+/** Sends a token with every call. */
+function showing(token: string | undefined): Interceptor[] {
+  if (token === undefined) return [];
+  return [
+    (next) => (request) => {
+      request.header.set("authorization", `Bearer ${token}`);
+      return next(request);
+    },
+  ];
+}
+
 /** Every wire over which the suite runs. */
 export const wires: readonly Wire[] = [
   { name: "gRPC (@grpc/grpc-js)", isBidirectional: true, connect: connectGrpcJs },
   {
     name: "gRPC (connect-node)",
     isBidirectional: true,
-    async connect(baseUrl) {
+    async connect(baseUrl, token) {
       const sessionManager = new Http2SessionManager(baseUrl);
-      const transport = createGrpcTransport({ baseUrl, sessionManager });
+      const interceptors = showing(token);
+      const transport = createGrpcTransport({ baseUrl, sessionManager, interceptors });
       return overTransport(transport, () => sessionManager.abort());
     },
   },
   {
     name: "gRPC-Web",
     isBidirectional: false,
-    async connect(baseUrl) {
-      const transport = createGrpcWebTransport({ baseUrl, httpVersion: "1.1" });
+    async connect(baseUrl, token) {
+      const interceptors = showing(token);
+      const transport = createGrpcWebTransport({ baseUrl, httpVersion: "1.1", interceptors });
       return overTransport(transport, () => undefined);
     },
   },
   {
     name: "Connect (HTTP/2, JSON)",
     isBidirectional: true,
-    async connect(baseUrl) {
+    async connect(baseUrl, token) {
       const sessionManager = new Http2SessionManager(baseUrl);
       const transport = createConnectTransport({
+        interceptors: showing(token),
         baseUrl,
         httpVersion: "2",
         useBinaryFormat: false,
@@ -133,8 +149,9 @@ export const wires: readonly Wire[] = [
   {
     name: "Connect (HTTP/1.1, JSON)",
     isBidirectional: false,
-    async connect(baseUrl) {
+    async connect(baseUrl, token) {
       const transport = createConnectTransport({
+        interceptors: showing(token),
         baseUrl,
         httpVersion: "1.1",
         useBinaryFormat: false,
@@ -189,7 +206,7 @@ const protoFiles = [
   "grpc/health/v1/health.proto",
 ];
 
-async function connectGrpcJs(url: string): Promise<WireClient> {
+async function connectGrpcJs(url: string, token?: string): Promise<WireClient> {
   const packages = await load(protoFiles, {
     includeDirs: [protoRoot],
     longs: String,
@@ -197,11 +214,13 @@ async function connectGrpcJs(url: string): Promise<WireClient> {
     oneofs: true,
   });
   const channel = new grpc.Client(new URL(url).host, grpc.credentials.createInsecure());
+  const metadata = new grpc.Metadata();
+  if (token !== undefined) metadata.set("authorization", `Bearer ${token}`);
   const clientOf = <S extends DescService>(service: S): Client<S> => {
     const loaded = packages[service.typeName] as grpc.ServiceDefinition;
     const methods = service.methods.map((method) => [
       method.localName,
-      grpcJsMethod(channel, method, loaded[method.name]!),
+      grpcJsMethod(channel, method, loaded[method.name]!, metadata),
     ]);
     return Object.fromEntries(methods) as Client<S>;
   };
@@ -227,7 +246,12 @@ interface CallOptions {
  * proto-loader made of the contract in both directions; only the objects that
  * it works with are turned into the generated ones for the tests.
  */
-function grpcJsMethod(channel: grpc.Client, method: DescMethod, definition: Definition) {
+function grpcJsMethod(
+  channel: grpc.Client,
+  method: DescMethod,
+  definition: Definition,
+  metadata: grpc.Metadata,
+) {
   const toObject = (message: Init): object =>
     definition.requestDeserialize(
       Buffer.from(toBinary(method.input, create(method.input, message))),
@@ -245,7 +269,7 @@ function grpcJsMethod(channel: grpc.Client, method: DescMethod, definition: Defi
           requestSerialize,
           responseDeserialize,
           toObject(request as Init),
-          new grpc.Metadata(),
+          metadata,
           settings(options),
           (error, response) =>
             error ? reject(toConnectError(error)) : resolve(fromObject(response!)),
@@ -272,6 +296,7 @@ function grpcJsMethod(channel: grpc.Client, method: DescMethod, definition: Defi
           requestSerialize,
           responseDeserialize,
           toObject(request as Init),
+          metadata,
           settings(options),
         ),
         options,
@@ -282,6 +307,7 @@ function grpcJsMethod(channel: grpc.Client, method: DescMethod, definition: Defi
       path,
       requestSerialize,
       responseDeserialize,
+      metadata,
       settings(options),
     );
     const writing = (async () => {

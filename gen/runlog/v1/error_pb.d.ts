@@ -323,6 +323,23 @@ export enum Reason {
    * @generated from enum value: REASON_FORMAT_INACTIVE = 27;
    */
   FORMAT_INACTIVE = 27,
+
+  /**
+   * The token has expired, or the rights that it gives have changed. Get a
+   * token and call again at once, one time: the next answer says what it may
+   * do. Open streams end with it too. UNAUTHENTICATED.
+   *
+   * @generated from enum value: REASON_TOKEN_EXPIRED = 30;
+   */
+  TOKEN_EXPIRED = 30,
+
+  /**
+   * The call has no token, or none that the server accepts. UNAUTHENTICATED.
+   * Do not retry.
+   *
+   * @generated from enum value: REASON_UNAUTHENTICATED = 31;
+   */
+  UNAUTHENTICATED = 31,
 }
 
 /**

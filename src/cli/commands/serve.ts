@@ -2,7 +2,7 @@
 import { Command, InvalidArgumentError } from "commander";
 import type { Limits } from "../../limits.ts";
 import { startTimer } from "../../timers.ts";
-import { journalVariable, limitsVariable, readServerEnvironment } from "../env.ts";
+import { accessVariable, journalVariable, limitsVariable, readServerEnvironment } from "../env.ts";
 import { CommandError, exitStatus } from "../failure.ts";
 import { limitLines, parseLimits } from "../limit-settings.ts";
 import { notice, stdout } from "../output.ts";
@@ -21,6 +21,8 @@ interface ServeFlags {
   readonly logLevel: string;
   readonly limit?: readonly string[];
   readonly holdFormat?: true;
+  readonly access?: string;
+  readonly allowAnyone?: true;
 }
 
 /** Builds the command; `exit` takes the status. */
@@ -40,6 +42,15 @@ export function serveCommand(exit: (status: number) => void): Command {
       command
         .createOption("--journal <url>", "place of the events: sqlite:PATH or postgres://…")
         .default(readServerEnvironment().journal, "sqlite:runlog.db"),
+    )
+    .option(
+      "--access <file>",
+      "who may do what: tokens, issuers of tokens, and their rights",
+      readServerEnvironment().access,
+    )
+    .option(
+      "--allow-anyone",
+      "without an access file, listen also where others reach it: they may read, write and delete everything",
     )
     .addOption(
       command
@@ -69,6 +80,9 @@ of the machine can read a command line. Any number of servers may share one Post
 follow a failover, name all hosts of a primary and its standbys:
 postgres://HOST,HOST/DATABASE.
 
+Without an access file the server asks nobody who they are, and listens on this machine's
+own addresses only. docs/security.md describes the file; ${accessVariable} names it too.
+
 Limits and their defaults. ${limitsVariable}="name=value name=value" sets them too;
 --limit overrides it. docs/limits.md has their ranges and reasons.
 ${limitLines().join("\n")}
@@ -80,7 +94,7 @@ event.
 Examples:
   $ runlog serve
   $ runlog serve --listen 127.0.0.1:0 --journal sqlite:/var/lib/runlog/runlog.db
-  $ runlog serve --listen 0.0.0.0:7400       reachable from other machines
+  $ runlog serve --listen 0.0.0.0:7400 --access access.json       reachable from other machines
   $ ${journalVariable}=postgres://runlog:secret@db/runlog runlog serve
   $ runlog serve --limit max-event-bytes=256KiB --limit progress-interval=5s
 `;
@@ -127,6 +141,12 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
   destination.on("error", () => undefined);
   const logger = pino({ level: flags.logLevel }, destination);
   defendProcess({ logger, end: exitAfterFault });
+  if (flags.access !== undefined && flags.allowAnyone) {
+    throw new CommandError(
+      "--access and --allow-anyone contradict each other: leave one out",
+      exitStatus.usage,
+    );
+  }
   const server = await startServer({
     host,
     port,
@@ -135,6 +155,8 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
     drainTimeoutMs,
     limits,
     holdFormat: flags.holdFormat ?? false,
+    allowAnyone: flags.allowAnyone ?? false,
+    ...(flags.access === undefined ? {} : { accessFile: flags.access }),
     onFatal: endProcess,
   }).catch((error: unknown) => {
     throw startFailure(error, flags);
@@ -164,6 +186,15 @@ function endProcess(problem: string): never {
 /** The system's own errors say neither what was tried nor what to do. */
 function startFailure(error: unknown, flags: ServeFlags): unknown {
   const { host, port } = flags.listen;
+  const { name = "", message = "" } = error instanceof Error ? error : {};
+  if (name === "ExposedError") {
+    return new CommandError(
+      `anyone who can reach ${host} could read, write and delete everything: use --access FILE, ` +
+        "--listen 127.0.0.1:7400, or --allow-anyone if that is what you want",
+      exitStatus.usage,
+    );
+  }
+  if (name === "MistakeError") return new CommandError(message);
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   switch (code) {
     case "EADDRINUSE":

@@ -4,6 +4,7 @@
  * away in the middle of a response, which is no error here.
  */
 import {
+  type ConnectError,
   type ConnectRouter,
   type ConnectRouterOptions,
   createConnectRouter,
@@ -19,7 +20,12 @@ import { isConnectionLoss } from "./connection-loss.ts";
 import { sendHeadersFirst } from "./early-headers.ts";
 import { writePlainMessage } from "./grpc-message.ts";
 import type { RequestHandler } from "./port.ts";
-import { isEnveloped, type RequestReading, withoutMessages } from "./request-body.ts";
+import {
+  isEnveloped,
+  type RequestReading,
+  refusedRequest,
+  withoutMessages,
+} from "./request-body.ts";
 import { turnBudgetOf } from "./turn-budget.ts";
 import { universalRequest } from "./universal-request.ts";
 import { writeResponse } from "./universal-response.ts";
@@ -73,7 +79,13 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
     const body = bodyPieces(arrivals, isEnveloped(asked.header));
     writePlainMessage(response);
     sendHeadersFirst(handler.method, request, response);
-    withoutMessages(handler.method, { ...asked, body, contextValues }, messages, reading)
+    const call = { ...asked, body, contextValues };
+    const admission = options.admit(handler.method, request.headers, contextValues);
+    const take = (refusal: ConnectError | undefined) =>
+      refusal === undefined
+        ? withoutMessages(handler.method, call, messages, reading)
+        : refusedRequest(call, messages, refusal);
+    (admission instanceof Promise ? admission.then(take) : Promise.resolve(take(admission)))
       .then(handler)
       .then((answer) => writeResponse(answer, response, options.memory.frames))
       .catch((error: unknown) => {

@@ -11,7 +11,7 @@ import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import type { MemoryShare } from "../../memory-budget.ts";
 import { longestTimerMs, startTimer } from "../../timers.ts";
-import type { Handling } from "../service-context.ts";
+import type { Admission, Handling } from "../service-context.ts";
 import { percentEncode } from "./grpc-message.ts";
 import { messageBatches, type RequestBounds } from "./grpc-requests.ts";
 import { endRequest } from "./half-close.ts";
@@ -53,7 +53,7 @@ export interface GrpcHandlerOptions extends Handling {
 
 /** Makes the handler. It answers the hot streams that come as plain gRPC, and leaves the rest to Connect. */
 export function grpcHandler(options: GrpcHandlerOptions): StreamHandler {
-  const { contextValues, onFailure } = options;
+  const { contextValues, admit, onFailure } = options;
   const streams = new Map(
     options.streams.map((one) => [`/${one.method.parent.typeName}/${one.method.name}`, one]),
   );
@@ -64,7 +64,8 @@ export function grpcHandler(options: GrpcHandlerOptions): StreamHandler {
     const asked = plainGrpcOf(headers);
     if (asked === undefined) return false;
     const values = contextValues(stream.session);
-    answer(method, stream, asked, values, options).catch((error: unknown) => {
+    const admission = admit(method.method, headers, values);
+    answer(method, stream, { ...asked, admission }, values, options).catch((error: unknown) => {
       onFailure(path, error);
     });
     return true;
@@ -90,7 +91,7 @@ function plainGrpcOf(headers: IncomingHttpHeaders): PlainGrpc | undefined {
 async function answer(
   { serve }: GrpcStream,
   stream: ServerHttp2Stream,
-  { contentType, timeout }: PlainGrpc,
+  { contentType, timeout, admission }: PlainGrpc & { readonly admission: Admission },
   values: HandlerContext["values"],
   { bounds, frames }: Pick<GrpcHandlerOptions, "bounds" | "frames">,
 ): Promise<void> {
@@ -104,6 +105,8 @@ async function answer(
   try {
     // At once: a client may wait for them before it sends anything.
     stream.respond({ ":status": 200, "content-type": contentType }, { waitForTrailers: true });
+    const refusal = admission === undefined ? undefined : await admission;
+    if (refusal !== undefined) throw refusal;
     if (deadline.error !== undefined) throw deadline.error;
     const call: StreamCall = { signal: abort.signal, values };
     for await (const pieces of serve(messageBatches(stream, bounds), call)) {

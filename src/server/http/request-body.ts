@@ -61,6 +61,31 @@ export async function withoutMessages(
   return { ...asked, header: bare, body: takeWhole(body, announced, compression, reading) };
 }
 
+/**
+ * A request that is refused before anything of it is read: its first message is what refuses it,
+ * so that it is answered as its protocol has it.
+ */
+export function refusedRequest(
+  asked: ByteRequest,
+  messages: RequestMessages,
+  refusal: ConnectError,
+): ByteRequest {
+  const format = formatOf(asked);
+  messages.push(() => {
+    throw refusal;
+  });
+  if (asked.method === "GET") return { ...asked, url: withoutMessage(new URL(asked.url), format) };
+  const header = new Headers(asked.header);
+  const encodings = ["content-encoding", "grpc-encoding", "connect-content-encoding"];
+  for (const name of [...encodings, "content-length"]) header.delete(name);
+  const empty = (isEnveloped(header) ? emptyEnvelopes : emptyMessages)[format];
+  return { ...asked, header, body: once(empty) };
+}
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
+}
+
 /** Whether a request's messages are in envelopes; the body of Connect's unary calls is one message. */
 export function isEnveloped(header: Headers): boolean {
   return !/^application\/(json|proto)\b/.test(header.get("content-type") ?? "");
@@ -94,10 +119,15 @@ async function takeFromUrl(url: string, reading: Reading): Promise<string> {
     const bytes = asked.get("base64") === "1" ? decodeBase64(text) : Buffer.from(text);
     return decompressed(bytes, compression, reading);
   });
+  return withoutMessage(bare, reading.format);
+}
+
+function withoutMessage(url: URL, format: RequestFormat): string {
+  const { searchParams: asked } = url;
   asked.delete("compression");
   asked.delete("base64");
-  asked.set("message", reading.format === "json" ? "{}" : "");
-  return bare.href;
+  asked.set("message", format === "json" ? "{}" : "");
+  return url.href;
 }
 
 function decodeBase64(text: string): Uint8Array {

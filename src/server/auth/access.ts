@@ -1,0 +1,277 @@
+/**
+ * Who may call: the access file, kept up to date, and the callers whose calls are open.
+ *
+ * Invariant: a token is accepted only by the rules that the file holds now. When
+ * they change, an open call goes on only if its caller may still do all that it
+ * might before; whoever cannot shows its token again, and is answered by the new rules.
+ */
+import { createHash, timingSafeEqual } from "node:crypto";
+import { unwatchFile, watchFile } from "node:fs";
+import { readFile } from "node:fs/promises";
+import type { Logger } from "pino";
+import { maxTokenBytes } from "../../limits.ts";
+import { RefusedError } from "../../refusal.ts";
+import { type AccessRules, type PolicyRule, parseAccessFile } from "./access-file.ts";
+import { Caller } from "./caller.ts";
+import { type CheckedToken, JsonWebTokens } from "./json-web-tokens.ts";
+import { MistakeError, parseGrants } from "./parse-grants.ts";
+import { type Grant, Rights } from "./rights.ts";
+
+/** Milliseconds between looks at the files. */
+const lookIntervalMs = 1_000;
+/** Tokens whose check is remembered; each takes a KiB or so. */
+const maxRemembered = 10_000;
+/** Milliseconds for which it is, so that a key that is withdrawn counts no longer. */
+const rememberMs = 60_000;
+
+/** How to open an access file. */
+export interface AccessOptions {
+  readonly logger: Logger;
+  /** Milliseconds since 1970. Default: Date.now. */
+  readonly now?: () => number;
+}
+
+/** What is known of the rules at one time. */
+interface Rules {
+  readonly file: AccessRules;
+  readonly tokens: JsonWebTokens;
+  /** Callers by the hash of their tokens. */
+  readonly remembered: Map<string, { readonly caller: Caller; readonly untilMs: number }>;
+}
+
+/** Decides who calls. */
+export class Access {
+  readonly #path: string;
+  readonly #logger: Logger;
+  readonly #now: () => number;
+  readonly #watched = new Set<string>();
+  /** Those that may have open calls, with the token of each. */
+  readonly #callers = new Map<Caller, string>();
+  #rules: Rules;
+  /** Looks at the files that are under way; one follows the other. */
+  #reloading: Promise<void> = Promise.resolve();
+
+  private constructor(path: string, rules: Rules, { logger, now = Date.now }: AccessOptions) {
+    this.#path = path;
+    this.#logger = logger;
+    this.#now = now;
+    this.#rules = rules;
+    this.#watch();
+  }
+
+  /**
+   * Reads an access file, and goes on reading it whenever it changes. Call `close`.
+   *
+   * @throws MistakeError with what is wrong with it
+   */
+  static async open(path: string, options: AccessOptions): Promise<Access> {
+    const { now = Date.now } = options;
+    return new Access(path, await readRules(path, now), options);
+  }
+
+  /**
+   * Who shows this `authorization` header.
+   *
+   * @returns at once where the token is known already
+   * @throws RefusedError unauthenticated, token_expired
+   * @throws KeysUnavailableError
+   */
+  authenticate(authorization: string | undefined): Caller | Promise<Caller> {
+    const token = tokenIn(authorization);
+    const known = this.#rules.remembered.get(keyOf(token));
+    if (known !== undefined && known.untilMs > this.#now()) {
+      if (known.caller.hasExpired) throw new RefusedError({ reason: "token_expired" });
+      return known.caller;
+    }
+    return this.#check(token);
+  }
+
+  /** Reads the files now; what is wrong with them is logged, and leaves the rules as they were. */
+  reload(): Promise<void> {
+    this.#reloading = this.#reloading.then(() => this.#reload());
+    return this.#reloading;
+  }
+
+  /** Looks at the files no longer. */
+  async close(): Promise<void> {
+    for (const path of this.#watched) unwatchFile(path, this.#onChange);
+    this.#watched.clear();
+    await this.#reloading;
+  }
+
+  async #check(token: string): Promise<Caller> {
+    const rules = this.#rules;
+    const caller = await callerOf(rules, token, this.#now);
+    // The rules may have changed meanwhile.
+    if (rules !== this.#rules) return this.#check(token);
+    const { remembered } = rules;
+    const key = keyOf(token);
+    const before = remembered.get(key)?.caller;
+    // Open calls are ended by the caller that they were admitted as.
+    const known = before !== undefined && isSame(before, caller) ? before : caller;
+    if (remembered.size >= maxRemembered) this.#forgetSome();
+    remembered.set(key, { caller: known, untilMs: this.#now() + rememberMs });
+    this.#callers.set(known, token);
+    return known;
+  }
+
+  #forgetSome(): void {
+    const { remembered } = this.#rules;
+    const nowMs = this.#now();
+    for (const [key, { untilMs }] of remembered) if (untilMs <= nowMs) remembered.delete(key);
+    if (remembered.size >= maxRemembered) remembered.clear();
+    const kept = new Set([...remembered.values()].map(({ caller }) => caller));
+    for (const caller of this.#callers.keys()) {
+      if (kept.has(caller) || caller.hasOpenCalls) continue;
+      this.#callers.delete(caller);
+      caller.retire();
+    }
+  }
+
+  readonly #onChange = () => {
+    void this.reload();
+  };
+
+  /** By looking: a file that a cluster puts in the place of another is not announced. */
+  #watch(): void {
+    const { issuers } = this.#rules.file;
+    const keyFiles = issuers.flatMap(({ keys }) => (keys.t === "file" ? [keys.path] : []));
+    for (const path of [this.#path, ...keyFiles]) {
+      if (this.#watched.has(path)) continue;
+      this.#watched.add(path);
+      watchFile(path, { interval: lookIntervalMs, persistent: false }, this.#onChange);
+    }
+  }
+
+  async #reload(): Promise<void> {
+    try {
+      this.#rules = await readRules(this.#path, this.#now);
+    } catch (error) {
+      if (!(error instanceof MistakeError)) throw error;
+      const { message: problem } = error;
+      this.#logger.error({ problem }, "the access file has changed and is wrong: the rules stay");
+      return;
+    }
+    this.#watch();
+    this.#logger.info({ path: this.#path }, "the access file was read again");
+    const before = [...this.#callers];
+    this.#callers.clear();
+    for (const [caller] of before) if (!caller.hasOpenCalls) caller.retire();
+    for (const [caller, token] of before) if (caller.hasOpenCalls) await this.#again(caller, token);
+  }
+
+  /** Ends a caller's calls, unless it may still do what it might. */
+  async #again(caller: Caller, token: string): Promise<void> {
+    // Not to be lost where the next change comes before the answer.
+    this.#callers.set(caller, token);
+    const now = await callerOf(this.#rules, token, this.#now).catch((error: unknown) => {
+      if (error instanceof RefusedError) return undefined;
+      // Keys that cannot be had now say nothing against it.
+      this.#logger.warn({ err: error }, "an open call's token could not be checked again");
+      return caller;
+    });
+    if (now?.rights.includes(caller.rights) === true) return;
+    this.#callers.delete(caller);
+    this.#logger.info({ identity: caller.identity }, "open calls are ended: their rights changed");
+    caller.retire();
+  }
+}
+
+async function readRules(path: string, now: () => number): Promise<Rules> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? String(error.code) : "unreadable";
+    throw new MistakeError(path, `cannot be read (${code})`);
+  }
+  const file = parseAccessFile(path, text);
+  return { file, tokens: await JsonWebTokens.open(file.issuers, now), remembered: new Map() };
+}
+
+function isSame(some: Caller, other: Caller): boolean {
+  return (
+    some.identity === other.identity &&
+    some.expiresAtMs === other.expiresAtMs &&
+    some.rights.includes(other.rights) &&
+    other.rights.includes(some.rights)
+  );
+}
+
+/** @throws RefusedError unauthenticated where there is none */
+function tokenIn(authorization: string | undefined): string {
+  const [, token = ""] = /^bearer +([\x21-\x7e]+)$/i.exec(authorization ?? "") ?? [];
+  if (token !== "" && token.length <= maxTokenBytes) return token;
+  const problem =
+    authorization === undefined
+      ? "the server needs a token: send the header `authorization: Bearer TOKEN`"
+      : `the header authorization must be \`Bearer TOKEN\`, with at most ${maxTokenBytes} bytes`;
+  throw new RefusedError({ reason: "unauthenticated", problem });
+}
+
+function hashOf(token: string): Buffer {
+  return createHash("sha256").update(token).digest();
+}
+
+function keyOf(token: string): string {
+  return hashOf(token).toString("latin1");
+}
+
+async function callerOf(rules: Rules, token: string, now: () => number): Promise<Caller> {
+  return staticCaller(rules.file, token, now) ?? jwtCaller(rules, token, now);
+}
+
+function staticCaller(
+  { tokens }: AccessRules,
+  token: string,
+  now: () => number,
+): Caller | undefined {
+  const hash = hashOf(token);
+  // All of them, and each whole: the time tells nothing of a hash.
+  const [found] = tokens.filter(({ sha256 }) => timingSafeEqual(sha256, hash));
+  if (found === undefined) return undefined;
+  const { name: identity, expiresAtMs, grants } = found;
+  const caller = new Caller({ identity, rights: new Rights(grants), expiresAtMs, now });
+  if (caller.hasExpired) throw new RefusedError({ reason: "token_expired" });
+  return caller;
+}
+
+async function jwtCaller({ file, tokens }: Rules, token: string, now: () => number) {
+  if (token.split(".").length !== 3) {
+    throw new RefusedError({
+      reason: "unauthenticated",
+      problem: "the token is not one that the server knows",
+    });
+  }
+  const checked = await tokens.check(token);
+  const { issuer, subject, expiresAtMs } = checked;
+  const identity = `${issuer}#${subject}`;
+  return new Caller({ identity, rights: new Rights(grantsOf(file, checked)), expiresAtMs, now });
+}
+
+/** @throws RefusedError unauthenticated for a claim that is malformed */
+function grantsOf({ policy }: AccessRules, { issuer, claims }: CheckedToken): Grant[] {
+  const grants: Grant[] = [];
+  for (const rule of policy) if (isAbout(rule, issuer, claims)) grants.push(...rule.grants);
+  const { runlog } = claims as { readonly runlog?: unknown };
+  if (runlog === undefined) return grants;
+  try {
+    return [...grants, ...parseGrants("the claim runlog", runlog)];
+  } catch (error) {
+    if (!(error instanceof MistakeError)) throw error;
+    const problem = `the token is refused: ${error.message}`;
+    throw new RefusedError({ reason: "unauthenticated", problem });
+  }
+}
+
+function isAbout(
+  { issuer: only, claims: wanted }: PolicyRule,
+  issuer: string,
+  claims: Readonly<Record<string, unknown>>,
+): boolean {
+  if (only !== undefined && only !== issuer) return false;
+  return Object.entries(wanted).every(([name, value]) => {
+    const claim = Object.hasOwn(claims, name) ? claims[name] : undefined;
+    return claim === value || (Array.isArray(claim) && claim.includes(value));
+  });
+}

@@ -1,0 +1,57 @@
+/** Lets calls in: who makes them is found out before anything of them is read. */
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { Logger } from "pino";
+import { Health } from "../../../gen/grpc/health/v1/health_pb.js";
+import { RefusedError } from "../../refusal.ts";
+import { toRefusalError } from "../errors.ts";
+import type { Admission, Admit } from "../service-context.ts";
+import type { Access } from "./access.ts";
+import { anybody, type Caller, callerKey } from "./caller.ts";
+import { KeysUnavailableError } from "./json-web-tokens.ts";
+
+/** Without authentication: everybody may do everything. */
+export const admitAnybody: Admit = (_method, _headers, values) => {
+  values.set(callerKey, anybody);
+  return undefined;
+};
+
+/** Admits those whom an access file knows; health is public. */
+export function admitBy(access: Access, logger: Logger): Admit {
+  return (method, { authorization }, values) => {
+    const onCaller = (caller: Caller): undefined => {
+      values.set(callerKey, caller);
+      logger.debug({ method: method.name, identity: caller.identity }, "call");
+    };
+    const onRefused = (error: unknown): ConnectError => {
+      const refusal = refusalOf(error, logger);
+      values.set(callerKey, refusal);
+      logger.info({ method: method.name, problem: refusal.rawMessage }, "a call was refused");
+      return refusal;
+    };
+    if (method.parent.typeName === Health.typeName) return admitAnybody(method, {}, values);
+    return admit(() => access.authenticate(authorization), onCaller, onRefused);
+  };
+}
+
+function admit(
+  authenticate: () => Caller | Promise<Caller>,
+  onCaller: (caller: Caller) => undefined,
+  onRefused: (error: unknown) => ConnectError,
+): Admission {
+  try {
+    const caller = authenticate();
+    return caller instanceof Promise ? caller.then(onCaller, onRefused) : onCaller(caller);
+  } catch (error) {
+    return onRefused(error);
+  }
+}
+
+function refusalOf(error: unknown, logger: Logger): ConnectError {
+  if (error instanceof RefusedError) return toRefusalError(error.refusal);
+  logger.error({ err: error }, "a token could not be checked");
+  const problem =
+    error instanceof KeysUnavailableError
+      ? "the server cannot fetch the keys of the token's issuer now: retry"
+      : "the server cannot check tokens now: retry";
+  return new ConnectError(problem, Code.Unavailable);
+}

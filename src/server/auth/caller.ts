@@ -1,0 +1,102 @@
+/** Who makes a call. */
+import { ConnectError, createContextKey, type HandlerContext } from "@connectrpc/connect";
+import { RefusedError } from "../../refusal.ts";
+import { startTimer } from "../../timers.ts";
+import { allRights, type Rights } from "./rights.ts";
+
+/** What is known of a caller. */
+export interface CallerOptions {
+  /** Names it for people and in logs; unique among all that the server knows. */
+  readonly identity: string;
+  readonly rights: Rights;
+  /** Milliseconds since 1970 at which it has to show another token; undefined: never. */
+  readonly expiresAtMs?: number | undefined;
+  /** Milliseconds since 1970. Default: Date.now. */
+  readonly now?: () => number;
+}
+
+/** One token's owner; calls that show the same token share it. */
+export class Caller {
+  readonly identity: string;
+  readonly rights: Rights;
+  readonly expiresAtMs: number | undefined;
+  readonly #now: () => number;
+  readonly #listeners = new Set<(error: RefusedError) => void>();
+  #timer: NodeJS.Timeout | undefined;
+  #isRetired = false;
+
+  constructor({ identity, rights, expiresAtMs, now = Date.now }: CallerOptions) {
+    this.identity = identity;
+    this.rights = rights;
+    this.expiresAtMs = expiresAtMs;
+    this.#now = now;
+  }
+
+  /** Whether its token is over. */
+  get hasExpired(): boolean {
+    return this.expiresAtMs !== undefined && this.#now() >= this.expiresAtMs;
+  }
+
+  /** Whether calls are open that it is to end. */
+  get hasOpenCalls(): boolean {
+    return this.#listeners.size > 0;
+  }
+
+  /**
+   * Calls back once, when an open call has to end: the token expires, or its rights
+   * change. At once, where it was retired since it was authenticated. The result takes it back.
+   */
+  onEnd(listener: (error: RefusedError) => void): () => void {
+    if (this.#isRetired) {
+      listener(new RefusedError({ reason: "token_expired" }));
+      return () => undefined;
+    }
+    this.#listeners.add(listener);
+    if (this.#listeners.size === 1) this.#watch();
+    return () => {
+      this.#listeners.delete(listener);
+      if (this.#listeners.size === 0) clearTimeout(this.#timer);
+    };
+  }
+
+  /** Nobody keeps it any more: a call that begins with it would not be ended. */
+  retire(): void {
+    this.#isRetired = true;
+    this.#end();
+  }
+
+  #end(): void {
+    clearTimeout(this.#timer);
+    const listeners = [...this.#listeners];
+    this.#listeners.clear();
+    for (const listener of listeners) listener(new RefusedError({ reason: "token_expired" }));
+  }
+
+  #watch(): void {
+    if (this.expiresAtMs === undefined) return;
+    // The longest timer may be shorter than that.
+    this.#timer = startTimer(() => {
+      if (this.hasExpired) this.#end();
+      else this.#watch();
+    }, this.expiresAtMs - this.#now());
+    this.#timer.unref();
+  }
+}
+
+/** Anybody, where the server does not authenticate. */
+export const anybody = new Caller({ identity: "", rights: allRights });
+
+/** Where a call has its caller, or why it has none; a call without either is a fault, never anybody's. */
+export const callerKey = createContextKey<Caller | ConnectError | undefined>(undefined);
+
+/**
+ * Who makes a call.
+ *
+ * @throws ConnectError where the call was refused
+ */
+export function callerOf({ values }: Pick<HandlerContext, "values">): Caller {
+  const caller = values.get(callerKey);
+  if (caller instanceof ConnectError) throw caller;
+  if (caller === undefined) throw new Error("a call was served that was not authenticated");
+  return caller;
+}

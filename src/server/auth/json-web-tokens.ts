@@ -1,0 +1,174 @@
+/** JWTs of the issuers that the access file names. */
+import { readFile } from "node:fs/promises";
+import {
+  createLocalJWKSet,
+  createRemoteJWKSet,
+  decodeJwt,
+  errors,
+  type JSONWebKeySet,
+  type JWTPayload,
+  type JWTVerifyGetKey,
+  type JWTVerifyOptions,
+  jwtVerify,
+} from "jose";
+import { RefusedError } from "../../refusal.ts";
+import type { Issuer } from "./access-file.ts";
+import { MistakeError } from "./parse-grants.ts";
+
+/** Milliseconds for an issuer to send its keys. */
+const keysTimeoutMs = 5_000;
+/** Milliseconds after which an issuer's keys are fetched again: one that it withdraws counts no longer. */
+const keysMaxAgeMs = 5 * 60_000;
+/** Milliseconds between two fetches for keys that are not there: nobody makes us flood the issuer. */
+const keysCooldownMs = 10_000;
+
+/** It stands in logs, and in signals. */
+const subjects = /^[^\p{C}]{1,256}$/u;
+
+/** A JWT that was checked. */
+export interface CheckedToken {
+  readonly issuer: string;
+  readonly subject: string;
+  readonly claims: JWTPayload;
+  /** Milliseconds since 1970, tolerance included. */
+  readonly expiresAtMs: number;
+}
+
+/** An issuer's keys cannot be had now, which is no fault of the token. */
+export class KeysUnavailableError extends Error {
+  constructor(issuer: string, options: ErrorOptions) {
+    super(`the keys of the issuer ${issuer} cannot be fetched`, options);
+    this.name = "KeysUnavailableError";
+  }
+}
+
+interface Verifier extends Pick<Issuer, "issuer" | "audience" | "algorithms" | "clockToleranceS"> {
+  readonly keyFor: JWTVerifyGetKey;
+}
+
+/** Checks JWTs. */
+export class JsonWebTokens {
+  readonly #verifiers: ReadonlyMap<string, Verifier>;
+  readonly #now: () => number;
+
+  private constructor(verifiers: readonly Verifier[], now: () => number) {
+    this.#verifiers = new Map(verifiers.map((one) => [one.issuer, one]));
+    this.#now = now;
+  }
+
+  /**
+   * Reads the issuers' keys that are in files; those at URLs are fetched when a token needs them.
+   *
+   * @param now milliseconds since 1970
+   * @throws MistakeError for a file that holds no keys
+   */
+  static async open(issuers: readonly Issuer[], now: () => number): Promise<JsonWebTokens> {
+    const verifiers: Verifier[] = [];
+    for (const issuer of issuers) verifiers.push({ ...issuer, keyFor: await keysOf(issuer) });
+    return new JsonWebTokens(verifiers, now);
+  }
+
+  /**
+   * Checks a token: signature, algorithm, issuer, audience, times.
+   *
+   * @throws RefusedError unauthenticated, token_expired
+   * @throws KeysUnavailableError
+   */
+  async check(token: string): Promise<CheckedToken> {
+    const verifier = this.#verifiers.get(issuerOf(token));
+    if (verifier === undefined) throw refused("its issuer is not one that the server trusts");
+    const { issuer, audience, algorithms, clockToleranceS } = verifier;
+    try {
+      const claims = await verify(token, verifier.keyFor, {
+        issuer,
+        audience: [...audience],
+        algorithms: [...algorithms],
+        clockTolerance: clockToleranceS,
+        currentDate: new Date(this.#now()),
+        requiredClaims: ["exp", "sub"],
+      });
+      const { sub = "", exp = 0 } = claims;
+      if (!subjects.test(sub)) throw refused("its subject is no name that can be shown");
+      return { issuer, subject: sub, claims, expiresAtMs: (exp + clockToleranceS) * 1000 };
+    } catch (error) {
+      if (error instanceof errors.JWTExpired) throw new RefusedError({ reason: "token_expired" });
+      if (error instanceof errors.JOSEError) throw refused(`it does not pass: ${problemOf(error)}`);
+      throw error;
+    }
+  }
+}
+
+/** What nobody has signed for yet: it chooses the keys, and is checked with them. */
+function issuerOf(token: string): string {
+  try {
+    return decodeJwt(token).iss ?? "";
+  } catch {
+    throw refused("it is no JWT");
+  }
+}
+
+async function keysOf({ issuer, keys }: Issuer): Promise<JWTVerifyGetKey> {
+  if (keys.t === "file") {
+    try {
+      return createLocalJWKSet(JSON.parse(await readFile(keys.path, "utf8")) as JSONWebKeySet);
+    } catch (error) {
+      const why = error instanceof Error && "code" in error ? error.code : "it holds no JWKS";
+      throw new MistakeError(keys.path, `cannot be read as the keys of ${issuer}: ${String(why)}`);
+    }
+  }
+  const remote = createRemoteJWKSet(keys.url, {
+    timeoutDuration: keysTimeoutMs,
+    cacheMaxAge: keysMaxAgeMs,
+    cooldownDuration: keysCooldownMs,
+  });
+  return async (header, token) => {
+    try {
+      return await remote(header, token);
+    } catch (cause) {
+      const isAnswer =
+        cause instanceof errors.JWKSNoMatchingKey ||
+        cause instanceof errors.JWKSMultipleMatchingKeys ||
+        cause instanceof errors.JOSENotSupported;
+      throw isAnswer ? cause : new KeysUnavailableError(issuer, { cause });
+    }
+  };
+}
+
+async function verify(
+  token: string,
+  keyFor: JWTVerifyGetKey,
+  options: JWTVerifyOptions,
+): Promise<JWTPayload> {
+  try {
+    return (await jwtVerify(token, keyFor, options)).payload;
+  } catch (error) {
+    if (!(error instanceof errors.JWKSMultipleMatchingKeys)) throw error;
+    // A token that does not name its key: any of them may have signed it.
+    for await (const key of error) {
+      try {
+        return (await jwtVerify(token, key, options)).payload;
+      } catch (failure) {
+        if (!(failure instanceof errors.JWSSignatureVerificationFailed)) throw failure;
+      }
+    }
+    throw new errors.JWSSignatureVerificationFailed();
+  }
+}
+
+/** In words that hold nothing of the token but the name of a claim. */
+function problemOf(error: errors.JOSEError): string {
+  if (error instanceof errors.JWTClaimValidationFailed) {
+    return `the claim ${JSON.stringify(error.claim)} is not as it must be`;
+  }
+  if (error instanceof errors.JOSEAlgNotAllowed) return "its algorithm is not allowed";
+  if (error instanceof errors.JWKSNoMatchingKey) return "no key of its issuer has signed it";
+  if (error instanceof errors.JWSSignatureVerificationFailed) return "its signature is wrong";
+  return "it is malformed";
+}
+
+function refused(problem: string): RefusedError {
+  return new RefusedError({
+    reason: "unauthenticated",
+    problem: `the token is refused: ${problem}`,
+  });
+}

@@ -1,0 +1,116 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { parseAccessFile } from "../../src/server/auth/access-file.ts";
+import { type Grant, Rights } from "../../src/server/auth/rights.ts";
+
+const securityPage = new URL("../../docs/security.md", import.meta.url);
+
+describe("the access file", () => {
+  it("of docs/security.md is one", async () => {
+    const [, text = ""] = /```json\n(.*?)```/s.exec(await readFile(securityPage, "utf8")) ?? [];
+    const { tokens, issuers, policy } = parseAccessFile("/etc/access.json", text);
+    assert.deepEqual([tokens.length, issuers.length, policy.length], [1, 1, 1]);
+    assert.deepEqual(tokens[0]!.sha256, createHash("sha256").update("test-token").digest());
+  });
+
+  it("may say nothing, and then lets nobody in", () => {
+    const nothing = { tokens: [], issuers: [], policy: [] };
+    assert.deepEqual(parseAccessFile("access.json", "{}"), nothing);
+  });
+
+  const issuer = { issuer: "i", audience: "a", keys: "k.json" };
+  const grants = [{ namespace: "n", permissions: ["read"] }];
+  for (const [what, document, expected] of [
+    ["no JSON", "{", /is not JSON/],
+    ["a list", "[]", /must be an object/],
+    ["an unknown key", { token: [] }, /unknown key "token"/],
+    ["tokens that are no list", { tokens: {} }, /tokens: must be a list/],
+    [
+      "a token without grants",
+      { tokens: [{ name: "a", sha256: "0".repeat(64) }] },
+      /grants: is missing/,
+    ],
+    [
+      "a time without a zone",
+      { tokens: [{ name: "a", sha256: "0".repeat(64), grants, expires: "2030-01-01T00:00:00" }] },
+      /expires: must be a time/,
+    ],
+    [
+      "an issuer without an audience",
+      { issuers: [{ ...issuer, audience: undefined }] },
+      /audience: is missing/,
+    ],
+    [
+      "an issuer for every audience",
+      { issuers: [{ ...issuer, audience: [] }] },
+      /audience: is empty/,
+    ],
+    ["no algorithm", { issuers: [{ ...issuer, algorithms: [] }] }, /algorithms: is empty/],
+    [
+      "the algorithm none",
+      { issuers: [{ ...issuer, algorithms: ["none"] }] },
+      /must be some of EdDSA/,
+    ],
+    [
+      "a wide tolerance",
+      { issuers: [{ ...issuer, clock_tolerance_seconds: 301 }] },
+      /from 0 to 300/,
+    ],
+    [
+      "keys that anybody may send",
+      { issuers: [{ ...issuer, keys: "http://a.example/k" }] },
+      /https:/,
+    ],
+    ["two rules for one issuer", { issuers: [issuer, issuer] }, /two of them have the issuer "i"/],
+    [
+      "a claim with a number",
+      { policy: [{ claims: { level: 1 }, grants }] },
+      /claims.level: must be a text/,
+    ],
+    [
+      "a namespace in part",
+      { policy: [{ claims: { a: "b" }, grants: [{ ...grants[0], namespace: "n*" }] }] },
+      /namespace/,
+    ],
+  ] as const) {
+    it(`is refused with ${what}`, () => {
+      const text = typeof document === "string" ? document : JSON.stringify(document);
+      assert.throws(() => parseAccessFile("access.json", text), expected);
+    });
+  }
+});
+
+describe("rights", () => {
+  const subtree = { runId: "run", startSeq: 7 };
+  const grant = (rest: Partial<Grant> = {}): Grant => ({
+    namespace: "n",
+    subtree: undefined,
+    permissions: ["read"],
+    ...rest,
+  });
+
+  it("add up, and the wider grant counts", () => {
+    const both = new Rights([grant({ subtree }), grant({ subtree: { runId: "b", startSeq: 9 } })]);
+    assert.equal(both.within("read", "n")?.length, 2);
+    const wide = new Rights([grant({ subtree }), grant({ namespace: "*" })]);
+    assert.equal(wide.within("read", "n"), undefined);
+    assert.throws(() => both.within("cancel", "n"), /permission "cancel" in namespace "n"/);
+    assert.throws(() => both.within("read", "m"));
+    assert.throws(() => both.requireWhole("read", "n"), /in all of namespace "n"/);
+  });
+
+  it("include others, if none of theirs is missing", () => {
+    const one = new Rights([grant()]);
+    assert.equal(one.includes(one), true);
+    assert.equal(one.includes(new Rights([])), true);
+    assert.equal(one.includes(new Rights([grant({ subtree })])), true);
+    assert.equal(new Rights([grant({ namespace: "*" })]).includes(one), true);
+    assert.equal(one.includes(new Rights([grant({ namespace: "*" })])), false);
+    assert.equal(new Rights([grant({ subtree })]).includes(one), false);
+    assert.equal(one.includes(new Rights([grant({ permissions: ["read", "cancel"] })])), false);
+    const other = { ...subtree, startSeq: 8 };
+    const narrow = new Rights([grant({ subtree })]);
+    assert.equal(narrow.includes(new Rights([grant({ subtree: other })])), false);
+  });
+});
