@@ -1,5 +1,6 @@
 /** Queries about namespaces. Those that write expect a transaction. */
 import { type Selectable, sql } from "kysely";
+import { compileOnce } from "./compile-once.ts";
 import type { Db, NamespacesTable } from "./schema.ts";
 import { padded, parts } from "./statement-lists.ts";
 
@@ -10,9 +11,14 @@ export type NamespaceRow = Selectable<NamespacesTable>;
 export type HolderCounts = Pick<NamespaceRow, "cancel_count" | "taken_count" | "signal_count">;
 
 /** Reads a namespace; undefined while nothing has been written to it. */
-export function findNamespace(db: Db, name: string): Promise<NamespaceRow | undefined> {
-  return db.selectFrom("namespaces").selectAll().where("name", "=", name).executeTakeFirst();
+export async function findNamespace(db: Db, name: string): Promise<NamespaceRow | undefined> {
+  const [row] = await namespaceOf(db, { name });
+  return row;
 }
+
+const namespaceOf = compileOnce((db, { name }: { name: string }) =>
+  db.selectFrom("namespaces").selectAll().where("name", "=", name),
+);
 
 /** Reads namespaces; those to which nothing has been written are missing from the answer. */
 export async function findNamespaces(db: Db, names: readonly string[]): Promise<NamespaceRow[]> {

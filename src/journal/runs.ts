@@ -4,6 +4,7 @@
  */
 import { type Selectable, type SqlBool, sql } from "kysely";
 import { BulkInsert, BulkUpdate } from "./bulk.ts";
+import { compileOnce } from "./compile-once.ts";
 import { isOpen } from "./run-conditions.ts";
 import type { Db, RunsTable } from "./schema.ts";
 import { padded, parts } from "./statement-lists.ts";
@@ -32,18 +33,20 @@ export async function findRuns(
 ): Promise<RunRow[]> {
   const rows: RunRow[] = [];
   for (const part of parts(runIds)) {
-    rows.push(
-      ...(await db
-        .selectFrom("runs")
-        .selectAll()
-        .where("namespace_id", "=", namespaceId)
-        .where("run_id", "in", padded(part))
-        .where(isLive("runs"))
-        .execute()),
-    );
+    rows.push(...(await runsWith(db, { namespaceId, runIds: padded(part) })));
   }
   return rows;
 }
+
+const runsWith = compileOnce(
+  (db, { namespaceId, runIds }: { namespaceId: number; runIds: readonly string[] }) =>
+    db
+      .selectFrom("runs")
+      .selectAll()
+      .where("namespace_id", "=", namespaceId)
+      .where("run_id", "in", runIds)
+      .where(isLive("runs")),
+);
 
 /** Of these run ids, those that a tree still holds which is being deleted. */
 export async function findIdsInDeletion(

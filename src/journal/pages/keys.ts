@@ -4,6 +4,7 @@
  */
 import { type Selectable, type SqlBool, sql } from "kysely";
 import { damaged, isIntact, type StoredRecord } from "../checksum.ts";
+import { compileOnce } from "../compile-once.ts";
 import { recordColumns } from "../records.ts";
 import type { Db, RecordsTable } from "../schema.ts";
 import { padded } from "../statement-lists.ts";
@@ -256,16 +257,24 @@ export async function bytesOf(
   if (bounds.withoutData) {
     return { records: await marksOf(db, namespaceId, wanted, order), reachSeq: endSeq };
   }
-  const read = await db
-    .selectFrom("records")
-    .select(recordColumns)
-    .where("namespace_id", "=", namespaceId)
-    .where("last_seq", "in", padded(wanted))
-    .orderBy("last_seq", order)
-    .execute();
+  const read = await recordsAt[order](db, { namespaceId, seqs: padded(wanted) });
   const records = intactOf(read, wanted);
   if (records.length < taken) return { records, reachSeq: records.at(-1)!.last_seq };
   return { records, reachSeq: endSeq };
+}
+
+const recordsAt = { asc: recordsIn("asc"), desc: recordsIn("desc") };
+
+function recordsIn(order: "asc" | "desc") {
+  return compileOnce(
+    (db, { namespaceId, seqs }: { namespaceId: number; seqs: readonly number[] }) =>
+      db
+        .selectFrom("records")
+        .select(recordColumns)
+        .where("namespace_id", "=", namespaceId)
+        .where("last_seq", "in", seqs)
+        .orderBy("last_seq", order),
+  );
 }
 
 /** Reads records without their data; one that was deleted meanwhile is left out. */

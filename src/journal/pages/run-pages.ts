@@ -1,5 +1,6 @@
 /** Pages of runs that are named, and of the beginnings of others. */
 import { sql } from "kysely";
+import { compileOnce } from "../compile-once.ts";
 import type { Db } from "../schema.ts";
 import { padded } from "../statement-lists.ts";
 import {
@@ -51,20 +52,69 @@ function firstPart(dividers: readonly number[], { direction, ...range }: PageBou
     : { afterSeq: Math.max(afterSeq, ...inside), upToSeq };
 }
 
-/**
- * Merges runs: of each at most `share` keys are looked at, and the page ends
- * at the first run whose share is used up, so that nothing is sorted that is
- * not in this page or the next.
- */
+/** Reads a page of runs, merged by seq. */
 export async function readRuns(
   db: Db,
   namespaceId: number,
   runKeys: readonly number[],
   bounds: PageBounds,
 ): Promise<RecordPage> {
-  const { order, first, lastOf, through } = courses[bounds.direction];
+  const { order, lastOf } = courses[bounds.direction];
   const { withoutEvents = false } = bounds;
-  if (runKeys.length === 0) return { records: [], reachSeq: lastOf(bounds) };
+  const [only] = runKeys;
+  if (only === undefined) return { records: [], reachSeq: lastOf(bounds) };
+  if (runKeys.length === 1) {
+    const { afterSeq, upToSeq } = bounds;
+    const range = { namespaceId, afterSeq, upToSeq, runKey: only, limit: maxKeys(bounds) };
+    const keysOfRun = (withoutEvents ? factKeysOfRun : allKeysOfRun)[order];
+    return bytesOf(db, namespaceId, bounds, await keysOfRun(db, range));
+  }
+  const range = await withinShares(db, namespaceId, runKeys, bounds);
+  const keys = await keysIn(db, namespaceId, { ...range, withoutEvents })
+    .where("run_key", "in", padded(runKeys))
+    // An expression: ordered by the column, a planner may walk the namespace's
+    // records in that order and throw away all strangers'.
+    .orderBy(sql`last_seq + 0`, order)
+    .limit(maxKeys(bounds))
+    .execute();
+  return bytesOf(db, namespaceId, { ...bounds, ...range }, keys);
+}
+
+const allKeysOfRun = keysOfRun(false);
+const factKeysOfRun = keysOfRun(true);
+
+function keysOfRun(withoutEvents: boolean) {
+  const inOrder = (order: "asc" | "desc") =>
+    compileOnce((db, { namespaceId, runKey, limit, ...range }: KeysOfRun) =>
+      keysIn(db, namespaceId, { ...range, withoutEvents })
+        // As a planner cannot see it: told that a run has most of the records, it walks
+        // the namespace's by seq, also where that run has none.
+        .where("run_key", "=", sql<number>`(select cast(${runKey} as bigint))`)
+        .orderBy("last_seq", order)
+        .limit(limit),
+    );
+  return { asc: inOrder("asc"), desc: inOrder("desc") };
+}
+
+interface KeysOfRun extends SeqRange {
+  readonly namespaceId: number;
+  readonly runKey: number;
+  readonly limit: number;
+}
+
+/**
+ * The part of a range in which no run has more than its share of the keys of
+ * a page: it ends at the first run whose share is used up, so that nothing is
+ * sorted that is not in this page or the next.
+ */
+async function withinShares(
+  db: Db,
+  namespaceId: number,
+  runKeys: readonly number[],
+  bounds: PageBounds,
+): Promise<PageBounds> {
+  const { order, first, through } = courses[bounds.direction];
+  const { withoutEvents = false } = bounds;
   const share = Math.ceil((2 * maxKeys(bounds)) / runKeys.length) + 1;
   const horizon = await db
     .selectFrom((eb) =>
@@ -91,13 +141,5 @@ export async function readRuns(
     )
     .select((eb) => eb.fn[first]("share_end").as("seq"))
     .executeTakeFirst();
-  const range = horizon?.seq == null ? bounds : through(horizon.seq, bounds);
-  const keys = await keysIn(db, namespaceId, { ...range, withoutEvents })
-    .where("run_key", "in", padded(runKeys))
-    // An expression: ordered by the column, a planner may walk the namespace's
-    // records in that order and throw away all strangers'.
-    .orderBy(sql`last_seq + 0`, order)
-    .limit(maxKeys(bounds))
-    .execute();
-  return bytesOf(db, namespaceId, { ...bounds, ...range }, keys);
+  return horizon?.seq == null ? bounds : { ...bounds, ...through(horizon.seq, bounds) };
 }
