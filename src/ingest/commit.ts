@@ -10,7 +10,7 @@
 import { randomInt } from "node:crypto";
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import type { History } from "../journal/history.ts";
-import { type Journal, maxAppendRows } from "../journal/journal.ts";
+import type { Journal } from "../journal/journal.ts";
 import {
   insertNamespace,
   lockKnownNamespace,
@@ -105,7 +105,7 @@ export interface PipelinedCommit {
  * @param known the namespace as the last commit left it, or will have left it
  */
 export async function pipelineCommit(
-  { append, db }: Journal,
+  { append, maxAppendRuns = Number.POSITIVE_INFINITY, db }: Journal,
   known: NamespaceRow | undefined,
   operations: readonly Operation[],
   settings: KnownSettings,
@@ -114,13 +114,12 @@ export async function pipelineCommit(
   const locked = { ...known, version: known.version + 1 };
   const stagedRuns = knownRuns(locked, operations, settings.cache);
   // What does not fit into one statement need not be decided twice.
-  if (stagedRuns === undefined || stagedRuns.runs.size > maxAppendRows) return undefined;
+  if (stagedRuns === undefined || stagedRuns.runs.size > maxAppendRuns) return undefined;
   const group = new CommitGroup(db, locked, stagedRuns, settings);
   const outcomes = await group.decide(operations);
   const changes = changesOf(locked, group, newAppendId());
-  const { records, change, result } = changes;
-  const runs = [...changes.changed, ...changes.appended];
-  const isWritten = append({ namespace: known, change, runs, records });
+  const { changed, appended, records, change, result } = changes;
+  const isWritten = append({ namespace: known, change, changed, appended, records });
   return { committed: { outcomes, result }, isWritten };
 }
 

@@ -42,7 +42,12 @@ export class BulkInsert<Row extends object> {
 
   /** Inserts rows inside the transaction `tx`. */
   run(tx: Db, rows: readonly Row[]): Promise<void> {
-    return execute(tx, this.#one, this.#columns, rows, () => this.together(rows));
+    return execute(tx, this.query(rows));
+  }
+
+  /** The query that inserts rows. */
+  query(rows: readonly Row[]): BulkQuery {
+    return queryFor(this.#one, this.#columns, rows, () => this.together(rows));
   }
 
   /** Few statements with all values; of few lengths, since each is prepared. */
@@ -96,23 +101,24 @@ export class BulkUpdate<Row extends object> {
 
   /** Updates rows, which exist, inside the transaction `tx`. */
   run(tx: Db, rows: readonly Row[]): Promise<void> {
-    return execute(tx, this.#one, this.#columns, rows, () => this.#upsert.together(rows));
+    return execute(tx, this.query(rows));
+  }
+
+  /** The query that updates rows. */
+  query(rows: readonly Row[]): BulkQuery {
+    return queryFor(this.#one, this.#columns, rows, () => this.#upsert.together(rows));
   }
 }
 
-async function execute<Row extends object>(
-  tx: Db,
+function queryFor<Row extends object>(
   text: string,
   columns: readonly string[],
   rows: readonly Row[],
   together: () => readonly CompiledQuery[],
-): Promise<void> {
-  if (rows.length === 0) return;
-  const query: BulkQuery = {
-    ...CompiledQuery.raw(text),
-    columns,
-    rows: rows as readonly StoredRow[],
-    together,
-  };
-  await tx.executeQuery(query);
+): BulkQuery {
+  return { ...CompiledQuery.raw(text), columns, rows: rows as readonly StoredRow[], together };
+}
+
+async function execute(tx: Db, query: BulkQuery): Promise<void> {
+  if (query.rows.length > 0) await tx.executeQuery(query);
 }

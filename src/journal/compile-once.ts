@@ -45,7 +45,8 @@ export function compileOnce<Args extends object, Row>(
     const shape = shapeOf(args);
     let query = ofDatabase.get(shape);
     if (query === undefined) {
-      query = build(db, placeholdersFor(args)).compile();
+      // Plugins see what is executed, not what is compiled for later.
+      query = build(db.withoutPlugins(), placeholdersFor(args)).compile();
       ofDatabase.set(shape, query);
     }
     const parameters = query.parameters.map((parameter) =>

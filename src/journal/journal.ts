@@ -12,17 +12,16 @@ import type { NewRecord } from "./records.ts";
 import type { RunRow } from "./runs.ts";
 import type { Db } from "./schema.ts";
 
-/** Runs, and records, that are written in one go at most: more take their time anyway. */
-export const maxAppendRows = 64;
-
 /** What a commit writes that has read nothing. */
 export interface Append {
   /** As the commit before has left it, or will have. */
   readonly namespace: NamespaceRow;
   /** Its append_id is new: nobody has drawn it before. */
   readonly change: NamespaceTotals;
-  /** Runs that exist, as they are from now on. */
-  readonly runs: readonly RunRow[];
+  /** Runs that exist, as they are from now on: those of which anything may have changed. */
+  readonly changed: readonly RunRow[];
+  /** And those to which events were appended, and nothing else. */
+  readonly appended: readonly RunRow[];
   readonly records: readonly NewRecord[];
 }
 
@@ -68,15 +67,17 @@ export interface Journal {
    */
   write<T>(work: (tx: Db) => Promise<T>, withinMs?: number): Promise<T>;
   /**
-   * Writes in one go, if the namespace still is as it was; undefined where
-   * `write` costs no more. Appends to one namespace take effect in the order in
-   * which they are asked for; one need not wait for the other.
+   * Writes in one go, if the namespace still is as it was. Appends to one namespace
+   * take effect in the order in which they are asked for; one need not wait for the
+   * other. Without it each group is a transaction of `write`.
    *
    * @returns whether it has, after the commit is durable; if not, `write` tells why
    * @throws RefusedError journal_unavailable where the database does not take it;
    *   whether it was written is unknown
    */
   readonly append?: (append: Append) => Promise<boolean>;
+  /** Runs of one append at most; any number unless given. */
+  readonly maxAppendRuns?: number;
   /**
    * Gives some of the space that deletions have freed back to the file system;
    * returns whether there is more.

@@ -118,18 +118,20 @@ export function setNamespaceRetention(
 }
 
 /** What commits of producers change of a namespace. */
-export type NamespaceTotals = Pick<
-  NamespaceRow,
-  | "last_seq"
-  | "last_time_ms"
-  | "run_count"
-  | "running_count"
-  | "waiting_count"
-  | "event_bytes"
-  | "taken_count"
-  | "signal_count"
-  | "append_id"
->;
+export type NamespaceTotals = Pick<NamespaceRow, (typeof totalColumns)[number]>;
+
+/** The columns of NamespaceTotals. */
+export const totalColumns = [
+  "last_seq",
+  "last_time_ms",
+  "run_count",
+  "running_count",
+  "waiting_count",
+  "event_bytes",
+  "taken_count",
+  "signal_count",
+  "append_id",
+] as const satisfies readonly (keyof NamespacesTable)[];
 
 /** What a transaction changes of the namespace that it has locked. */
 export type NamespaceChange = Partial<

@@ -21,11 +21,12 @@ export const recordColumns = [
   "checksum",
 ] as const;
 
-const inserted = new BulkInsert<NewRecord>("records", recordColumns);
+/** Writes new records. */
+export const insertedRecords = new BulkInsert<NewRecord>("records", recordColumns);
 
 /** Appends records. */
 export function insertRecords(tx: Db, records: readonly NewRecord[]): Promise<void> {
-  return inserted.run(tx, records);
+  return insertedRecords.run(tx, records);
 }
 
 /** A run's record of events, with the place in the run's own order. */

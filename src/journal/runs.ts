@@ -134,12 +134,19 @@ export const runColumns = [...keyColumns, ...immutableColumns, ...changingRunCol
 
 const inserted = new BulkInsert<RunRow>("runs", runColumns);
 
-const updated = new BulkUpdate<RunRow>("runs", keyColumns, changingRunColumns, immutableColumns);
+/** Writes what may change of runs. */
+export const changedRuns = new BulkUpdate<RunRow>(
+  "runs",
+  keyColumns,
+  changingRunColumns,
+  immutableColumns,
+);
 
 /** What appends change of a run; no index has any of it, so an update that names no more leaves them alone. */
 const appendedColumns = ["last_run_seq", "last_event_seq", "last_seq", "event_bytes"] as const;
 
-const appended = new BulkUpdate<RunRow>(
+/** Writes what appends have changed of runs, and nothing else of them. */
+export const appendedRuns = new BulkUpdate<RunRow>(
   "runs",
   keyColumns,
   appendedColumns,
@@ -155,12 +162,12 @@ export function insertRuns(tx: Db, runs: readonly RunRow[]): Promise<void> {
 
 /** Writes what appends have changed of runs, which exist, and nothing else of them. */
 export function updateAppendedRuns(tx: Db, runs: readonly RunRow[]): Promise<void> {
-  return appended.run(tx, runs);
+  return appendedRuns.run(tx, runs);
 }
 
 /** Writes what may change of runs, which exist. */
 export function updateRuns(tx: Db, runs: readonly RunRow[]): Promise<void> {
-  return updated.run(tx, runs);
+  return changedRuns.run(tx, runs);
 }
 
 /** Adds a new run to the closure: itself, and its parent's ancestors one edge further. */

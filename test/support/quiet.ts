@@ -4,6 +4,7 @@
  */
 import type { KyselyPlugin } from "kysely";
 import type { Journal } from "../../src/journal/journal.ts";
+import type { Db } from "../../src/journal/schema.ts";
 
 /** Turns after which whoever was answered has asked the next thing, if there is one. */
 const quietTurns = 10;
@@ -32,11 +33,21 @@ export function counted(journal: Journal): Journal {
       count.asked--;
     }
   };
+  // Of a query that was compiled before, the plugin sees the result only.
+  const seenBy = (db: Db): Db => {
+    const seen = db.withPlugin(plugin);
+    const execute = seen.executeQuery.bind(seen);
+    seen.executeQuery = (query) => {
+      count.asked++;
+      return execute(query);
+    };
+    return seen;
+  };
   const { append } = journal;
   return {
     ...journal,
-    db: journal.db.withPlugin(plugin),
-    scans: journal.scans.withPlugin(plugin),
+    db: seenBy(journal.db),
+    scans: seenBy(journal.scans),
     write: (work, withinMs) => asking(() => journal.write(work, withinMs)),
     ...(append && { append: (what) => asking(() => append(what)) }),
     close() {

@@ -15,23 +15,15 @@
  * the append_id still tells that it is not the one.
  */
 import { CompiledQuery } from "kysely";
-import { type Append, maxAppendRows } from "../journal.ts";
+import type { Append } from "../journal.ts";
+import { totalColumns } from "../namespaces.ts";
 import { recordColumns } from "../records.ts";
 import { changingRunColumns, runColumns } from "../runs.ts";
-import type { NamespacesTable, RecordsTable, RunsTable } from "../schema.ts";
+import type { RecordsTable, RunsTable } from "../schema.ts";
 import { sendWarnings, waitForStandby } from "./settings.ts";
 
-const totals = [
-  "last_seq",
-  "last_time_ms",
-  "run_count",
-  "running_count",
-  "waiting_count",
-  "event_bytes",
-  "taken_count",
-  "signal_count",
-  "append_id",
-] as const satisfies readonly (keyof NamespacesTable)[];
+/** Runs, and records, that one statement writes at most: more take their time anyway. */
+export const maxAppendRows = 64;
 
 type Column = keyof RunsTable | keyof RecordsTable;
 
@@ -56,7 +48,8 @@ const statements = new Map<string, string>();
 
 /** The statement; it answers one row where it has written. Undefined where there are too many rows. */
 export function appendStatement(append: Append): CompiledQuery | undefined {
-  const { namespace, change, runs, records } = append;
+  const { namespace, change, changed, appended, records } = append;
+  const runs = [...changed, ...appended];
   if (runs.length > maxAppendRows || records.length > maxAppendRows) return undefined;
   const [runRows, recordRows] = [rowsFor(runs.length), rowsFor(records.length)];
   const key = `${runRows} ${recordRows}`;
@@ -69,7 +62,7 @@ export function appendStatement(append: Append): CompiledQuery | undefined {
     namespace.namespace_id,
     namespace.version,
     namespace.append_id,
-    ...totals.map((column) => change[column]),
+    ...totalColumns.map((column) => change[column]),
     ...valuesOf(runs, runColumns, runRows),
     ...valuesOf(records, recordColumns, recordRows),
   ]);
@@ -92,12 +85,12 @@ function valuesOf<Row extends object>(
 }
 
 function textFor(runRows: number, recordRows: number): string {
-  const set = totals.map((column, index) => `${column} = $${index + 4}`);
+  const set = totalColumns.map((column, index) => `${column} = $${index + 4}`);
   const parts = [
     `ns as (update namespaces set version = version + 1, ${set.join(", ")}
       where namespace_id = $1 and version = $2 and append_id = $3 returning namespace_id)`,
   ];
-  let next = totals.length + 4;
+  let next = totalColumns.length + 4;
   const insert = (table: string, columns: readonly Column[], count: number, end = "") => {
     if (count === 0) return;
     const rows = Array.from({ length: count }, (_, row) => {

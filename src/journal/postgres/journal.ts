@@ -20,7 +20,7 @@ import { History } from "../history.ts";
 import type { Journal } from "../journal.ts";
 import { migrate, refuseForeign } from "../migrations.ts";
 import type { Db, Schema } from "../schema.ts";
-import { appendStatement } from "./append.ts";
+import { appendStatement, maxAppendRows } from "./append.ts";
 import { ReadBarrier } from "./barrier.ts";
 import { readDialect, transactionDialect } from "./driver.ts";
 import {
@@ -122,6 +122,7 @@ export async function openPostgresJournal(options: PostgresOptions): Promise<Jou
       notifications,
       write: (work, withinMs = waitMs) => write(transaction, work, new Deadline(withinMs)),
       append: appender(lanes, waitMs),
+      maxAppendRuns: maxAppendRows,
       // The server's own vacuum does it.
       reclaimSpace: () => Promise.resolve(false),
       close,

@@ -10,10 +10,11 @@ import { Kysely, type SqliteDatabase, SqliteDialect } from "kysely";
 import { JournalOpenError, RefusedError, unstorable } from "../../refusal.ts";
 import { openFormat } from "../formats.ts";
 import { History } from "../history.ts";
-import type { Journal } from "../journal.ts";
+import type { Append, Journal } from "../journal.ts";
 import { JournalHealth } from "../journal-health.ts";
 import { migrate, refuseForeign } from "../migrations.ts";
 import type { Db, Schema } from "../schema.ts";
+import { appendStatements } from "./append.ts";
 import { applicationId, connect, preparedBy } from "./connection.ts";
 import { isForeignChange, isLocked, problemOf, refusalOf } from "./errors.ts";
 import { filesOf } from "./guard.ts";
@@ -74,6 +75,7 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
       history: new History(),
       onForeignWrite: (listener) => void listeners.push(listener),
       write: (work) => write(writer, work, { path, health, onForeignWrite }),
+      append: (what) => append(writer, thread, what, { path, health, onForeignWrite }),
       // Kysely hands out the writer's connection to one at a time.
       reclaimSpace: () => writer.connection().execute(() => thread.reclaimSpace()),
       close: () => opened.disposeAsync(),
@@ -191,6 +193,36 @@ async function write<T>(
       if (tries < maxTries && (isForeignChange(error) || isLocked(error))) continue;
       throw told(health, path, error);
     }
+  }
+}
+
+/** See Journal. */
+async function append(
+  writer: Kysely<Schema>,
+  thread: SqliteWriter,
+  what: Append,
+  { path, health, onForeignWrite }: Writing,
+): Promise<boolean> {
+  if (health.problem !== undefined) return false;
+  let written: Promise<boolean> | undefined;
+  try {
+    // The thread takes transactions in the order in which they come: the next one need
+    // not wait for this one's answer.
+    await writer.connection().execute(() => {
+      written = thread.transact(appendStatements(what));
+      // Whether it fails is looked at below.
+      written.catch(() => undefined);
+      return Promise.resolve();
+    });
+    const isWritten = await written!;
+    if (isWritten) health.worked();
+    return isWritten;
+  } catch (error) {
+    if (isForeignChange(error)) {
+      onForeignWrite();
+      return false;
+    }
+    throw told(health, path, error);
   }
 }
 

@@ -9,7 +9,12 @@ import type { Finding } from "./guard.ts";
 
 /** A statement to be run, once for each row. */
 export type Statement =
-  | { readonly text: string; readonly parameters: readonly unknown[] }
+  | {
+      readonly text: string;
+      readonly parameters: readonly unknown[];
+      /** Whether the transaction is rolled back where this changes no row. */
+      readonly isCondition?: boolean;
+    }
   | {
       readonly text: string;
       /** Parameters by their columns. */
@@ -27,12 +32,19 @@ export interface PackedStatement {
   /** Rows, and parameters of each. */
   readonly rowCount: number;
   readonly width: number;
+  readonly isCondition: boolean;
 }
 
 /** Something to be done. */
 export type Work =
   | {
       readonly t: "run";
+      readonly statements: readonly PackedStatement[];
+      readonly values: ArrayBuffer;
+    }
+  /** A transaction, from its beginning to its commit; answers whether its conditions were met. */
+  | {
+      readonly t: "transaction";
       readonly statements: readonly PackedStatement[];
       readonly values: ArrayBuffer;
     }
@@ -67,13 +79,14 @@ export function pack(
     const { text } = statement;
     if ("parameters" in statement) {
       for (const value of statement.parameters) writer.write(value);
-      return { text, rowCount: 1, width: statement.parameters.length };
+      const { parameters, isCondition = false } = statement;
+      return { text, rowCount: 1, width: parameters.length, isCondition };
     }
     const { rows, columns } = statement;
     for (const row of rows) {
       for (const column of columns) writer.write(row[column]);
     }
-    return { text, rowCount: rows.length, width: columns.length };
+    return { text, rowCount: rows.length, width: columns.length, isCondition: false };
   });
   return { statements: packed, values: writer.buffer };
 }

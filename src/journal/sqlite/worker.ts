@@ -43,19 +43,36 @@ function run(
 ): unknown[] {
   const reader = new ValueReader(values);
   let answered: unknown[] = [];
-  for (const { text, rowCount, width } of statements) {
+  for (const { text, rowCount, width, isCondition } of statements) {
     const prepared = prepare(text);
     const row = new Array<unknown>(width);
     answered = [];
     for (let n = 0; n < rowCount; n++) {
       reader.readInto(row);
       if (prepared.reader) answered = prepared.all(row);
-      else prepared.run(row);
+      else if (prepared.run(row).changes === 0 && isCondition) throw new UnmetError();
     }
     if (text === beginText) guard?.afterBegin();
     else if (text === commitText) guarded(() => guard?.afterCommit());
   }
   return answered;
+}
+
+/** Thrown where a condition changes no row. */
+class UnmetError extends Error {}
+
+/** Runs a transaction; whether its conditions were met. What fails before its commit is rolled back. */
+function transact(connection: Database.Database, statements: () => unknown): boolean {
+  try {
+    statements();
+    return true;
+  } catch (error) {
+    const isOpen = connection.inTransaction;
+    if (isOpen) connection.exec("rollback");
+    // Another connection's writing is noticed once: it has to be told.
+    if (isOpen && !(error instanceof GuardError)) return false;
+    throw error;
+  }
 }
 
 /** Gives free pages back; whether there are more. */
@@ -112,6 +129,12 @@ if (connection !== undefined) {
           [work.values],
         );
         return;
+      case "transaction": {
+        const { statements, values } = work;
+        const runAll = () => run(prepare, statements, values);
+        port.postMessage({ ...answer(() => transact(writer, runAll)), values }, [values]);
+        return;
+      }
       case "reclaim":
         port.postMessage(answer(() => reclaimSpace(writer)));
         return;

@@ -99,6 +99,18 @@ export class SqliteWriter {
     return this.#send({ t: "run", ...packed }, [packed.values]) as Promise<unknown[]>;
   }
 
+  /**
+   * Runs a transaction, whose beginning and commit are among the statements.
+   *
+   * @returns whether it was committed; otherwise it was rolled back
+   * @throws GuardError; SqliteError where the commit failed
+   */
+  transact(statements: readonly Statement[]): Promise<boolean> {
+    const packed = pack(statements, this.#spare);
+    this.#spare = undefined;
+    return this.#send({ t: "transaction", ...packed }, [packed.values]) as Promise<boolean>;
+  }
+
   /** Gives free pages back, one part at a time; whether there are more. */
   reclaimSpace(): Promise<boolean> {
     return this.#send({ t: "reclaim" }) as Promise<boolean>;
