@@ -14,7 +14,7 @@ const shares = {
   subscriptions: { part: 1 / 16, evictAfterMs: Number.POSITIVE_INFINITY },
 } as const;
 
-/** The tail's own part: while the rest is used up, who is up to date reads no journal. */
+/** The tail's own part: while the rest is used up, subscribers that are up to date still read no journal. */
 const tailPart = 1 / 32;
 
 /** A class of memory. */
@@ -32,7 +32,7 @@ const lookMs = 100;
  * Each class of memory has a share that is its own, so that none starves another, and
  * what no share has is for whoever needs more, and for the tail until then: the tail gives
  * way, up to a small part of its own. Bytes are counted where they are many, once for a batch, a page or a message, so the
- * ceiling is approximate, and what is small and bounded otherwise is not counted.
+ * ceiling is approximate: it leaves out what is small and bounded by other limits.
  *
  * A class that has used up its share and the rest is over. Then, as the class can, those
  * who have held memory longest let go of it, or new work waits, or is refused.
@@ -72,7 +72,7 @@ export class MemoryBudget {
     onTail(this.#tailBytes + commonBytes);
   }
 
-  /** Bytes of the common part that no class has borrowed; negative where that is too much. */
+  /** Bytes of the common part that no class has borrowed; negative where they have borrowed too much. */
   get commonBytes(): number {
     return this.#commonBytes - this.#borrowedBytes;
   }
@@ -136,7 +136,7 @@ export class MemoryShare {
     return true;
   }
 
-  /** Gives back what was taken. */
+  /** Gives bytes back. */
   give(bytes: number): void {
     this.#change(-bytes);
     if (this.#waiting.size > 0 && !this.isOver) this.#wake();
@@ -157,7 +157,7 @@ export class MemoryShare {
     return new MemoryPart(this);
   }
 
-  /** @param onEvicted called where the memory is needed for others; what is held counts as given back */
+  /** @param onEvicted called when others need the memory; the hold counts as given back */
   hold(onEvicted: () => void): MemoryHold {
     return new MemoryHold(this, this.#holds, onEvicted);
   }
@@ -217,7 +217,7 @@ export class MemoryPart {
     return true;
   }
 
-  /** Gives back what was taken. */
+  /** Gives bytes back. */
   give(bytes: number): void {
     this.#usedBytes -= bytes;
     this.#share.give(bytes);

@@ -86,7 +86,7 @@ export function isUnavailable(error: unknown): error is RefusedError {
   return error instanceof RefusedError && error.refusal.reason === "journal_unavailable";
 }
 
-/** Says for people what was refused and what to do about it. */
+/** Says, for people, what was refused and what to do. */
 export function describeRefusal(refusal: Refusal): string {
   switch (refusal.reason) {
     case "invalid_field":

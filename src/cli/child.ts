@@ -35,7 +35,7 @@ export interface Child {
   readonly outputs: readonly ChildOutput[];
   /** Settles when the command and its process group have ended; never rejects. */
   readonly ended: Promise<Ended>;
-  /** Asks all of it to end, and kills what has not ended after the grace. */
+  /** Asks the group to end, and kills the processes that have not after the grace period. */
   terminate(): void;
   /** Stops passing signals on. */
   dispose(): void;

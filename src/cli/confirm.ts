@@ -23,7 +23,7 @@ export interface Question {
   readonly yes: boolean;
   /** What would be done, to begin a sentence with: "deleting a tree". */
   readonly what: string;
-  /** Lines that tell what is at stake; looked up only where somebody reads them. */
+  /** Lines that say what is at stake; looked up only for a terminal. */
   readonly details: () => Promise<string>;
 }
 

@@ -1,7 +1,7 @@
 /**
  * How the commands reach their server.
  *
- * Invariant: a server that does not answer is told to the user once per
+ * Invariant: the user hears of a server that does not answer once per
  * outage. The first connection is bounded by --connect-timeout; once it stood,
  * a command goes on trying until it works or the user ends it.
  */
@@ -59,7 +59,7 @@ export class CannotReachError extends CommandError {
     this.server = flags.server;
   }
 
-  /** What to do, after a look at what is there. */
+  /** What to do, after a look at what listens there. */
   async advice(): Promise<string> {
     const servers = this.server.split(",").map((one) => one.trim());
     const found = await Promise.all(servers.map((one) => diagnose(one)));

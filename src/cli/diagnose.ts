@@ -1,5 +1,5 @@
 /**
- * Why a server cannot be reached, for people: what is at its port instead. Asked only once
+ * Why a server cannot be reached, for people: what listens at its port instead. Asked only once
  * a first connection has failed; one TCP connection, one request, one look at the answer.
  */
 import { once } from "node:events";
@@ -13,7 +13,7 @@ const maxAnswerBytes = 4_096;
 /** TLS says what it does not understand by an alert: record type 21, version 3.x. */
 const tlsAlert = Buffer.of(0x15, 0x03);
 
-/** A sentence about what is there, or undefined where nothing more can be said. */
+/** A sentence about what listens there, or undefined where it cannot tell. */
 export async function diagnose(server: string): Promise<string | undefined> {
   const { protocol, hostname, port, host } = new URL(server);
   const isTls = protocol === "https:";

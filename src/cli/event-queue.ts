@@ -11,7 +11,7 @@ import { sizeText } from "./text.ts";
 const outageMs = 1_000;
 
 /**
- * From what is read to the sender, without making the reader wait for an outage.
+ * From the reader to the sender: an outage does not block the reader.
  *
  * Invariants: events leave in the order in which they came; what has been taken is sent, or
  * reported. While the server takes events, its pace is the reader's. Where it has taken none
@@ -89,7 +89,7 @@ export class EventQueue {
     }
   }
 
-  /** Moves what is in the spool to the sender, until nothing is left. Never rejects. */
+  /** Moves the spool's events to the sender, until none is left. Never rejects. */
   async #empty(): Promise<void> {
     notice("the server accepts no events: keeping them on disk until it does");
     try {

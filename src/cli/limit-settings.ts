@@ -3,7 +3,7 @@
  * environment.
  *
  * Invariant: what passes here is within every range and fits together; all
- * that is wrong is told at once.
+ * that is wrong is reported at once.
  */
 import {
   appendRoomBytes,

@@ -15,10 +15,10 @@ const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 /** The type of the event that stands for a line, or an event, that could not be recorded. */
 export const droppedType = "runlog.dropped";
 
-/** The attribute that tells what ended a line, where that was no newline. */
+/** The attribute that says what ended a line other than a newline. */
 export const lineEndAttribute = "line-end";
 
-/** Stands in the log for what is not there: its type where it had one, its size, and the limit. */
+/** Stands in the log for a missing line: its type where it had one, its size, and the limit. */
 export function droppedEvent(
   what: { readonly type?: string; readonly bytes: number; readonly limit: number },
   attributes: Readonly<Record<string, string>>,

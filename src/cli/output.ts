@@ -78,7 +78,7 @@ export class Output {
     });
   }
 
-  /** Waits until everything written has left the process, or the reader has gone. */
+  /** Waits until all output has left the process, or its reader has closed. */
   async flush(): Promise<void> {
     if (!this.#closed.signal.aborted) {
       await new Promise<void>((resolve) => this.#stream.write("", () => resolve()));

@@ -73,7 +73,7 @@ function isAccessible(path: string, mode: number): boolean {
   }
 }
 
-/** Passes on what is typed, and the size of the window; returns what undoes it. */
+/** Passes on keys and the size of the window; returns a function that undoes it. */
 function connectKeyboard(pty: IPty): () => void {
   const { stdin, stdout: screen } = process;
   // Bytes as they are: the package writes them on to a socket.

@@ -54,7 +54,7 @@ function hex(codeUnit: number): string {
   return `\\u${codeUnit.toString(16).padStart(4, "0")}`;
 }
 
-/** Printable ASCII takes a column a character, and is most of what is printed. */
+/** Printable ASCII takes a column a character, and most output is that. */
 const asciiOnly = /^[\u0020-\u007e]*$/;
 const graphemes = new Intl.Segmenter(undefined, { granularity: "grapheme" });
 

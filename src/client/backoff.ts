@@ -37,7 +37,7 @@ export function backoffMs(attempt: number, options: BackoffOptions, random: () =
 
 /**
  * Milliseconds to wait after a failed attempt: as backoffMs says, and as long as the server
- * asks at least. Jitter goes on top of that, so that those whom it asked at once come back
+ * asks at least. Jitter goes on top of that, so that clients it asked at the same time come back
  * one after the other. Where the next attempt goes to another node, which this failure says
  * nothing about, it is a first one; attempts are counted in rounds over all nodes.
  *

@@ -14,7 +14,7 @@ import { toNumber } from "./uint64.ts";
 
 /** The server's answer to an opening. Limits are undefined where it told none. */
 export interface Opened {
-  /** Grows with every opening of the run, by whomever. */
+  /** Grows with every opening of the run. */
   readonly epoch: bigint;
   /** run_seq of the run's last durable event. */
   readonly lastRunSeq: number;

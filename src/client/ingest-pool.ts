@@ -43,7 +43,7 @@ export class IngestPool {
   }
 
   /**
-   * Puts a run on a call, which it is told: on one that is there, or on a new one.
+   * Puts a run on a call, an open one or a new one, and tells the run which.
    * Never rejects.
    *
    * @param endTimeoutMs that the server has to end a call which this side has half-closed
@@ -85,7 +85,7 @@ export class IngestPool {
 
   #done(): void {
     this.#busy--;
-    // Whoever leaves a call is told of its end before it is over.
+    // A run that leaves a call hears of its end before it is over.
     if (this.#busy === 0 && this.#alone.size === 0) this.#onEmpty();
   }
 }

@@ -74,7 +74,7 @@ export const followSilentIntervals = 3;
 /**
  * Time-outs in a row that a run on a shared call waits for an answer of its own while the
  * server is heard otherwise: it answers other runs, or sends heartbeats because its database
- * is away. Beyond them the call is abandoned: what is heard is not about this run.
+ * is away. Beyond them the call is abandoned: its answers are not about this run.
  */
 export const maxAnswerWaits = 10;
 

@@ -6,7 +6,7 @@ import { NoAnswerError } from "./errors.ts";
  * Waits for the answer to a call, not longer than the signal and the bound allow; what
  * comes of it later is dropped.
  *
- * @param what is waited for, in the words of the error
+ * @param what the caller waits for, in the words of the error
  * @throws the signal's reason, NoAnswerError
  */
 export function orAbort<T>(

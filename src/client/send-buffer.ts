@@ -117,7 +117,7 @@ export class SendBuffer {
   }
 
   /**
-   * Takes out what is over the server's limit and has never been sent: it has
+   * Takes out events over the server's limit that have never been sent: it has
    * no run_seq yet, so those after it close the gap.
    */
   dropUnsentOver(maxEventBytes: number): readonly Uint8Array[] {

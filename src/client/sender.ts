@@ -420,7 +420,7 @@ function isFinal(state: SenderState): boolean {
   return state.t === "ended" || state.t === "closed" || state.t === "failed";
 }
 
-/** What a caller hears who asks for more of a sender that is over. */
+/** The error for calls to a sender that has ended. */
 function finalError(state: SenderState): Error {
   switch (state.t) {
     case "failed":

@@ -41,7 +41,7 @@ export interface Lane {
   onEnd(end: StreamEnd): void;
 }
 
-/** Who is told of a call, besides its lanes. */
+/** Listeners to a call, besides its lanes. */
 export interface CallListeners {
   /** It takes no more lanes. */
   readonly onClosed: () => void;
@@ -80,9 +80,9 @@ export class SharedIngest {
   readonly #ready = new Set<Lane>();
   /** Lanes whose run was asked for. */
   readonly #asked = new WeakSet<Lane>();
-  /** Runs that are being released, and who is told. */
+  /** Runs that are being released, and their callbacks. */
   readonly #leaving = new Map<string, (end: StreamEnd) => void>();
-  /** Of these the ones that the server has not been told of. */
+  /** Of these, the ones whose release has not been sent. */
   readonly #toRelease: string[] = [];
   readonly #wakeup = new Wakeup();
   readonly #controller = new AbortController();
@@ -170,7 +170,7 @@ export class SharedIngest {
     return left;
   }
 
-  /** Ends the call at once, which also releases what is to be released. */
+  /** Ends the call at once, which also releases its runs. */
   #giveUp(): void {
     for (const tell of this.#leaving.values()) tell({ t: "ended" });
     this.#leaving.clear();

@@ -17,7 +17,7 @@ export function warnOfDrop(runId: string, { reason, event }: Drop): void {
     `run ${runId}: an event of type ${JSON.stringify(event.type)} was dropped, ${why}. ` +
     "Later drops are counted only (stats.dropped); pass onDrop to hear of each.";
   const { process } = globalThis as { readonly process?: WarningProcess };
-  // biome-ignore lint/suspicious/noConsole: where there is no process, nobody else would be told.
+  // biome-ignore lint/suspicious/noConsole: without a process there is no other place for a warning.
   if (process?.emitWarning === undefined) console.warn(message);
   else process.emitWarning(message, { type: "RunlogWarning" });
 }

@@ -3,8 +3,8 @@ import type { Filter } from "./filter.ts";
 import type { Page, PageSource, ScopeStanding } from "./page-source.ts";
 
 /**
- * Reads what a filter wants, page by page, and notices what is deleted
- * meanwhile: whole trees are, so a subscriber in the middle of one is told.
+ * Reads what a filter selects, page by page, and notices deletions
+ * meanwhile: a subscriber in the middle of a deleted tree gets an error.
  *
  * Invariant: a page that has holes is followed by an error, before another page
  * and before the end. The count of deletions is read with the end of the journal,

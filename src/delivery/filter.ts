@@ -44,7 +44,7 @@ export type Scope =
       readonly inherited?: readonly InheritedEvents[];
     } & Narrowed);
 
-/** A scope, and what is wanted of it. */
+/** A scope, and which of its records are wanted. */
 export interface Filter {
   readonly scope: Scope;
   /** Undefined: every type. */

@@ -1,5 +1,5 @@
 /**
- * Who waits for news of a namespace, by the scope that they are for. Those who want no
+ * The waiters for news of a namespace, by scope. Those who want no
  * events are kept apart, so that events wake none of them.
  */
 import type { CommittedRecord } from "../journal/committed-record.ts";
@@ -45,7 +45,7 @@ export class Listeners {
   }
 }
 
-/** Who waits, by scope. */
+/** The waiters, by scope. */
 class ScopeListeners {
   /** All of them. */
   readonly #all = new Set<Wake>();
@@ -53,7 +53,7 @@ class ScopeListeners {
   readonly #everything = new Set<Wake>();
   /** Those who want a run itself. */
   readonly #runs: ByRun = new Map();
-  /** Those who want a run and what is below it. */
+  /** The waiters for a run and its descendants. */
   readonly #families: ByRun = new Map();
 
   get isEmpty(): boolean {

@@ -52,7 +52,7 @@ export interface Page {
   readonly deletionCount?: number;
   /** Set where it came from the tail: the trees that were known to be deleted. */
   readonly tailDeletionCount?: number;
-  /** Set with deletionCount: the runs that the scope names, as far as they exist. */
+  /** Set with deletionCount: the runs that the scope names and that exist. */
   readonly runs?: readonly RunRow[];
 }
 
@@ -60,7 +60,7 @@ export interface Page {
 export interface ScopeStanding {
   /** Undefined while nothing was written to the namespace. */
   readonly namespace: NamespaceRow | undefined;
-  /** The runs that the scope names, as far as they exist. */
+  /** The runs that the scope names and that exist. */
   readonly runs: readonly RunRow[];
   /** The first of them that does not exist. */
   readonly missing: string | undefined;
@@ -82,13 +82,13 @@ export interface PageSize {
   readonly withoutData?: boolean;
 }
 
-/** What was durable of a filter's records at one moment; what is recorded later is not in it. */
+/** A filter's records that were durable at one moment, without later ones. */
 export interface Snapshot {
   /** The newest durable seq of the namespace. */
   readonly endSeq: number;
   /** Trees of it that had been deleted by then. */
   readonly deletionCount: number;
-  /** The runs that the scope names, as far as they exist. */
+  /** The runs that the scope names and that exist. */
   readonly runs: readonly RunRow[];
   /** Where the record ends that holds a seq up to endSeq. */
   endOfRecord(seq: number): Promise<number>;
@@ -181,12 +181,12 @@ export class PageSource {
     if (namespace === undefined) return filter;
     const own = new Set(runs.map((run) => run.run_key));
     const all = await findInherited(this.#journal.scans, namespace.namespace_id, runs);
-    // Of what is wanted as a whole, no part is inherited.
+    // A run that the filter names as a whole is not inherited as well.
     const inherited = all.filter(({ runKey }) => !own.has(runKey));
     return { ...filter, scope: { ...scope, inherited } };
   }
 
-  /** Opens what is durable now for reading out of the journal. */
+  /** Opens a snapshot of what is durable now. */
   async snapshot(filter: Filter): Promise<Snapshot> {
     const { scope } = filter;
     const { db } = this.#journal;
@@ -237,10 +237,10 @@ export class PageSource {
     const looked = beforeHole(page, direction, range);
     if ("page" in looked) return looked.page;
     const now = await this.namespaceNow();
-    // Trees that were deleted meanwhile: who reads on notices by the count.
+    // Trees were deleted meanwhile: the reader notices by the count.
     if ((now?.deletion_count ?? 0) > 0) return page;
     const latestSeq = now?.last_seq ?? 0;
-    // The database has gone back meanwhile.
+    // The database went back in time meanwhile.
     if (latestSeq < looked.hole.lastSeq)
       throw new RefusedError({ reason: "cursor_ahead", latestSeq });
     throw new RefusedError({ reason: "data_loss", ...looked.hole });

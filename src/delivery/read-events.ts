@@ -163,7 +163,7 @@ class Draft {
     return this.#maxEvents - this.#items.length;
   }
 
-  /** Adds what is wanted of a record; false where not all of it had room. */
+  /** Adds a record's matching events; false where some had no room. */
   add(record: PageRecord): boolean {
     const items = itemsOf(record.data).map((item, i) => ({ item, seq: record.firstSeq + i }));
     const isMixed = this.#types?.shareOf(record.types) === "some";

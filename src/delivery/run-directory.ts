@@ -20,7 +20,7 @@ const runRoomBytes = 1024;
 /** Steps that one page looks through runs, each of at most 512 runs of a condition. */
 const stepsPerPage = 8;
 
-/** Which runs to list; what is set must all hold. */
+/** Which runs to list; all conditions that are set must hold. */
 export interface RunListing {
   readonly parentRunId: string | undefined;
   readonly ancestorRunId: string | undefined;

@@ -34,7 +34,7 @@ export async function findStartSeq(
       return start.seq;
     case "now":
       return latestSeq;
-    // These ask, as 0 does, for what is left.
+    // Like 0, these ask for all that is left.
     case "last":
       return findLastItems(source, filter, start.count, latestSeq, limits);
     case "from":

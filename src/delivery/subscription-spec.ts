@@ -14,7 +14,7 @@ export type Start =
   | { readonly t: "now" }
   /** With the newest items that match, at most so many. */
   | { readonly t: "last"; readonly count: number }
-  /** With what was recorded at this time or later; milliseconds since 1970. */
+  /** At the first record of this time or later; milliseconds since 1970. */
   | { readonly t: "from"; readonly timeMs: number };
 
 /** What to deliver. */

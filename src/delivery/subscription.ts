@@ -35,7 +35,7 @@ interface Rest {
 
 type State = "starting" | "reading" | "idle" | "starved" | "ended";
 
-/** Steps without a frame after which the subscriber is told how far that was. */
+/** Steps without a frame after which the subscriber gets its progress. */
 const progressAfterSteps = 64;
 
 /**
@@ -60,7 +60,7 @@ export class Subscription {
   #unwatch: () => void;
   #nextFilters: Filter[] = [];
   #rest: Rest | undefined;
-  /** For what is left of a page; made when there is something left for the first time. */
+  /** The hold on the rest of a page; made when a page first has a rest. */
   #hold: MemoryHold | undefined;
   /** Of the class of subscriptions. */
   #heldBytes = 0;

@@ -28,7 +28,7 @@ export interface TailFollowerOptions {
   readonly journal: Journal;
   readonly tails: Tails;
   readonly limits: Pick<Limits, "pageRecords" | "pageBytes">;
-  /** Told where the journal could not be read; the next look tries again. */
+  /** Called when a read of the journal failed; the next look tries again. */
   readonly onFailure: (error: unknown) => void;
 }
 
@@ -86,7 +86,7 @@ export class TailFollower {
     this.#readOn(name, known);
   }
 
-  /** Told that nobody waits for news of a namespace any more. */
+  /** Stops following a namespace that nobody waits for any more. */
   unfollow(namespace: string): void {
     this.#following.delete(namespace);
   }
@@ -147,7 +147,7 @@ export class TailFollower {
     try {
       await this.#readUp(namespace, known);
     } finally {
-      // At once: what is told from now on begins to be read anew.
+      // At once: a notification from now on begins another read.
       known.isReading = false;
     }
   }

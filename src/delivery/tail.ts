@@ -88,7 +88,7 @@ export class Tail {
 
   /**
    * Whether these records go on where the tail ends, or it has not begun. Where
-   * trees were deleted in between, the tail may hold what is not there any more.
+   * trees were deleted in between, the tail may hold deleted records.
    */
   isFollowedBy(records: readonly CommittedRecord[], deletionCount: number): boolean {
     const range = this.#range;

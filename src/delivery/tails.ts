@@ -4,7 +4,7 @@ import type { Filter } from "./filter.ts";
 import type { Wake, Watched } from "./listeners.ts";
 import { Tail, type TailPage } from "./tail.ts";
 
-/** A namespace's tail, and what is known of it here. */
+/** A namespace's tail, and what this node knows of it. */
 interface Held {
   readonly namespace: string;
   readonly tail: Tail;
@@ -22,7 +22,7 @@ interface Publication {
   left: number;
 }
 
-/** Told who is waited for. */
+/** Called when a namespace gets its first follower, or loses its last. */
 export interface TailListeners {
   /** Somebody begins to wait for news of a namespace for which nobody did. */
   readonly onWatched?: (namespace: string) => void;
@@ -41,7 +41,7 @@ const minForgotten = 1_024;
  */
 export class Tails {
   readonly #tails = new Map<string, Held>();
-  /** What was published, in that order; some of it has been forgotten since. */
+  /** Published records in order; some have been dropped since. */
   #order = new Deque<Publication>();
   /** Publications in `#order` that have been forgotten. */
   #forgotten = 0;
@@ -65,7 +65,7 @@ export class Tails {
     return this.#tails.size;
   }
 
-  /** Bounds the tails anew: what is too much goes at once. */
+  /** Sets a new bound for the tails; drops the excess at once. */
   setMaxBytes(maxBytes: number): void {
     this.#maxBytes = maxBytes;
     this.#evict();
@@ -145,7 +145,7 @@ export class Tails {
   }
 
   /**
-   * Drops what is held of a namespace and wakes its subscribers: a commit may be
+   * Drops a namespace's tail and wakes its subscribers: a commit may be
    * durable that was not published, so they have to look in the journal.
    */
   forget(namespace: string): void {

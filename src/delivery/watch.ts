@@ -57,11 +57,11 @@ export class Watch {
   }
 
   /**
-   * Starts a subscription. What is wrong with it is told as its end; the others
+   * Starts a subscription. A mistake in it ends this one with the error; the others
    * go on, also the one that has the id already.
    *
    * @param credit items that may be delivered before the first grant; Infinity: not limited
-   * @param parse what to deliver; RefusedError where that makes no sense
+   * @param parse returns what to deliver; throws RefusedError for a request that makes no sense
    */
   start(id: number, parse: () => SubscriptionSpec, credit: number): void {
     try {

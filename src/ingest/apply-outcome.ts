@@ -6,7 +6,7 @@ import type { Leases } from "./leases.ts";
 import type { Operation, Outcome, Producer } from "./operation.ts";
 import type { ProducerRegistry } from "./producer-registry.ts";
 
-/** Who is told of outcomes. */
+/** The listeners to outcomes. */
 export interface OutcomeListeners {
   readonly producers: ProducerRegistry;
   /** Of runs that nobody holds. */

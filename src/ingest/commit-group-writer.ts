@@ -21,7 +21,7 @@ export interface CommitGroupWriterOptions {
   /** Milliseconds since 1970. */
   readonly now: () => number;
   /**
-   * Told where a namespace's newest record_time is ahead of `now`: it stands still,
+   * Called when a namespace's newest record_time is ahead of `now`: it stands still,
    * since it never goes back, until the clock is there again.
    */
   readonly onTimeAhead?: ((namespace: string, aheadMs: number) => void) | undefined;
@@ -50,7 +50,7 @@ export class CommitGroupWriter {
   /**
    * Sends a group to be written in one go, if that can be; told by `isWritten`.
    *
-   * @param before the group that was pipelined last, where that is not known to be written
+   * @param before the group that was pipelined last and is not known to be written
    */
   async send(
     namespace: string,
@@ -104,12 +104,12 @@ export class CommitGroupWriter {
     return committed;
   }
 
-  /** Told that a namespace has changed, or may have, or that what was pipelined was not written. */
+  /** Forgets a namespace that has changed, or may have, or whose pipelined group was not written. */
   forget(namespace: string): void {
     this.#cache.forget(namespace);
   }
 
-  /** Told that any namespace may have changed. */
+  /** Forgets everything: any namespace may have changed. */
   forgetAll(): void {
     this.#cache.clear();
     this.#lineages.clear();

@@ -132,7 +132,7 @@ export class CommitGroup {
     };
   }
 
-  /** Decides operations; their outcomes hold once what came of them is durable. */
+  /** Decides operations; their outcomes hold once the commit is durable. */
   async decide(operations: readonly Operation[]): Promise<readonly Outcome[]> {
     for (let index = 0; index < operations.length; index++) {
       const decision = this.#decide(index, operations[index]!);
@@ -143,7 +143,7 @@ export class CommitGroup {
     return this.#outcomes;
   }
 
-  /** A promise only where something has to be read: most of what is decided is not worth one. */
+  /** A promise only where something has to be read: most decisions need none. */
   #decide(index: number, operation: Operation): Promise<void> | undefined {
     if (!("producer" in operation)) {
       this.#outcomes[index] = this.#decideForNobody(operation);
@@ -193,7 +193,7 @@ export class CommitGroup {
     }
   }
 
-  /** Decides what is asked for by others than producers. */
+  /** Decides operations of callers that are no producers. */
   #decideForNobody(operation: Exclude<Operation, ProducerOperation>): Outcome {
     switch (operation.kind) {
       case "create":
@@ -263,7 +263,7 @@ export class CommitGroup {
       if ("refusal" in started) return started;
       staged = started;
     }
-    // Its last event has a seq before it is told.
+    // Its last event has a seq before the outcome is given.
     this.builder.seal(staged!);
     if (decision.t === "create" || !decision.repeated) staged!.row.epoch++;
     staged!.row.producer_id = attempt?.producerId ?? null;
@@ -275,7 +275,7 @@ export class CommitGroup {
     return this.#opened(staged!);
   }
 
-  /** This node has the run from now on; where another one had it, that is told. */
+  /** This node has the run from now on; a node that had it before gets a notification. */
   #take(staged: StagedRun): void {
     if (staged.row.node_key !== this.#nodeKey) this.#counts.taken++;
     lookAfter(staged, this.#nodeKey);

@@ -11,13 +11,13 @@ import type { ProducerRegistry } from "./producer-registry.ts";
 const minRetryMs = 50;
 const maxRetryMs = 1_000;
 
-/** Who asked for an operation; one of the two is called once, in the order of the operations. */
+/** The callbacks of an operation; one of the two is called once, in the order of the operations. */
 export interface OperationCallbacks {
   /** Called after the commit. */
   readonly onOutcome: (outcome: Outcome, operation: Operation) => void;
   /** Called where the database failed, with RefusedError journal_unavailable for one. */
   readonly onFailure: (error: unknown, operation: Operation) => void;
-  /** Whether nobody waits for the answer any more; without it somebody always does. */
+  /** Whether the caller has left; without it, the caller never does. */
   readonly hasLeft?: () => boolean;
 }
 
@@ -39,20 +39,20 @@ export interface CommitRetriesOptions {
   readonly limits: Pick<Limits, "databaseWaitMs" | "lockTimeoutMs">;
   /** Once it aborts, a database that is away is not waited for. */
   readonly stopping: AbortSignal;
-  /** Told after each try that failed: whether it is durable is unknown. */
+  /** Called after each failed try: its outcome is unknown. */
   readonly onUncertain: (namespace: string) => void;
-  /** Told of each try that failed. */
+  /** Called with the error of each failed try. */
   readonly onFailedTry?: ((error: unknown) => void) | undefined;
 }
 
-/** A group that is durable, without what was dropped. */
+/** A durable group, without the operations that were dropped. */
 export interface Done {
   readonly t: "done";
   readonly group: readonly Waiting[];
   readonly committed: Committed;
 }
 
-/** A group that cannot be committed, now or later; nothing of it is durable by this. */
+/** A group that cannot be committed, now or later; this try made none of it durable. */
 export interface Impossible {
   readonly t: "impossible";
   readonly group: readonly Waiting[];
@@ -61,7 +61,7 @@ export interface Impossible {
 
 /**
  * Commits a group of operations: again and again while the database is away, for
- * as long as those who asked are there.
+ * as long as the callers are there.
  *
  * A caller that left may have asked another node for the same run by now. What takes or
  * makes a run is therefore dropped before each try once its caller has left; an
@@ -76,7 +76,7 @@ export class CommitRetries {
   }
 
   /**
-   * The part of a group that somebody still wants; the others are answered.
+   * The operations of a group whose callers still wait; answers the others.
    *
    * @param wasTried whether a try may have been written without an answer
    */
@@ -107,7 +107,7 @@ export class CommitRetries {
 
   /**
    * Commits a group; what a try left durable is a duplicate to the next one.
-   * Undefined where the database stays away: those who asked know.
+   * Undefined where the database stays away: the callers have the error.
    *
    * @param pipelined the first try, where it was pipelined already
    */
@@ -174,13 +174,13 @@ async function isWritten(pipelined: PipelinedCommit): Promise<boolean> {
   }
 }
 
-/** Wants no answer. */
+/** For operations without a caller. */
 export const noCallbacks: OperationCallbacks = {
   onOutcome: () => undefined,
   onFailure: () => undefined,
 };
 
-/** Tells those who asked that their operations failed. */
+/** Tells the callers that their operations failed. */
 export function fail(group: readonly Waiting[], error: unknown): void {
   for (const { operation, callbacks } of group) callbacks.onFailure(error, operation);
 }

@@ -93,7 +93,7 @@ export async function commitGroup(
 export interface PipelinedCommit {
   /** What comes of it, if it is written. */
   readonly committed: Committed & { readonly result: CommitResult };
-  /** Whether it was; rejects with RefusedError journal_unavailable where that is unknown. */
+  /** Whether it was written; rejects with RefusedError journal_unavailable where that is unknown. */
   readonly isWritten: Promise<boolean>;
 }
 

@@ -45,7 +45,7 @@ export interface CommitterOptions extends Omit<OutcomeListeners, "producers"> {
   /** Milliseconds since 1970. */
   readonly now: () => number;
   /**
-   * Told after each commit, in the order of this process's commits and before the
+   * Called after each commit, in the order of this process's commits and before the
    * outcomes are given.
    *
    * @param deletionCount trees of the namespace that had been deleted by then
@@ -55,15 +55,15 @@ export interface CommitterOptions extends Omit<OutcomeListeners, "producers"> {
     records: readonly CommittedRecord[],
     deletionCount: number,
   ) => void;
-  /** Told after a commit that failed: whether it is durable is unknown. */
+  /** Called after a failed commit whose outcome is unknown. */
   readonly onUncertain: (namespace: string) => void;
-  /** Told why an operation was refused that the database does not take, or that we fail on. */
+  /** Called with the error of an operation that the database refuses for good, or that hit a fault of ours. */
   readonly onImpossible?: ((error: unknown) => void) | undefined;
-  /** Told of a try that failed and is made again, or refused. */
+  /** Called with the error of each failed try. */
   readonly onFailedTry?: ((error: unknown) => void) | undefined;
   /** See CommitGroupWriterOptions. */
   readonly onTimeAhead?: ((namespace: string, aheadMs: number) => void) | undefined;
-  /** Where other nodes have to be told something. */
+  /** Notifies other nodes. */
   readonly notifications?: Pick<Notifications, "tell"> | undefined;
 }
 
@@ -138,7 +138,7 @@ export class Committer {
 
   /**
    * Runs `work` in a transaction of its own, in its turn among the namespace's
-   * operations: what was queued before has been committed and told, and nothing
+   * operations: all that was queued before is committed and published, and nothing
    * that was queued after has begun.
    *
    * @param onCommitted called before the next group, with what `work` returned
@@ -168,12 +168,12 @@ export class Committer {
     });
   }
 
-  /** Told that somebody else has written to the journal: nothing that is known of it holds. */
+  /** Forgets everything: somebody else has written to the journal. */
   forgetAll(): void {
     this.#writer.forgetAll();
   }
 
-  /** The producer that holds a run, as far as this process knows. */
+  /** The producer of this process that holds a run. */
   holderOf(namespace: string, runId: string): Producer | undefined {
     return this.#producers.of(namespace, runId);
   }

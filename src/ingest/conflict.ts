@@ -1,5 +1,5 @@
 /**
- * Looks at what is sent again: an event under a used run_seq is skipped if it is
+ * Checks events that are sent again: an event under a used run_seq is skipped if it is
  * the durable one, and refused if it is another.
  */
 import { equals, fromBinary } from "@bufbuild/protobuf";

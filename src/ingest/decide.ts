@@ -9,7 +9,7 @@ import type { Refusal } from "../refusal.ts";
 import type { Attempt } from "../validate.ts";
 import type { HandledSignals } from "./operation.ts";
 
-/** Where a run stands, as far as decisions need it. */
+/** The part of a run's state that decisions need. */
 export interface RunStanding {
   readonly runId: string;
   readonly state: RunState;
@@ -18,7 +18,7 @@ export interface RunStanding {
   readonly nodeKey: number;
   /** The run's last event; 0 while there is none. */
   readonly lastRunSeq: number;
-  /** The producer that opened it last; null where that did not name itself. */
+  /** The producer that opened it last; null where it gave no id. */
   readonly producerId: string | null;
   /** In which of its attempts; null where producerId is. */
   readonly producerAttempt: number | null;
@@ -160,7 +160,7 @@ export type AppendDecision =
 
 /**
  * Decides an append of `count` events from `firstRunSeq` on. The caller still
- * compares what is skipped with the durable bytes.
+ * compares skipped events with the durable bytes.
  */
 export function decideAppend(
   run: RunStanding,

@@ -36,7 +36,7 @@ export interface IngestStreamOptions {
   readonly committer: Committer;
   readonly memory: Pick<MemoryBudget, "appends" | "frames">;
   readonly limits: Limits;
-  /** Where its producer may write in a namespace; RefusedError where that is nowhere. Default: anywhere. */
+  /** Where its producer may write in a namespace; throws RefusedError where it may nowhere. Default: anywhere. */
   readonly withinOf?: (namespace: string) => Within;
 }
 
@@ -93,7 +93,7 @@ export class IngestStream {
     this.#responses.push({ t: "go_away", reason });
   }
 
-  /** Ends the stream with an error after what is already to be told. */
+  /** Ends the stream with an error, after the responses that are already queued. */
   fail(error: unknown): void {
     this.#hasFailed = true;
     this.#responses.end({ error });
@@ -184,7 +184,7 @@ export class IngestStream {
     }
   }
 
-  /** Refuses what is no run id, and so no run that anything was sent for before. */
+  /** Refuses a malformed run id: no frame before can have been for such a run. */
   #refusesId(field: string, runId: string): boolean {
     try {
       checkRunId(field, runId);
@@ -252,7 +252,7 @@ export class IngestStream {
     const producer = this.#runs.get(runId) ?? new Producer(runId, this);
     this.#runs.delete(runId);
     this.#signals.remove(runId);
-    // In its turn, behind what was sent before: as a question whose answer does not matter.
+    // In its turn, behind earlier frames, as a check whose answer does not matter.
     const namespace = this.#namespace ?? "default";
     this.#submit({ kind: "check", namespace, runId, producer, mustRun: false });
   }
@@ -408,7 +408,7 @@ export class IngestStream {
   }
 }
 
-/** Characters of what is no run id that an answer names: a producer knows by it what it sent. */
+/** Characters of a malformed run id that an answer repeats, so that the producer knows which frame it was. */
 const maxShownCharacters = 1_024;
 
 /** What is no run id, in an answer: not as long as a message, and never to be taken for an id. */

@@ -16,7 +16,7 @@ interface Lease {
  * The runs that are RUNNING and have no producer here, each with the time after
  * which it is lost.
  *
- * The clock of leases is not the wall's: it goes on only as far as it is told
+ * The clock of leases is not the wall clock: it advances only by what it is given
  * to, so that a process which did not run (suspended, swapped out, restarted)
  * loses nothing for the time in which no producer could have reached it.
  */

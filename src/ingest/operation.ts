@@ -5,7 +5,7 @@ import type { Refusal } from "../refusal.ts";
 import type { Within } from "../subtree.ts";
 import type { Attempt } from "../validate.ts";
 
-/** What a producer's stream is told of a run without having asked. */
+/** Events of a run that a producer's stream gets without a request. */
 export interface ProducerEvents {
   /** Called once, with the first refusal. */
   readonly onRejected?: (refusal: Refusal) => void;
@@ -15,7 +15,7 @@ export interface ProducerEvents {
    * Called when the run may have got signals. It carries no data and may be
    * lost or repeated.
    *
-   * @param lastSignalSeq the run's last signal, at least; undefined where that is not known
+   * @param lastSignalSeq the run's last signal, at least; undefined where it is not known
    */
   readonly onSignalled?: (lastSignalSeq: number | undefined) => void;
 }
@@ -35,7 +35,7 @@ export class Producer {
   leaseMs: number | undefined;
   /** Events that were sent and not answered; kept by the owner. */
   unackedEvents = 0;
-  /** It lets go of the run: what was asked for it before does not make it hold the run again. */
+  /** It lets go of the run: operations that it queued before do not make it hold the run again. */
   hasLeft = false;
   /** Whether its stream sends it the run's signals; kept by the owner. */
   receivesSignals = false;
@@ -84,7 +84,7 @@ export class Producer {
     if (!this.#rejected) this.#events.onSignalled?.(lastSignalSeq);
   }
 
-  /** Tells the producer what the journal says, unless it is what it was told last. */
+  /** Tells the producer what the journal says, unless it was told that last. */
   cancelNoticed(reason: string): void {
     if (reason !== this.#toldReason) this.cancelRequested(reason);
   }
@@ -138,7 +138,7 @@ export interface LoseOperation extends OnRun {
   readonly epoch: number;
 }
 
-/** Begins the lease of a run that nobody holds: whoever asked for it has gone, and may have got it. */
+/** Begins the lease of a run that nobody holds: the caller that asked for it has left, and may have got it. */
 export interface AbandonOperation extends OnRun {
   readonly kind: "abandon";
 }
@@ -190,7 +190,7 @@ export interface AppendOperation extends OnRun {
 /** What finishing and waiting have in common: both stand behind the run's last event. */
 interface PauseOperation extends OnRun {
   readonly producer: Producer;
-  /** run_seq of the run's last event; undefined where that is whatever is durable by then. */
+  /** run_seq of the run's last event; undefined for the last durable one by then. */
   readonly lastRunSeq: number | undefined;
   readonly handled?: HandledSignals | undefined;
   /** Changes nothing while signals await handling. */

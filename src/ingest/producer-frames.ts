@@ -21,7 +21,7 @@ type Settle = (outcome: Outcome) => void;
 
 /** What frames are decided with. */
 export interface ProducerFramesOptions {
-  /** For a run that has to be told apart from its own past: the database, to read. */
+  /** The database, to tell a new run from a deleted one of the same id. */
   readonly tx: Db;
   readonly builder: RecordBuilder;
   readonly facts: RunFacts;

@@ -1,5 +1,5 @@
 /**
- * Who holds which run, as far as this process knows. A run that is RUNNING and
+ * Which producer of this process holds which run. A run that is RUNNING and
  * that nobody holds has a lease.
  */
 import { takenBy } from "./decide.ts";
@@ -47,7 +47,7 @@ export class ProducerRegistry {
   }
 
   /**
-   * A producer has gone, or was refused: the lease of its run begins, unless
+   * A producer has left, or was refused: the lease of its run begins, unless
    * somebody else has the run. What its stream held before it is gone with it, what
    * that has opened after it is not.
    */
@@ -72,7 +72,7 @@ export class ProducerRegistry {
     if (this.of(namespace, runId) === undefined) this.#leases.stop(namespace, runId);
   }
 
-  /** A producer's run has gone on after a wait; its lease begins where nobody holds it any more. */
+  /** A producer's run went on after a wait; its lease begins where nobody holds it any more. */
   resume(namespace: string, producer: Producer, leaseMs: number): void {
     producer.leaseMs = leaseMs;
     const { runId, epoch, hasLeft } = producer;

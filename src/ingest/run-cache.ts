@@ -71,7 +71,7 @@ export class RunCache {
     this.#namespaces.clear();
   }
 
-  /** Told that a namespace has changed, or may have. */
+  /** Forgets a namespace that has changed, or may have. */
   forget(name: string): void {
     this.#namespaces.delete(name);
   }

@@ -14,7 +14,7 @@ export interface SignalFeedOptions {
   /** Whether there is room for a page among the answers. */
   readonly hasRoom: () => boolean;
   readonly push: (frame: IngestFrame) => void;
-  /** Told where the signals of a run cannot be read. */
+  /** Called when the signals of a run cannot be read. */
   readonly onFailure: (error: unknown, producer: Producer) => void;
 }
 
@@ -22,7 +22,7 @@ export interface SignalFeedOptions {
 interface Fed {
   readonly producer: Producer;
   cursor: SignalCursor;
-  /** The run's last signal, as far as is known. */
+  /** The run's last known signal. */
   lastSignalSeq: number;
 }
 
@@ -56,9 +56,9 @@ export class SignalFeed {
   }
 
   /**
-   * Told that a producer's run has got signals, or may have.
+   * Notes that a producer's run has new signals, or may have.
    *
-   * @param lastSignalSeq the run's last signal, at least; undefined where that is not known
+   * @param lastSignalSeq the run's last signal, at least; undefined where it is not known
    */
   note(producer: Producer, lastSignalSeq: number | undefined): void {
     const fed = this.#fed.get(producer.runId);
@@ -79,7 +79,7 @@ export class SignalFeed {
     this.#due.delete(fed);
   }
 
-  /** Told that there may be room again. */
+  /** Goes on: there may be room again. */
   pump(): void {
     if (this.#pumping !== undefined || !this.#mayRead()) return;
     this.#pumping = this.#pump().finally(() => {

@@ -53,7 +53,7 @@ export async function signalRun(
     if (outcome.t !== "signalled") throw new Error(`a signal was answered ${outcome.t}`);
     return { seq: outcome.seq, signalSeq: outcome.signalSeq, signalId };
   } catch (error) {
-    // It may be durable, and nobody has been told of it: whoever holds the run looks.
+    // It may be durable without a notification: the holder of the run looks.
     if (isUnavailable(error)) committer.holderOf(namespace, runId)?.signalled();
     throw error;
   } finally {

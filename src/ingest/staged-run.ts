@@ -82,7 +82,7 @@ export function hasSpec(staged: StagedRun, spec: RunSpec): boolean {
   return equals(RunSpecSchema, specOfRun(staged), spec);
 }
 
-/** Whether a run was forked there, or is no fork where that is undefined. */
+/** Whether a run was forked at this point; with undefined, whether it is no fork. */
 export function isForkedAt({ row, forkRunId }: StagedRun, fork: Fork | undefined): boolean {
   return forkRunId === (fork?.sourceRunId ?? null) && row.fork_run_seq === (fork?.runSeq ?? null);
 }
@@ -92,7 +92,7 @@ export function leaseMsOf(spec: RunSpec, defaultLeaseMs: number): number {
   return spec.lease === undefined ? defaultLeaseMs : durationMs(spec.lease);
 }
 
-/** The answer to who holds the run. */
+/** The answer to its holder. */
 export function opened(staged: StagedRun, defaultLeaseMs: number): Outcome {
   const { row } = staged;
   return {

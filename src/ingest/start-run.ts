@@ -9,7 +9,7 @@ import type { Within } from "../subtree.ts";
 import type { Fork } from "./operation.ts";
 import { type StagedRun, stageRun } from "./staged-run.ts";
 
-/** A run that somebody asks for, with its relatives as far as they exist. */
+/** A run to be opened, with those of its relatives that exist. */
 export interface NewRun {
   readonly runId: string;
   readonly spec: RunSpec;

@@ -10,14 +10,14 @@ export interface TakeoverWatchOptions {
   readonly journal: Journal;
   readonly committer: Committer;
   readonly node: NodeIdentity;
-  /** Told where the journal could not be read; the next look tries again. */
+  /** Called when a read of the journal failed; the next look tries again. */
   readonly onFailure: (error: unknown) => void;
 }
 
-/** What producers have been told of a namespace. */
+/** What producers of a namespace know. */
 interface Told {
   counts: HolderCounts;
-  /** How the namespace is, as far as is known. */
+  /** The namespace's last known state. */
   newest: NamespaceRow | undefined;
   telling: Promise<void> | undefined;
 }
@@ -28,7 +28,7 @@ const pageRuns = 500;
 const none: HolderCounts = { cancel_count: 0, taken_count: 0, signal_count: 0 };
 
 /**
- * Tells producers that are connected here what was done to their runs at other
+ * Tells producers that are connected here about changes to their runs at other
  * nodes: that somebody asked for them to stop, sent them a signal, or opened them
  * anew. The namespace counts all of it, so nothing is looked for while nothing
  * happens, and no wake-up that is lost keeps it from them.
@@ -57,7 +57,7 @@ export class TakeoverWatch {
   }
 
   /**
-   * A producer has opened a run: what was done between its commit and now may
+   * A producer has opened a run: changes between its commit and now may
    * have been noticed before there was somebody to tell.
    *
    * @param counts as they were in that commit
@@ -66,7 +66,7 @@ export class TakeoverWatch {
     this.#lower(this.#toldOf(namespace), counts);
   }
 
-  /** The database has gone back: checks the producers of a namespace again, whatever was found before. */
+  /** The database went back in time: checks all producers of a namespace again. */
   onBack(namespace: string): void {
     const told = this.#told.get(namespace);
     if (told === undefined) return;
@@ -98,7 +98,7 @@ export class TakeoverWatch {
     };
   }
 
-  /** Tells what has been done until now; one look at a time. */
+  /** Tells producers about changes until now; one look at a time. */
   async #tellUp(told: Told): Promise<void> {
     for (;;) {
       const { counts, newest } = told;

@@ -32,7 +32,7 @@ export class BulkInsert<Row extends object> {
   readonly #one: string;
   readonly #texts = new Map<number, string>();
 
-  /** @param conflict what is done with a row whose key exists, as SQL */
+  /** @param conflict SQL for a row whose key exists */
   constructor(table: keyof Schema, columns: readonly (keyof Row & string)[], conflict = "") {
     this.#columns = columns;
     this.#head = `insert into ${table} (${columns.join(", ")}) values `;

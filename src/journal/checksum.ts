@@ -30,7 +30,7 @@ export function refuseDamaged(record: StoredRecord): void {
   if (!isIntact(record)) throw damaged(record);
 }
 
-/** The refusal of a damaged record. Its count may be what is damaged. */
+/** The refusal of a damaged record. The damage may be in its count. */
 export function damaged({ last_seq, event_count }: StoredRecord): RefusedError {
   const isPlausible = event_count > 0 && event_count <= last_seq;
   return lost(last_seq, isPlausible ? event_count : 1);

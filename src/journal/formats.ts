@@ -1,5 +1,5 @@
 /**
- * Which versions of runlog may use a journal together. Migrations only add; what is written
+ * Which versions of runlog may use a journal together. Migrations only add; a record that is written
  * into the new places is a new *format*, and begins once the journal's format is activated.
  * See docs/changing-the-journal.md.
  */

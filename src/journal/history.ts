@@ -6,7 +6,7 @@ export type SeenNamespace = Pick<
   "namespace_id" | "version" | "append_id" | "last_seq"
 >;
 
-/** What has gone back: a namespace, from one newest seq to another one. */
+/** A namespace that went back from one newest seq to a lower one. */
 export class WentBackError extends Error {
   readonly namespace: string;
 
@@ -26,7 +26,7 @@ export type OnBack = (error: WentBackError) => void;
 const maxSeen = 16_384;
 
 /**
- * Notices that the database has gone back: it was restored, or a standby was
+ * Notices that the database went back in time: it was restored, or a standby was
  * promoted that had not received everything. What a node keeps of a namespace
  * then may never have happened.
  *
@@ -46,17 +46,17 @@ export class History {
     this.#onBack.push(listener);
   }
 
-  /** How often any namespace has gone back: as long as it stays the same, none has. */
+  /** How many times any namespace went back: while it stays the same, none did. */
   get backCount(): number {
     return this.#backCount;
   }
 
-  /** How often a namespace has gone back. */
+  /** How many times a namespace went back. */
   backsOf(namespace: string): number {
     return this.#backs.get(namespace) ?? 0;
   }
 
-  /** Keeps in mind how a namespace is; what is kept is the newest. */
+  /** Remembers a namespace's newest state. */
   note(row: NamespaceRow): void {
     const { name, namespace_id, version, append_id, last_seq } = row;
     const known = this.#seen.get(name);
@@ -124,7 +124,7 @@ export class History {
   }
 }
 
-/** Whether a row is not that of the same history, as new as what was seen. */
+/** Whether a row is older than, or of another history than, the newest one seen. */
 function isBehind(row: SeenNamespace | undefined, seen: SeenNamespace | undefined): boolean {
   if (seen === undefined) return false;
   if (row === undefined || row.namespace_id !== seen.namespace_id) return true;

@@ -32,7 +32,7 @@ export class JournalHealth {
     if (before?.message !== problem.message) this.#tell();
   }
 
-  /** Told that it was written: what may pass has. */
+  /** Notes a write that succeeded: a passing problem is over. */
   worked(): void {
     if (this.#problem?.kind !== "passing") return;
     this.#problem = undefined;

@@ -34,11 +34,11 @@ export interface Journal {
   /** For reading a bounded page at once. Each statement sees everything that was committed before it. */
   readonly db: Db;
   /**
-   * The same for what is looked through in steps: on SQLite it runs in a thread of
+   * The same for scans that go in steps: on SQLite it runs in a thread of
    * its own, so that a step delays nobody else's call.
    */
   readonly scans: Db;
-  /** Notices where the database has gone back: who keeps something of it asks to be told. */
+  /** Notices that the database went back in time; caches of it listen. */
   readonly history: History;
   /**
    * Reads the database's clock, milliseconds since 1970; undefined where it has none

@@ -9,7 +9,7 @@ const maxLineages = 100_000;
 export class LineageCache {
   readonly #lineages = new Map<string, readonly string[]>();
 
-  /** The database has gone back: other runs may have these keys now. */
+  /** The database went back in time: other runs may have these keys now. */
   clear(): void {
     this.#lineages.clear();
   }

@@ -2,14 +2,14 @@ import type { Journal } from "./journal.ts";
 import { findNamespaces, type NamespaceRow } from "./namespaces.ts";
 import type { Notifications } from "./postgres/notifications.ts";
 
-/** Looks of a node that is told by others, to those of one that is not. */
+/** How many times longer a node waits between looks while notifications reach it. */
 const heardFactor = 10;
 
 /** Somebody who follows namespaces. */
 export interface NamespaceFollower {
   /** The names of the namespaces that are followed now. */
   readonly followed: () => Iterable<string>;
-  /** Told how one of them is now, in order; not only when it has changed. */
+  /** Called with each namespace as it is now, in order, also where it has not changed. */
   readonly onRow: (row: NamespaceRow) => void;
 }
 
@@ -20,7 +20,7 @@ export interface NamespaceWatchOptions {
   /** Milliseconds between looks where wake-ups do not arrive. */
   readonly pollIntervalMs: number;
   readonly followers: readonly NamespaceFollower[];
-  /** Told where a look failed; the next one comes anyway. */
+  /** Called when a look failed; the next one comes anyway. */
   readonly onFailure: (error: unknown) => void;
 }
 
@@ -56,7 +56,7 @@ export class NamespaceWatch {
     }, pollIntervalMs);
   }
 
-  /** Looks at a namespace now, for somebody who has begun to follow it. */
+  /** Looks at a namespace now, for a new follower. */
   look(namespace: string): void {
     if (this.#due !== "all") this.#due.add(namespace);
     this.#look();
@@ -79,7 +79,7 @@ export class NamespaceWatch {
     this.#look();
   }
 
-  /** One look at a time: what is told meanwhile is looked at next. */
+  /** One look at a time: a notification that comes meanwhile causes the next one. */
   #look(): void {
     if (this.#isStopped || this.#isLooking) return;
     this.#isLooking = true;
@@ -98,7 +98,7 @@ export class NamespaceWatch {
     } catch (error) {
       if (!this.#isStopped) onFailure(error);
     } finally {
-      // At once: what is told from now on begins another look.
+      // At once: a notification from now on begins another look.
       this.#isLooking = false;
     }
   }

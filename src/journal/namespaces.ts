@@ -7,7 +7,7 @@ import { padded, parts } from "./statement-lists.ts";
 /** A namespace as stored. */
 export type NamespaceRow = Selectable<NamespacesTable>;
 
-/** What a namespace counts of what is done to runs that some producer may hold. */
+/** What a namespace counts of changes to runs that a producer may hold. */
 export type HolderCounts = Pick<NamespaceRow, "cancel_count" | "taken_count" | "signal_count">;
 
 /** Reads a namespace; undefined while nothing has been written to it. */
@@ -138,7 +138,7 @@ export type NamespaceChange = Partial<
   NamespaceTotals & Pick<NamespaceRow, "trimmed_seq" | "deletion_count" | "cancel_count">
 >;
 
-/** Writes what has changed of a namespace. */
+/** Writes the changed columns of a namespace. */
 export async function updateNamespace(
   tx: Db,
   namespaceId: number,

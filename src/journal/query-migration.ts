@@ -5,7 +5,7 @@ import { RunState } from "../../gen/runlog/v1/run_pb.js";
 const isRunning = sql.raw(`state = ${RunState.RUNNING}`);
 
 /**
- * The migration of version 0006: indexes by which what is RUNNING, forked or
+ * The migration of version 0006: indexes that find runs which are RUNNING, forked or
  * limited by a retention is found without looking at anything else, and requests
  * to stop whole families, which are carried out in steps.
  */
@@ -30,7 +30,7 @@ export const queries: Migration = {
     await sql`insert into cancellations (namespace_id, run_key, request, reason, through_key)
       select namespace_id, run_key, 0, cancel_reason, run_key from runs
       where cancel_reason is not null and cancel_descendants = 1`.execute(db);
-    // All partial: what is RUNNING, a fork, kept for a time or under way is little of what there is.
+    // All partial: few runs are RUNNING, forks, kept for a time or under way.
     await sql`create index cancellations_under_way on cancellations (namespace_id, run_key)
       where after_key is not null`.execute(db);
     await sql`drop index runs_cancelled`.execute(db);

@@ -12,7 +12,7 @@ import { hasPendingSignals } from "./run-conditions.ts";
 import type { Db } from "./schema.ts";
 import { padded } from "./statement-lists.ts";
 
-/** Which runs to list; what is set must all hold. */
+/** Which runs to list; all conditions that are set must hold. */
 export interface RunQuery {
   readonly parentKey?: number;
   readonly ancestorKey?: number;

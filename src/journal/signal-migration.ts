@@ -59,7 +59,7 @@ export function signals(bytes: "blob" | "bytea"): Migration {
         .on("runs")
         .columns(["namespace_id", "agent_id", "run_key"])
         .execute();
-      // All partial: what is open, has a deadline or was sent something is little of what there is.
+      // All partial: few runs are open, have a deadline or pending signals.
       await sql`create index runs_open_root on runs (namespace_id, root_key, run_key)
         where ${isOpen}`.execute(db);
       await sql`create index runs_pending on runs (namespace_id, run_key)

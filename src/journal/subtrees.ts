@@ -9,7 +9,7 @@ import { findRuns, type RunRow } from "./runs.ts";
 import type { Db } from "./schema.ts";
 import { padded, parts } from "./statement-lists.ts";
 
-/** The keys of the runs that head these subtrees, as far as they exist. */
+/** The keys of the runs that head these subtrees; those that do not exist are left out. */
 export async function findSubtreeKeys(
   db: Db,
   namespaceId: number,

@@ -239,7 +239,7 @@ export interface MarkedTree {
 }
 
 /**
- * Trees that are marked: what was begun and is not finished.
+ * Marked trees: their deletion has begun and is not finished.
  *
  * @param andOfGone also those of nodes that are gone, besides this node's
  * @param after only trees behind this place: a namespace, and a root in it

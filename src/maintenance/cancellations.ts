@@ -44,12 +44,12 @@ export interface CancelRequest {
 /** What one step has come to. */
 interface Step {
   readonly asked: AskedRuns;
-  /** The family, where some of it is left to be asked. */
+  /** The family, where some of its runs have not been asked yet. */
   readonly left?: Cancellation;
 }
 
 /**
- * Asking runs to stop. The request is durable before anybody is told, so a
+ * Asks runs to stop. The request is durable before any producer gets it, so a
  * producer that is not connected learns of it when it opens its run.
  *
  * A family is asked in steps so short that appends go on in between. Its runs
@@ -94,7 +94,7 @@ export class Cancellations {
     await this.#askRest(namespace, family);
   }
 
-  /** Stops between two steps; who has not been asked yet is asked by whoever resumes it. */
+  /** Stops between two steps; whoever resumes it asks the rest. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await Promise.allSettled(this.#active.values());
@@ -155,7 +155,7 @@ export class Cancellations {
     let count = 0;
     for (let afterKey: number | undefined = family.afterKey ?? family.throughKey; ; ) {
       if (this.#stopping.signal.aborted) throw new RefusedError({ reason: "draining" });
-      // Read without the lock: who of them has ended meanwhile is left out below.
+      // Read without the lock: runs that have ended meanwhile are left out below.
       const { askableKeys, reachKey } = await readFamilyStretch(
         journal.scans,
         family,

@@ -1,4 +1,4 @@
-/** Milliseconds that an answer may take: how late it is cannot be told from how wrong the clock is. */
+/** Milliseconds that an answer may take: a late answer looks like a wrong clock. */
 const maxAnswerMs = 1_000;
 
 /**

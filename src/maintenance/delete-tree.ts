@@ -104,7 +104,7 @@ export class Deletions {
     await this.#finish(tree);
   }
 
-  /** Stops between two steps; what was begun is left marked. */
+  /** Stops between two steps; unfinished trees stay marked. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await Promise.allSettled(this.#active.values());

@@ -36,7 +36,7 @@ export interface LeaseClockOptions {
   readonly intervalMs: number;
   /** Milliseconds; the lease of a run whose spec has none. */
   readonly defaultLeaseMs: number;
-  /** Told where a run could not be ended; its lease has begun anew. */
+  /** Called when a run could not be ended; its lease has begun anew. */
   readonly onFailure: (error: unknown) => void;
 }
 

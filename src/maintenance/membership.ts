@@ -27,9 +27,9 @@ export interface MembershipOptions {
   readonly nodeTimeoutMs: number;
   /** Told once others have taken this node for dead: what it had may be another's now. */
   readonly onRejoined: () => void;
-  /** Told on duty that nodes have gone: somebody has to look after what they had. */
+  /** Called on duty when nodes have died: somebody has to look after their runs. */
   readonly onGone: () => void;
-  /** Told where the database did not answer; the next beat comes anyway. */
+  /** Called when the database did not answer; the next beat comes anyway. */
   readonly onFailure: (error: unknown) => void;
 }
 
@@ -43,14 +43,14 @@ export interface MembershipOptions {
  * observer saw it do so, on a clock that goes on only while the observer runs
  * and the database answers; so a suspended observer, or an outage of the
  * database, kills nobody. Two nodes may both take themselves for the one on duty
- * for a moment: what is done on duty is decided in transactions.
+ * for a moment: duties are decided in transactions.
  */
 export class Membership implements NodeIdentity {
   readonly #options: MembershipOptions;
   readonly #observed = new Map<number, { beat: number; silentMs: number }>();
   #nodeKey: number;
   #isOnDuty = false;
-  /** Whether nodes have gone, or may have, since somebody was told. */
+  /** Whether nodes have died, or may have, since the last call. */
   #isAdoptionDue = true;
   #lastLookMs = performance.now();
   #isReachable = true;
@@ -78,7 +78,7 @@ export class Membership implements NodeIdentity {
     return this.#nodeKey;
   }
 
-  /** Whether this node does what one of them has to do. */
+  /** Whether this node is the one on duty. */
   get isOnDuty(): boolean {
     return this.#isOnDuty;
   }
@@ -134,7 +134,7 @@ export class Membership implements NodeIdentity {
       const alive = await this.#takeOutDead(nodes);
       this.#isReachable = true;
       this.#isOnDuty = alive[0]?.node_key === this.#nodeKey;
-      // The last older node may have gone.
+      // The last older node may have stopped.
       if (this.#isOnDuty && journal.format.isBehind) {
         await journal.format.activate((work) => journal.write(work));
       }

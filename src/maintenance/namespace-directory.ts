@@ -9,7 +9,7 @@ import {
 import type { Db } from "../journal/schema.ts";
 import { findEarliestSeqs } from "../journal/trees.ts";
 
-/** A namespace with what is not in its row. */
+/** A namespace with figures that are not in its row. */
 export interface NamespaceView {
   readonly row: NamespaceRow;
   /** Oldest seq that can be read; one after the newest where nothing is left. */

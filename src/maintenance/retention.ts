@@ -21,7 +21,7 @@ export interface RetentionOptions {
   readonly now: () => number | undefined;
   /** Milliseconds between looks for trees whose time is over. */
   readonly intervalMs: number;
-  /** Told where a look failed; the next one comes anyway. */
+  /** Called when a look failed; the next one comes anyway. */
   readonly onFailure: (error: unknown) => void;
 }
 

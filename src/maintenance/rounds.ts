@@ -4,7 +4,7 @@ export interface RoundsOptions {
   readonly intervalMs: number;
   /** One round; it ends soon once the signal is aborted. */
   readonly round: (signal: AbortSignal) => Promise<void>;
-  /** Told where a round failed; the next one comes anyway. */
+  /** Called when a round failed; the next one comes anyway. */
   readonly onFailure: (error: unknown) => void;
 }
 

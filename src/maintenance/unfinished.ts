@@ -24,7 +24,7 @@ export interface UnfinishedOptions {
 }
 
 /**
- * Goes on with what was begun and not finished: deletions of trees, and requests
+ * Resumes unfinished work: deletions of trees, and requests
  * to stop families. Each node looks for its own, since a database that failed it
  * does not kill it; the node on duty also for those of nodes that are gone.
  */

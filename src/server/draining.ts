@@ -1,6 +1,6 @@
 /**
  * Tells long calls that the server is going away, in two steps: first they are
- * asked to finish what is in flight, then, at the deadline, they are ended.
+ * asked to finish their work in flight; at the deadline the server ends them.
  */
 
 /** A step that is taken once. */
@@ -37,7 +37,7 @@ export class Draining {
   readonly #start = new Step();
   readonly #deadline = new Step();
 
-  /** The way out of a part: it goes when the whole goes, or before. Call `leave` once it has gone. */
+  /** The exit of a part: it ends with the whole, or before. Call `leave` once it has ended. */
   part(): { readonly draining: Draining; readonly leave: () => void } {
     const draining = new Draining();
     const notStart = this.onStart(() => draining.start());
@@ -71,7 +71,7 @@ export class Draining {
     this.#start.take();
   }
 
-  /** Ends what has not ended by itself. */
+  /** Ends the parts that have not ended by themselves. */
   end(): void {
     this.#start.take();
     this.#deadline.take();

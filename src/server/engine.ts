@@ -191,7 +191,7 @@ function partsOf(options: EngineOptions, setting: Setting) {
     onImpossible: onFailure,
     ...(onOpened && { onOpened }),
     onFailedTry: (error) => {
-      // Whatever else it is, the callers are told and it is logged with their calls.
+      // Any other error goes to the callers, and into the log of their calls.
       if (isUnavailable(error)) onFailure(error);
     },
     notifications: journal.notifications,

@@ -123,7 +123,7 @@ export function toErrorDetail(refusal: Refusal): ErrorDetail {
   return create(ErrorDetailSchema, mapRefusal(refusal).detail);
 }
 
-/** The status of a call whose message is over the limit, which is known before any of it is read. */
+/** The status of a call whose message is over the limit; its header tells, before any of it is read. */
 export function tooLargeError(field: string, limit: number): ConnectError {
   return toRefusalError({ reason: "too_large", field, limit });
 }

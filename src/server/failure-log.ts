@@ -7,7 +7,7 @@ const outageLogMs = 10_000;
 
 /**
  * What is logged of a journal that fails: tries that failed, seldom and with
- * their number, so that an outage is neither silent nor a flood; and what is
+ * their number, so that an outage is neither silent nor a flood; and the state of
  * wrong with it, when that changes.
  */
 export class FailureLog {
@@ -42,7 +42,7 @@ export class FailureLog {
   }
 
   /**
-   * Logs what is wrong with the journal when that changes.
+   * Logs the journal's problem when it changes.
    *
    * @param onFatal called once nothing will be written any more, with a line that says why
    */

@@ -51,7 +51,7 @@ function makeService(): typeof IngestService {
 /**
  * Decodes a frame, and leaves its events as they are.
  *
- * @throws RefusedError for what is no frame
+ * @throws RefusedError for bytes that are no frame
  */
 export function parseIngestBytes(message: Uint8Array): IngestRequestBytes {
   const append = scanAppend(message);
@@ -65,7 +65,7 @@ export function parseIngestBytes(message: Uint8Array): IngestRequestBytes {
 /**
  * Decodes a frame in JSON.
  *
- * @throws RefusedError for what is no frame
+ * @throws RefusedError for bytes that are no frame
  */
 export function parseIngestJson(message: Uint8Array): IngestRequestBytes {
   return toFrameBytes(parseJson(IngestRequestSchema, message));
@@ -74,7 +74,7 @@ export function parseIngestJson(message: Uint8Array): IngestRequestBytes {
 /**
  * Decodes a window in JSON.
  *
- * @throws RefusedError for what is none
+ * @throws RefusedError for bytes that are none
  */
 export function parseWindowJson(message: Uint8Array): AppendEventsBytes {
   return toWindowBytes(parseJson(AppendEventsRequestSchema, message));

@@ -1,4 +1,4 @@
-/** What an Ingest stream is told, encoded: acknowledgements, which most of it is, by hand. */
+/** Encodes the responses of an Ingest stream: by hand the acknowledgements, which most of them are. */
 import { toBinary } from "@bufbuild/protobuf";
 import { IngestResponseSchema } from "../../gen/runlog/v1/ingest_pb.js";
 import type { IngestFrame } from "../ingest/frames.ts";

@@ -1,5 +1,5 @@
 /**
- * Walks a message in JSON before anything of it is decoded: whether it is UTF-8,
+ * Walks a message in JSON before any of it is decoded: whether it is UTF-8,
  * and whether there are no more values in it, and no deeper, than a message may
  * hold. Whether it is JSON at all, its parser says.
  */

@@ -68,7 +68,7 @@ export function toNamespace({ row, earliestSeq }: NamespaceView): Namespace {
   });
 }
 
-/** What a producer is told of the limits. */
+/** The limits that a producer gets. */
 export function toIngestLimits(limits: Limits) {
   return {
     maxEventBytes: BigInt(limits.maxEventBytes),
@@ -166,7 +166,7 @@ export function toIngestResponse(frame: IngestFrame, limits: Limits): IngestResp
 /** How a call's messages are written: JSON has to be decoded first, binary is copied. */
 export type MessageFormat = "binary" | "json";
 
-/** What a client is told when the server goes away. */
+/** The message to a client when the server drains. */
 export const goAwayReason = "the server closes this connection: reconnect";
 
 function decodeBatch(parts: readonly Uint8Array[]): EventBatch {

@@ -1,6 +1,6 @@
 /**
  * Turns what comes from outside into messages: the one place that does, over
- * every protocol. The bytes are checked before anything of them is decoded, so
+ * every protocol. The bytes are checked before any of them is decoded, so
  * that a message costs what its bytes are worth; what they do not mean is not
  * kept.
  */

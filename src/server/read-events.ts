@@ -16,7 +16,7 @@ import type { ServiceContext } from "./service-context.ts";
 /**
  * Answers ReadEvents.
  *
- * @throws RefusedError with what is wrong with the request
+ * @throws RefusedError that says what is wrong with the request
  */
 export async function readEventsPage(
   context: ServiceContext,

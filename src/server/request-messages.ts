@@ -26,7 +26,7 @@ type Parse = (bytes: Uint8Array) => unknown;
 export class RequestMessages {
   readonly #waiting: (() => unknown)[] = [];
 
-  /** Adds a message, or what is thrown instead of it. */
+  /** Adds a message, or the error to throw in its place. */
   push(message: () => unknown): void {
     this.#waiting.push(message);
   }
@@ -47,7 +47,7 @@ export function parserOf(method: DescMethod, format: RequestFormat): Parse {
   const isBinary = format === "binary";
   const { ingest, appendEvents } = IngestBytesService.method;
   switch (`${method.parent.typeName}.${method.name}`) {
-    // Frames are checked one by one: what is wrong with one concerns its run alone.
+    // Frames are checked one by one: a mistake in one concerns its run alone.
     case `${ingest.parent.typeName}.${ingest.name}`:
       return isBinary ? parseIngestBytes : parseIngestJson;
     case `${appendEvents.parent.typeName}.${appendEvents.name}`:

@@ -53,7 +53,7 @@ export type Admit = (
 
 /** What calls have in common, whoever handles them. */
 export interface Handling {
-  /** What the services are told of a call besides its messages; HTTP/1.1 has no session. */
+  /** What the services know of a call besides its messages; HTTP/1.1 has no session. */
   readonly contextValues: (session: Http2Session | undefined) => ContextValues;
   /** Asked before anything of a call's messages is read. */
   readonly admit: Admit;

@@ -41,7 +41,7 @@ export class StreamEnding {
    * Called where a stream's frames have come to an end: an OK would say that they
    * ended by themselves.
    *
-   * @throws ConnectError where its client has gone, or its deadline has passed
+   * @throws ConnectError where its client disconnected, or its deadline passed
    * @throws RefusedError token_expired
    */
   throwIfAborted(): void {
@@ -50,7 +50,7 @@ export class StreamEnding {
     if (signal.aborted) throw ConnectError.from(signal.reason, Code.Canceled);
   }
 
-  /** Leaves those who are told. */
+  /** Stops listening for the end. */
   close(): void {
     this.#call.signal.removeEventListener("abort", this.#onEnd);
     this.#notDraining();

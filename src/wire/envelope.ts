@@ -20,7 +20,7 @@ export class EnvelopeError extends Error {
   }
 }
 
-/** Bytes of memory that the first bytes of a message get; with more than that it grows by what has come. */
+/** Bytes of memory that the first bytes of a message get; beyond that it grows with the bytes that have come. */
 const firstBytes = 64 * 1024;
 
 const empty = new Uint8Array(0);
@@ -146,7 +146,7 @@ export type MessageParts = readonly Uint8Array[];
 const pieceBytes = 4 * 1024;
 
 /**
- * Puts messages into envelopes. What comes of it is sent one behind the other:
+ * Puts messages into envelopes. The pieces are sent in order:
  * one piece of memory, apart from large parts, which are not copied.
  */
 export function envelop(messages: readonly MessageParts[]): readonly Uint8Array[] {

@@ -64,7 +64,7 @@ export interface WritableMessage {
 
 /** Writes fields one behind the other, with tags that are one byte each. */
 export class FieldWriter {
-  /** What was written, once all of it is. */
+  /** The bytes, once all are written. */
   readonly buffer: Uint8Array<ArrayBuffer>;
   #at = 0;
 

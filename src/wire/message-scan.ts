@@ -1,8 +1,8 @@
 /**
- * Walks a message's bytes before anything of them is decoded: whether they are
+ * Walks a message's bytes before any of them is decoded: whether they are
  * well-formed, and whether there is no more in them than a message may hold.
  * It allocates nothing but counters, one set for each message inside, so the
- * work is in proportion to the bytes, and what is decoded afterwards is bounded.
+ * work is in proportion to the bytes, and decoding afterwards is bounded.
  *
  * Field numbers, types and names come from the descriptors. Stricter than the
  * format where no encoder makes use of it: a known field comes in the wire type

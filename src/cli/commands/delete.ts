@@ -102,7 +102,7 @@ async function findRoot(
   return run;
 }
 
-/** What would be deleted, as far as one page of runs tells. */
+/** What would be deleted, by one page of runs. */
 async function describeTree(
   runs: Client<typeof RunService>,
   rootRunId: string,

@@ -94,7 +94,7 @@ async function exec(command: readonly string[], flags: ExecFlags): Promise<numbe
   }
 }
 
-/** Makes all of it durable and ends the run; a second signal gives up what is not durable yet. */
+/** Makes all events durable and ends the run; a second signal gives up those that are not durable yet. */
 async function finish(run: RecordedRun, result: ResultInit): Promise<void> {
   let signals = 0;
   const onSignal = (signal: NodeJS.Signals) => {
@@ -172,7 +172,7 @@ async function start(
   return onTerminal ? startOnTerminal(file, args, env) : startChild(file, args, env);
 }
 
-/** Shows chunks, as long as somebody looks: that they do not must not stop what is recorded. */
+/** Shows chunks while the terminal takes them; recording goes on without it. */
 function viewerOf(name: string, seen: Output): (chunk: Uint8Array) => Promise<void> {
   let looks = true;
   return async (chunk) => {

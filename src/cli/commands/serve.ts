@@ -137,7 +137,7 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
     import("../../server/last-defence.ts"),
   ]);
   const destination = pino.destination({ dest: 2, sync: true, maxLength: maxUnloggedBytes });
-  // A log that takes nothing more, on a full disk, must not fail what is logged about.
+  // A log that cannot be written, on a full disk, must not fail the server.
   destination.on("error", () => undefined);
   const logger = pino({ level: flags.logLevel }, destination);
   defendProcess({ logger, end: exitAfterFault });
@@ -183,7 +183,7 @@ function endProcess(problem: string): never {
   process.exit(exitStatus.failed);
 }
 
-/** The system's own errors say neither what was tried nor what to do. */
+/** The system's own errors say neither what failed nor what to do. */
 function startFailure(error: unknown, flags: ServeFlags): unknown {
   const { host, port } = flags.listen;
   const { name = "", message = "" } = error instanceof Error ? error : {};

@@ -121,7 +121,7 @@ function messagesOf(
     // A stream that is not read to its end is never given up by its connection.
     stream.resume();
   };
-  // Not once it is closed: that waits for what is being written.
+  // Not once it is closed: closing waits for writes under way.
   const onAbort = () => {
     waiting = [];
     leave();

@@ -33,7 +33,7 @@ const defaultPingTimeoutMs = 10_000;
 const streamWindowBytes = 4 * 1024 * 1024;
 /** The same for all streams of the connection. */
 const connectionWindowBytes = 16 * 1024 * 1024;
-/** Bytes of one message: whatever a server may be told to take, it can give back. */
+/** Bytes of one message: as much as a server can be configured to take, it can send back. */
 const readMaxBytes = limitSpecs.maxEventBytes.range.max + responseRoomBytes;
 
 /** Megabytes; with Node's default of 10 a session closes the stream that sends a larger message. */

@@ -90,7 +90,7 @@ export interface Course {
   readonly first: "min" | "max";
   /** The last seq of a range at which a record may end. */
   readonly lastOf: (range: SeqRange) => number;
-  /** A range as far as a record's key, inclusive. */
+  /** A range up to a record's key, inclusive. */
   readonly through: (key: number, range: SeqRange) => SeqRange;
   /** A range from a record's key on, inclusive. */
   readonly from: (key: number, range: SeqRange) => SeqRange;
@@ -129,7 +129,7 @@ export interface Key {
   readonly size: number;
 }
 
-/** A range, and whether only signals and facts of it are looked at. */
+/** A range, and whether to read only its signals and facts. */
 export type KeyRange = SeqRange & Pick<PageBounds, "withoutEvents">;
 
 /** The keys of a namespace's records in a range. */
@@ -315,7 +315,7 @@ function intactOf(read: readonly StoredRecord[], wanted: readonly number[]): Rec
   return records;
 }
 
-/** An index names a record that is not there: it was deleted in between, or one of them is damaged. */
+/** An index names a missing record: a deletion came in between, or one of the two is damaged. */
 export class MissingRecordError extends Error {
   readonly seq: number;
 

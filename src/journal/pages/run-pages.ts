@@ -87,8 +87,8 @@ function keysOfRun(withoutEvents: boolean) {
   const inOrder = (order: "asc" | "desc") =>
     compileOnce((db, { namespaceId, runKey, limit, ...range }: KeysOfRun) =>
       keysIn(db, namespaceId, { ...range, withoutEvents })
-        // As a planner cannot see it: told that a run has most of the records, it walks
-        // the namespace's by seq, also where that run has none.
+        // Hidden from the planner: where it knows that a run has most of the records, it walks
+        // all of the namespace's by seq, also through a range where that run has none.
         .where("run_key", "=", sql<number>`(select cast(${runKey} as bigint))`)
         .orderBy("last_seq", order)
         .limit(limit),

@@ -87,7 +87,7 @@ export class PostgresClient extends pg.Client {
     return this.#peer;
   }
 
-  /** Whether it can be used for what is asked next. */
+  /** Whether the next query may use it. */
   get isUsable(): boolean {
     return !this.#isLost && this.#options.hosts.current === this.#host;
   }

@@ -41,7 +41,7 @@ const rolledBack = new Set(["40001", "40P01", "55P03"]);
  */
 const unpreparable = new Set(["26000", "42P05"]);
 
-/** SQLSTATE of a server that takes no writes: a standby, or one that was told so. */
+/** SQLSTATE of a server that takes no writes: a standby, or one set to read-only. */
 const readOnly = "25006";
 
 /**

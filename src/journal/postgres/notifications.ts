@@ -3,7 +3,7 @@ import type pg from "pg";
 import type { Logger } from "pino";
 import { startTimer } from "../../timers.ts";
 
-/** What is told to other nodes, and heard of them. */
+/** Notifications to other nodes, and from them. */
 export interface Notifications {
   /** Whether what others tell is heard; if not, look often. */
   readonly isConnected: boolean;
@@ -128,7 +128,7 @@ export class PostgresNotifications implements Notifications {
       this.#isConnected = true;
       if (this.#isDeaf) this.#logger?.info("other nodes are heard again");
       this.#isDeaf = false;
-      // Whatever was told before.
+      // Notifications before this were missed.
       this.#onNews("lost");
     }
     if (self !== this.#self) this.#onNews(namespaces);

@@ -13,7 +13,7 @@ export function isLocked(error: unknown): boolean {
   return codeOf(error).startsWith("SQLITE_BUSY") || codeOf(error).startsWith("SQLITE_LOCKED");
 }
 
-/** Whether another connection has written, so that what was known has to be read again. */
+/** Whether another connection has written, so that the known state has to be read again. */
 export function isForeignChange(error: unknown): boolean {
   return error instanceof GuardError && error.finding === "changed";
 }

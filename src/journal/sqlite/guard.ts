@@ -19,7 +19,7 @@ export type Finding =
   | "log_missing"
   /** The log, or its index, is not the one that is open. */
   | "log_lost"
-  /** The log is shorter than what was written to it. */
+  /** The log is shorter than the bytes written to it. */
   | "log_cut";
 
 /** Thrown by what looks. */

@@ -2,7 +2,7 @@
  * The embedded journal on SQLite: what differs from other databases.
  *
  * What is written goes through a thread of its own (sqlite/writer.ts), so that
- * calls go on while it waits for the disk; what is read is read here.
+ * calls go on while it waits for the disk; this thread reads.
  */
 import { randomUUID } from "node:crypto";
 import Database, { SqliteError } from "better-sqlite3";
@@ -104,7 +104,7 @@ async function inspect(path: string): Promise<void> {
 /**
  * Kysely's dialect on a connection of this thread.
  *
- * @param onError what is thrown instead of SQLite's errors
+ * @param onError maps SQLite's errors to those thrown
  */
 function dialect(
   connection: Database.Database,

@@ -1,4 +1,4 @@
-/** A thread that reads, for what is looked through in steps. */
+/** A thread that reads, for scans that go in steps. */
 import { SqliteError } from "better-sqlite3";
 import type { SqliteOptions } from "./options.ts";
 import { SqliteWriter } from "./writer.ts";
@@ -6,7 +6,7 @@ import { SqliteWriter } from "./writer.ts";
 /**
  * Starts the thread when it is first asked something, and again where it has died.
  *
- * @param onError what is thrown instead of the thread's errors
+ * @param onError maps the thread's errors to those thrown
  */
 export function lazyReader(
   options: SqliteOptions,

@@ -5,14 +5,14 @@ import type { SqliteWriter } from "./writer.ts";
 /** Milliseconds between two looks; one takes microseconds. */
 const lookIntervalMs = 500;
 
-/** What is looked at, and who is told. */
+/** What the watch looks at, and its listeners. */
 export interface SqliteWatchOptions {
   readonly path: string;
   readonly thread: SqliteWriter;
   readonly health: JournalHealth;
   /** Milliseconds without an answer after which the disk is taken for dead. */
   readonly databaseWaitMs: number;
-  /** Told that another connection has written. */
+  /** Called when another connection has written. */
   readonly onForeignWrite: () => void;
 }
 

@@ -69,7 +69,7 @@ function transact(connection: Database.Database, statements: () => unknown): boo
   } catch (error) {
     const isOpen = connection.inTransaction;
     if (isOpen) connection.exec("rollback");
-    // Another connection's writing is noticed once: it has to be told.
+    // The guard notices another connection's write once: pass it on.
     if (isOpen && !(error instanceof GuardError)) return false;
     throw error;
   }
@@ -97,7 +97,7 @@ function guarded(look: () => void): void {
   }
 }
 
-/** Looks at the files, and tries to write where that failed before. */
+/** Looks at the files, and tries a write after one failed. */
 function look(connection: Database.Database, tries: boolean): void {
   guarded(() => guard?.look());
   if (!tries || connection.inTransaction) return;

@@ -35,7 +35,7 @@ type Settle = PromiseWithResolvers<unknown>;
 /** The thread. */
 export class SqliteWriter {
   readonly #worker: Worker;
-  /** Who waits for an answer; they come in order. */
+  /** The callers that wait for an answer; answers come in order. */
   readonly #waiting: Settle[] = [];
   /** A buffer for values that is free: memory that has been used already costs no page faults. */
   #spare: ArrayBuffer | undefined;
@@ -117,7 +117,7 @@ export class SqliteWriter {
   }
 
   /**
-   * Guards commits from now on; what is written may go where nobody finds it.
+   * Guards commits from now on against files that were replaced or removed.
    *
    * @param owner what this process has written as its own
    */
@@ -126,7 +126,7 @@ export class SqliteWriter {
   }
 
   /**
-   * Looks whether what is written would be found.
+   * Checks that a write would reach the files that others open.
    *
    * @param tries whether to write something, to see whether that works again
    * @throws GuardError, SqliteError

@@ -62,7 +62,7 @@ export class Access {
   /**
    * Reads an access file, and goes on reading it whenever it changes. Call `close`.
    *
-   * @throws MistakeError with what is wrong with it
+   * @throws MistakeError that says what is wrong with it
    */
   static async open(path: string, options: AccessOptions): Promise<Access> {
     const { now = Date.now } = options;
@@ -86,7 +86,7 @@ export class Access {
     return this.#check(token);
   }
 
-  /** Reads the files now; what is wrong with them is logged, and leaves the rules as they were. */
+  /** Reads the files now. Logs mistakes in them, and then keeps the rules as they were. */
   reload(): Promise<void> {
     this.#reloading = this.#reloading.then(() => this.#reload());
     return this.#reloading;

@@ -1,4 +1,4 @@
-/** Lets calls in: who makes them is found out before anything of them is read. */
+/** Lets calls in: authenticates the caller before it reads any of the request. */
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Logger } from "pino";
 import { Health } from "../../../gen/grpc/health/v1/health_pb.js";
@@ -15,7 +15,7 @@ export const admitAnybody: Admit = (_method, _headers, values) => {
   return undefined;
 };
 
-/** Admits those whom an access file knows; health is public. */
+/** Admits the callers that an access file names; health is public. */
 export function admitBy(access: Access, logger: Logger): Admit {
   return (method, { authorization }, values) => {
     const onCaller = (caller: Caller): undefined => {

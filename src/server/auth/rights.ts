@@ -32,7 +32,7 @@ export class Rights {
    * Where a caller has a permission in a namespace. Depends on the token alone,
    * never on what exists.
    *
-   * @throws RefusedError permission where that is nowhere
+   * @throws RefusedError permission where the caller has it nowhere
    */
   within(permission: Permission, namespace: string): Within {
     const grants = this.#grants.filter(

@@ -84,13 +84,13 @@ export class Arrivals {
   }
 
   /**
-   * Takes what has arrived; waits where that is nothing.
+   * Takes the pieces that have arrived; waits where there are none.
    *
    * @param heldBytes memory of a message that has begun: the wait is counted, and bounded;
    *   0 where none has
    * @returns undefined at the end
    * @throws ConnectError where the message is late, its memory is needed for others, or
-   *   the client has gone
+   *   the client disconnected
    */
   async take(heldBytes: number): Promise<readonly Uint8Array[] | undefined> {
     const isInside = heldBytes > 0;
@@ -100,7 +100,7 @@ export class Arrivals {
     if (this.#isEvicted) throw overloadedError("messages that arrive slowly");
     while (this.#waitingBytes === 0) {
       if (this.#isOver) return undefined;
-      if (this.#isGone) throw new ConnectError("the client has gone", Code.Canceled);
+      if (this.#isGone) throw new ConnectError("the client disconnected", Code.Canceled);
       await (isInside ? this.#waitInTime() : this.#wait());
       if (this.#isEvicted) throw overloadedError("messages that arrive slowly");
       // Node hands over one frame at a time, each in a turn of its promises:
@@ -122,7 +122,7 @@ export class Arrivals {
     this.#takenBytes = 0;
   }
 
-  /** Leaves the body; what still comes of it is thrown away. */
+  /** Leaves the body; discards the pieces that still arrive. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;

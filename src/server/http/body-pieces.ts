@@ -50,7 +50,7 @@ class Envelopes {
  * Passes a request's body on.
  *
  * @param isEnveloped false: the whole body is one message
- * @throws ConnectError where a message is late, or the client has gone
+ * @throws ConnectError where a message is late, or the client disconnects
  */
 export async function* bodyPieces(
   arrivals: Arrivals,

@@ -42,7 +42,7 @@ export interface RpcHandlerOptions extends Handling {
   readonly messageTimeoutMs: number;
   /** For messages that have not arrived whole, and answers that are not read. */
   readonly memory: Pick<MemoryBudget, "messages" | "frames">;
-  /** Answers what is no method of a service. */
+  /** Answers requests to unknown methods. */
   readonly fallback: RequestHandler;
 }
 

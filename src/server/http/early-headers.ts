@@ -7,7 +7,7 @@ const streamTypes = /^(application\/(?:grpc|grpc-web|connect))(\+(?:proto|json))
 
 /**
  * Sends the headers of a stream in both directions at once: a client may wait
- * for them before it sends anything. Whatever goes wrong with a stream is told
+ * for them before it sends anything. Errors of a stream come
  * at its end, so these do not depend on it.
  */
 export function sendHeadersFirst(

@@ -40,9 +40,9 @@ export function serveByFirstBytes(socket: Socket, serve: ProtocolServers): void 
     leave();
     socket.unshift(head);
     if (isHttp2) {
-      // An HTTP/1.1 client may half-close; an HTTP/2 one that does has gone.
+      // An HTTP/1.1 client may half-close; an HTTP/2 client that does has left.
       socket.allowHalfOpen = false;
-      // Node's session reads what was put back in the next tick: the socket must not flow before.
+      // Node's session reads the bytes put back in the next tick: the socket must not flow before.
       serve.http2();
       return;
     }

@@ -87,7 +87,7 @@ function plainGrpcOf(headers: IncomingHttpHeaders): PlainGrpc | undefined {
   return { contentType, timeout: typeof timeout === "string" ? timeout : undefined };
 }
 
-/** Answers a request. What goes wrong is told in the trailers; rejects where they cannot be sent. */
+/** Answers a request. The trailers carry errors; rejects where they cannot be sent. */
 async function answer(
   { serve }: GrpcStream,
   stream: ServerHttp2Stream,
@@ -98,7 +98,7 @@ async function answer(
   const abort = new AbortController();
   const onClose = () => abort.abort(new ConnectError("the client has gone", Code.Canceled));
   stream.once("close", onClose);
-  // Its loss is noticed by its closing.
+  // `close` follows, and aborts the call.
   stream.on("error", () => undefined);
   const deadline = startDeadline(timeout, abort);
   let failure: ConnectError | undefined;

@@ -24,7 +24,7 @@ export interface RequestBounds {
 /**
  * Reads a request's messages.
  *
- * @throws ConnectError for a message that is too large or late, and where the client has gone
+ * @throws ConnectError for a message that is too large or late, and when the client disconnects
  */
 export async function* messageBatches(
   stream: ServerHttp2Stream,

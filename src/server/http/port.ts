@@ -20,7 +20,7 @@ import { type Call, setTurnBudget, turnBudgetOf } from "./turn-budget.ts";
 /** A request of either protocol. */
 export type PortRequest = http.IncomingMessage | http2.Http2ServerRequest;
 
-/** The response of either protocol, as far as their writeHead and end agree. */
+/** The response of either protocol: the part of writeHead and end that both share. */
 export type PortResponse = (http.ServerResponse | http2.Http2ServerResponse) & {
   writeHead(status: number, headers: Record<string, string>): unknown;
   end(text: string): unknown;
@@ -89,7 +89,7 @@ export interface PortOptions {
 export async function listen(options: PortOptions): Promise<Port> {
   const { host, port, onFault } = options;
   const handler: RequestHandler = (request, response) => {
-    // The loss of either is noticed by its closing.
+    // `close` follows, and ends both.
     request.on("error", ignore);
     response.on("error", ignore);
     caught(

@@ -62,7 +62,7 @@ export async function withoutMessages(
 }
 
 /**
- * A request that is refused before anything of it is read: its first message is what refuses it,
+ * A request that is refused before any of it is read: its first message is the refusal,
  * so that it is answered as its protocol has it.
  */
 export function refusedRequest(
@@ -194,7 +194,7 @@ async function* takeEnveloped(
   }
 }
 
-/** Parses a message, and keeps it or what is wrong with it. */
+/** Parses a message, and keeps it or its error. */
 async function take(
   { messages, parse, onUnexpected }: Reading,
   bytes: () => Uint8Array | Promise<Uint8Array>,

@@ -17,7 +17,7 @@ const timeouts: readonly [string, (value: string | null) => number | undefined][
   ["connect-timeout-ms", (value) => parseConnectTimeout(value, Number.POSITIVE_INFINITY).timeoutMs],
 ];
 
-/** What a request says besides its body; `signal` aborts when its client has gone. */
+/** What a request says besides its body; `signal` aborts when its client disconnects. */
 export function universalRequest(
   request: PortRequest,
   response: PortResponse,

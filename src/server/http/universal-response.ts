@@ -12,10 +12,10 @@ import type { PortResponse } from "./port.ts";
 import { untilRead } from "./until-read.ts";
 
 /**
- * Writes an answer at the pace at which its client reads; resolves when all of it is
- * written, or the client has gone.
+ * Writes an answer as fast as its client reads; resolves when all of it is
+ * written, or the client has disconnected.
  *
- * @param frames for what is not read
+ * @param frames the memory share for bytes that the client has not read
  * @throws what the answer's body throws
  */
 export async function writeResponse(
@@ -24,7 +24,7 @@ export async function writeResponse(
   frames: MemoryShare,
 ): Promise<void> {
   const stream = "stream" in response ? (response.stream as ServerHttp2Stream) : response;
-  // Its loss is noticed by its closing.
+  // `close` follows, and aborts the call.
   stream.on("error", ignore);
   const pieces = body?.[Symbol.asyncIterator]();
   // The headers are the handler's to set until it has made the first piece.

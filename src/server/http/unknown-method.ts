@@ -1,4 +1,4 @@
-/** Answers what is no method of a service, as the protocol of the request has it. */
+/** Answers requests to unknown methods, in the protocol of the request. */
 import { Code } from "@connectrpc/connect";
 import { percentEncode } from "./grpc-message.ts";
 import { endRequest } from "./half-close.ts";

@@ -4,7 +4,7 @@ import { constants, type ServerHttp2Stream } from "node:http2";
 import type { MemoryShare } from "../../memory-budget.ts";
 
 /**
- * Waits until the client has read what was written, or has gone. Where others need the
+ * Waits until the client has read the response so far, or has disconnected. Where others need the
  * memory, one that has not read for long is cut: its trailers would wait behind what it
  * does not read.
  *
