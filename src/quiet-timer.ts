@@ -4,8 +4,8 @@ import { startTimer } from "./timers.ts";
  * Notices that nothing was sent on a stream for a while. What else happens on the
  * stream, a wake-up that brings nothing for one, does not put it off.
  *
- * A note costs one reading of the clock: the timer runs on, and looks at the last
- * noted when it fires.
+ * A note costs one reading of the clock: the timer runs on, and compares with the
+ * last note when it fires.
  *
  * Close it with its stream.
  */

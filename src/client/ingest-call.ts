@@ -14,7 +14,7 @@ import { toNumber } from "./uint64.ts";
 
 /** The server's answer to an opening. Limits are undefined where it told none. */
 export interface Opened {
-  /** Grows with every opening of the run. */
+  /** Grows with every opening of the run, also by other producers. */
   readonly epoch: bigint;
   /** run_seq of the run's last durable event. */
   readonly lastRunSeq: number;

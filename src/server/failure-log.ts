@@ -6,9 +6,8 @@ import { isDataLoss, isUnavailable } from "../refusal.ts";
 const outageLogMs = 10_000;
 
 /**
- * What is logged of a journal that fails: tries that failed, seldom and with
- * their number, so that an outage is neither silent nor a flood; and the state of
- * wrong with it, when that changes.
+ * Logs a journal's failures: failed tries, seldom and with their number, so that an
+ * outage is neither silent nor a flood; and the journal's problem, when it changes.
  */
 export class FailureLog {
   readonly #logger: Logger;

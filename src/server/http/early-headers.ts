@@ -7,8 +7,8 @@ const streamTypes = /^(application\/(?:grpc|grpc-web|connect))(\+(?:proto|json))
 
 /**
  * Sends the headers of a stream in both directions at once: a client may wait
- * for them before it sends anything. Errors of a stream come
- * at its end, so these do not depend on it.
+ * for them before it sends anything. Errors of a stream come at its end, so the
+ * headers do not depend on them.
  */
 export function sendHeadersFirst(
   method: DescMethod,
