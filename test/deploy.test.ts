@@ -40,7 +40,7 @@ const port = Number(
 );
 
 describe("deploy/", () => {
-  it("has a Dockerfile without mistakes, that needs no root and builds what is published", () => {
+  it("has a Dockerfile without mistakes that needs no root and builds the published files", () => {
     const dockerfile = read("Dockerfile");
     assert.deepEqual(
       validateDockerfile(dockerfile).map(({ message }) => message),

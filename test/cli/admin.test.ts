@@ -134,7 +134,7 @@ describe("looking after runs and namespaces", () => {
       await other.kill("SIGTERM");
     });
 
-    it("is told to a producer that comes only afterwards", async () => {
+    it("reaches a producer that opens the run afterwards", async () => {
       const first = commands.start(["ingest", "--run", "r"]);
       first.child.stdin.write("1\n");
       const tail = commands.start(["tail", "--all", "--type", "line"]);
@@ -224,7 +224,7 @@ describe("looking after runs and namespaces", () => {
       }
     });
 
-    it("says what is wrong: an unknown source, an event that is not there, an id that is taken", async () => {
+    it("says what is wrong: an unknown source, a missing event, an id in use", async () => {
       assertFailed(await commands.run(["fork", "nobody"]), /RUN_NOT_FOUND/);
       const beyond = await commands.run(["fork", "source", "--at", "4"]);
       assertFailed(beyond, /\[[A-Z_]+\]/);
@@ -273,7 +273,7 @@ describe("looking after runs and namespaces", () => {
       );
     });
 
-    it("is not shortened without a word, and not set to what is none", async () => {
+    it("is not shortened silently, and rejects text that is no duration", async () => {
       const unasked = await commands.run(["retention", "90s"]);
       assert.equal(unasked.status, 2);
       assert.match(unasked.stderr, /^runlog: .* cannot be undone, .*: use --yes\n$/);

@@ -247,7 +247,7 @@ describe("recording while the server is away", () => {
   const count = 30_000;
   const lines = Array.from({ length: count }, (_, i) => `${i + 1}`);
 
-  it("does not slow the command: what is more than memory takes waits on disk, in order", async () => {
+  it("does not slow the command: output beyond the memory waits on disk, in order", async () => {
     const server = await commands.serve(file);
     const done = join(directory, "done");
     const script = `echo 0; read line; seq 1 ${count}; echo yes > ${done}; read line`;

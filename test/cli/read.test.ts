@@ -135,7 +135,7 @@ describe("reading from the command line", () => {
     assert.equal(await kindsOf("--kind", "lifecycle", "signals"), "runStarted runFinished");
   });
 
-  it("begins now where it is told to", async () => {
+  it("begins at the end of the log with --now", async () => {
     const namespaced = new Commands();
     namespaced.url = commands.url;
     namespaced.namespace = "now";

@@ -15,7 +15,7 @@ describe("text of others on a terminal", () => {
   const steering =
     /[\p{Cc}\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\u{e0000}-\u{e007f}]/u;
 
-  it("neither steers it, nor hides, nor reorders what is beside it", () => {
+  it("neither controls the terminal, nor hides, nor reorders text beside it", () => {
     fc.assert(
       fc.property(fc.string({ unit: "binary", maxLength: 40 }), (text) => {
         assert.doesNotMatch(printable(text), steering);

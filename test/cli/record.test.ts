@@ -316,7 +316,7 @@ describe("recording while the server goes and comes", () => {
     );
   });
 
-  it("lets a server that is told to go drain with 0, and goes on with the next one", async () => {
+  it("lets a server drain on SIGTERM and exit with 0, and goes on with the next one", async () => {
     const ingest = commands.start(["ingest", "--run", "r"]);
     ingest.child.stdin.write("1\n");
     const tail = commands.start(["tail", "--all", "--json"]);

@@ -30,7 +30,7 @@ describe("runlog serve", () => {
   };
 
   for (const listen of ["0.0.0.0:0", "[::]:0"]) {
-    it(`does not listen on ${listen} for everybody, unless it is told to in so many words`, async () => {
+    it(`does not listen on ${listen} without --allow-anyone`, async () => {
       const ended = await commands.run(flagsOf(listen));
       assert.equal(ended.status, 2);
       assert.match(ended.stderr, /--access FILE.*--listen 127.0.0.1:7400.*--allow-anyone/);

@@ -76,7 +76,7 @@ describe("runlog serve --limit", () => {
     assert.deepEqual(sizes, [line.length, "small".length]);
   });
 
-  it("refuses what is wrong in one line, before anything is opened", async () => {
+  it("refuses wrong limits in one line, before it opens anything", async () => {
     const journal = ["--journal", `sqlite:${join(directory, "none", "journal.db")}`];
     const flags = ["--limit", "max-evnt-bytes=1MiB", "--limit", "tail-bytes=lots"];
     const wrong = await commands.run(["serve", ...journal, ...flags], "", {

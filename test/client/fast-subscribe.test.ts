@@ -154,7 +154,7 @@ describe("Subscribe over runlog's own transport", () => {
     assert.ok(aborted.responses.length > 0);
   });
 
-  it("is told in the trailers that the server went away", async () => {
+  it("learns from the trailers that the server drains", async () => {
     await record("short", [1]);
     let following = 0;
     const onCaughtUp = () => {

@@ -240,7 +240,7 @@ describe("following", () => {
     await follower.stop();
   });
 
-  it("after a seq, only what is behind it", async () => {
+  it("after a seq, only later events", async () => {
     await record("one", 8);
     const follower = new Follower(connect(), {
       filter: all,

@@ -176,7 +176,7 @@ describe("the send buffer", () => {
     );
   });
 
-  it("keeps its order where it throws away what is acknowledged", () => {
+  it("keeps its order while it drops acknowledged events", () => {
     const buffer = new SendBuffer(10_000, 1_000_000);
     const limits = { maxEvents: 700, maxBytes: 1e6, maxAppendBytes: 1e6, maxUnackedEvents: 1e6 };
     buffer.opened(0, true);

@@ -177,7 +177,7 @@ describe("the sender", () => {
     assert.equal(ends.length, 1);
   });
 
-  it("is told at once that another producer has its run, and does not take it back", async () => {
+  it("hears at once that another producer has its run, and does not take it back", async () => {
     const states = new States();
     const { onState } = states;
     const first = open(proxy.url, {
@@ -434,7 +434,7 @@ describe("the sender", () => {
     assert.deepEqual(await typesOf("r"), []);
   });
 
-  it("closes what is drained, and the next sender goes on behind it", async () => {
+  it("closes a drained run, and the next sender goes on behind it", async () => {
     const first = open(server.url, { runId: "r", spec: {} });
     for (let i = 1; i <= 100; i++) first.emit({ type: `e${i}` });
     assert.deepEqual(await first.close(60_000), { durable: 100, unacked: 0 });
@@ -447,7 +447,7 @@ describe("the sender", () => {
     assert.deepEqual(await typesOf("r"), typesUpTo(101));
   });
 
-  it("gives up a close that a silent peer would keep for ever, and says what is left", async () => {
+  it("gives up a close that a silent peer would block for ever, and says how much is left", async () => {
     proxy.newFault = () => () => "swallow";
     const sender = open(proxy.url, { runId: "r", spec: {} });
     for (let i = 1; i <= 3; i++) sender.emit({ type: `e${i}` });

@@ -208,7 +208,7 @@ describe("senders that share a call", () => {
     }
   });
 
-  it("are not touched by what is too large for the server to read", async () => {
+  it("are not touched by a frame that is too large for the server", async () => {
     const others = openAll(2);
     await emitEach(others, 1, 2);
     const isTooLarge = isRefusal(Reason.TOO_LARGE);
@@ -305,7 +305,7 @@ describe("senders that share a call", () => {
     for (let i = 0; i < 10; i++) assert.deepEqual((await endOf(`r${i}`)).types, typesUpTo(3));
   });
 
-  it("release together what is closed together", async () => {
+  it("release in one frame the runs that are closed together", async () => {
     const senders = openAll(50, { spec: shortLease });
     const other = open("other");
     await emitEach([...senders, other], 1, 2);
@@ -315,7 +315,7 @@ describe("senders that share a call", () => {
     assert.equal(other.stats.reconnects, 0);
   });
 
-  it("flush what was emitted, and not where it is over before", async () => {
+  it("flush emitted events, unless the call ends before", async () => {
     const sender = open("r");
     await sender.flush();
     for (let i = 1; i <= 300; i++) sender.emit({ type: `e${i}` });

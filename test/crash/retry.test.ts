@@ -108,7 +108,7 @@ describe("retrying", () => {
     };
   }
 
-  describe("what was committed and not told of", () => {
+  describe("a commit without an answer", () => {
     for (const [index, what] of stepNames.entries()) {
       it(`doubles nothing where that was the ${what}`, async () => {
         const connection = await start(losing(index + 1));
@@ -152,7 +152,7 @@ describe("retrying", () => {
     });
   });
 
-  describe("delivery of what was committed and not told of", () => {
+  describe("delivery of a commit without an answer", () => {
     const family = {
       scope: { case: "ancestor" as const, value: { ancestorRunId: stepRunId, includeSelf: true } },
     };
@@ -207,7 +207,7 @@ describe("retrying", () => {
       assert.deepEqual(seqs, [1n, 2n, 3n, 4n, 5n]);
     });
 
-    it("comes before the end of a FINISHED subscription that attaches before it is told of", async () => {
+    it("comes before the end of a FINISHED subscription that attaches before the answer", async () => {
       // Held back until the subscription has ended, or has shown that it goes on.
       const held = Promise.withResolvers<void>();
       const committed = Promise.withResolvers<void>();

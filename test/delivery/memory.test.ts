@@ -58,7 +58,7 @@ describeJournal("a subscriber's memory", (open) => {
     assert.deepEqual([pages.usedBytes, memory.subscriptions.usedBytes], [0, 0]);
   });
 
-  it("waits for those who read history, and not what is live", async () => {
+  it("delays readers of history, and no live ones", async () => {
     const engine = engineOver(journal);
     const producer = await openRun(engine, "run");
     const { frames } = engine.memory;
@@ -87,7 +87,7 @@ describeJournal("a subscriber's memory", (open) => {
     await Promise.all([live.return(undefined), late.return(undefined)]);
   });
 
-  it("is not all of it on one call: what is too much is refused, and others still subscribe", async () => {
+  it("is bounded for each call: one call is refused more, and others still subscribe", async () => {
     const memoryBytes = 16 * MiB;
     const engine = engineOver(journal, { memoryBytes });
     await openRun(engine, "run");

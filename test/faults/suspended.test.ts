@@ -54,7 +54,7 @@ describe("a node that is suspended past its lease", () => {
     await giveBackDatabase(journal);
   });
 
-  it("acknowledges nothing as an owner that was fenced, and knows what was lost", async () => {
+  it("acknowledges nothing as a fenced owner, and reports the lost events", async () => {
     const limits = { nodeTimeoutMs: 1_000, defaultLeaseMs: 1_000 };
     const sleeper = await nodes.start({ journal, limits });
     const other = await nodes.start({ journal, limits });

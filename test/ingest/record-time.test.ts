@@ -6,7 +6,7 @@ import { append, engineOver, eventOf, openRun, readAll } from "../support/engine
 import { describeJournal } from "../support/journals.ts";
 
 describeJournal("record_time", (open) => {
-  it("never goes back where the clock does: it stands still, and somebody is told for how long", async () => {
+  it("never goes back where the clock does: it stands still, and reports for how long", async () => {
     const store = await open();
     try {
       const plain = engineOver(store.journal);

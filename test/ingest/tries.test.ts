@@ -14,7 +14,7 @@ describeJournal("a commit that is tried again", (open) => {
     await opened.remove();
   });
 
-  it("has for all its tries together what is given to one", async () => {
+  it("has the time of one try for all its tries together", async () => {
     const { journal } = opened;
     const given: number[] = [];
     const databaseWaitMs = 300;

@@ -184,7 +184,7 @@ describeJournal("a damaged record", (open) => {
 });
 
 describe("a SQLite file of which one byte was changed", () => {
-  it("brings what was written, or less and an error, and never anything else", async () => {
+  it("reads what was written, or less and an error, and never anything else", async () => {
     const directory = await mkdtemp(join(tmpdir(), "runlog-damage-"));
     const file = join(directory, "runlog.db");
     const settings = { ...defaultLimits, lockTimeoutMs: 100 };

@@ -127,7 +127,7 @@ describeJournal("a journal's format", (open, { name }) => {
 
   if (name !== "PostgreSQL") return;
 
-  it("is activated on duty once the last older node has gone, and others hear of it", async () => {
+  it("is activated by the node on duty once the last older node has stopped, and others hear of it", async () => {
     const older = await store.journal.write((tx) => insertNode(tx, "yesterday's", ownFormat - 1));
     store = await store.reopen();
     const { journal } = store;

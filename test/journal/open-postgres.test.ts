@@ -67,7 +67,7 @@ describe("opening a journal on PostgreSQL", () => {
     await (await open(server.url(database, `${clerk}:clerk`))).close();
   });
 
-  it("is refused to a role that may not create what is missing", async () => {
+  it("refuses a role that may not create the missing tables", async () => {
     await newDatabase();
     const stranger = `stranger_${databases}`;
     await server.query(`create role ${stranger} login password 'stranger'`);
@@ -127,7 +127,7 @@ describe("opening a journal on PostgreSQL", () => {
     assert.match(await refusal(url), /is in format 99.*: upgrade runlog$/);
   });
 
-  it("says what is wrong with where it is", async () => {
+  it("says what is wrong with its location", async () => {
     await newDatabase();
     const database = `open_${databases}`;
     const port = await freePort();

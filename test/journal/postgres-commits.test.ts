@@ -68,7 +68,7 @@ describe("commits to PostgreSQL", () => {
     assert.deepEqual((await stored(journal, namespace)).records, []);
   });
 
-  it("write in one statement that has waited for what was rolled back", async () => {
+  it("write in one statement that has waited for a transaction that rolled back", async () => {
     const rollBack = () => {
       throw new Error("rolled back");
     };

@@ -196,7 +196,7 @@ describe("commits to a PostgreSQL with a standby", () => {
 
   // The last ones: they leave no primary.
   describe("that is promoted while it is behind", () => {
-    it("are not there any more, and readers are told", async () => {
+    it("are lost, and readers get an error", async () => {
       const failures: unknown[] = [];
       const node = await openEngine({
         journal,

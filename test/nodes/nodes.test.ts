@@ -210,7 +210,7 @@ describe("several nodes", () => {
     );
   });
 
-  it("delete what is over its time at one node, and at another once that has died", async () => {
+  it("delete expired trees at one node, and at another once that has died", async () => {
     await start({ limits: { retentionIntervalMs: 50 } });
     await a.retentionSettings.set(namespace, 1_000, Date.now());
     const finish = async (node: Engine, runId: string) => {
@@ -300,7 +300,7 @@ describe("several nodes", () => {
     assert.ok(Math.abs(timestampMs(record!.recordTime!) - rows[0]!.ms) < 60_000);
   });
 
-  it("tell who is reading at another node that its tree was deleted", async () => {
+  it("tell readers at another node that their tree was deleted", async () => {
     await start();
     const producer = await openRun(a, "run");
     await append(a, producer, 1, [eventOf("a")]);

@@ -114,7 +114,7 @@ describe("nodes whose database goes back", () => {
     assertNoticed();
   });
 
-  it("serve new subscribers what is there, and nothing of what was", async () => {
+  it("serve new subscribers the restored records, and none of those before", async () => {
     const producer = await openRun(one, "run");
     await save();
     const before = new Consumer(everything);

@@ -284,7 +284,7 @@ describeJournal("deleting trees", (open, backend) => {
     });
   }
 
-  it("tells who is reading also where it is not known whether the deletion has begun", async () => {
+  it("tells readers also where it is unknown whether the deletion has begun", async () => {
     const store = await open();
     try {
       let isLosing = false;

@@ -77,7 +77,7 @@ describe("the rig's disk", () => {
     return text;
   };
 
-  it("keeps what was synced, and nothing else", async () => {
+  it("keeps synced bytes, and nothing else", async () => {
     const script = `page(0, "b"); fs.fsyncSync(fd); page(1, "c"); page(3, "d"); page(0, "e")`;
     assert.equal(await crash(script, "lost"), "baa");
   });
@@ -94,14 +94,14 @@ describe("the rig's disk", () => {
     assert.ok(seen.size > 3, [...seen].join(" "));
   });
 
-  it("brings back what was cut off, and removes a file that was never synced", async () => {
+  it("brings back bytes that were cut off, and removes a file that was never synced", async () => {
     assert.equal(await crash(`fs.ftruncateSync(fd, 0); page(0, "z")`, "lost"), "aaa");
     const other = join(base, "disk", "other");
     await crash(`fs.writeFileSync(${JSON.stringify(other)}, "x")`, "lost");
     await assert.rejects(readFile(other), { code: "ENOENT" });
   });
 
-  it("fails writes, syncs and opens with the error that it was told, until it is healed", async () => {
+  it("fails writes, syncs and opens with the given error, until it is healed", async () => {
     const attempt = async (script: string) => {
       const code = `${head}try { ${script}; console.log("fine") } catch (e) { console.log(e.code) }`;
       const { stdout } = await run(process.execPath, ["-e", code, file], {

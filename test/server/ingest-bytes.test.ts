@@ -65,7 +65,7 @@ describe("an Ingest stream as bytes", () => {
     assert.ok(scanned > 1_000, `${scanned} were scanned`);
   });
 
-  it("leaves to protobuf-es what is no plain Append", () => {
+  it("leaves frames that are no plain Append to protobuf-es", () => {
     const open = create(IngestRequestSchema, { frame: { case: "open", value: { runId: "r" } } });
     assert.equal(parseIngestBytes(toBinary(IngestRequestSchema, open)).frame.case, "open");
     const append = create(IngestRequestSchema, {

@@ -34,7 +34,7 @@ describe("the process's memory", () => {
     assert.deepEqual(told, [40, 10, 5, 5, 9, 40]);
   });
 
-  it("is taken from who has held it longest", () => {
+  it("takes memory back from the longest hold first", () => {
     const { messages } = new MemoryBudget(total);
     const evicted: string[] = [];
     const holdOf = (name: string) => messages.hold(() => evicted.push(name));

@@ -81,7 +81,7 @@ describe("decodeSubscribeResponse", () => {
     fc.assert(fc.property(encoded, assertSame), { numRuns: 2_000 });
   });
 
-  it("decodes what is broken, merged or unknown as protobuf-es does", () => {
+  it("decodes broken, merged and unknown fields as protobuf-es does", () => {
     const changes = fc.array(fc.tuple(fc.nat(400), fc.nat(255)), { maxLength: 3 });
     const broken = fc
       .tuple(encoded, encoded, changes, fc.nat(400))

@@ -144,7 +144,7 @@ describeService("the life of a run", (wire, startServer) => {
     }
   });
 
-  it("is asked to stop, and every window is told, those that begin later too", async () => {
+  it("is asked to stop, and every window hears of it, also one that begins later", async () => {
     const { epoch } = await write("parent", []);
     await write("child", ["x"], { create: { ...spec, parentRunId: "parent" } });
     await write("ended", [], { create: { ...spec, parentRunId: "parent" }, finish: succeeded });
@@ -169,7 +169,7 @@ describeService("the life of a run", (wire, startServer) => {
     assert.deepEqual([detail.field, detail.limit], ["reason", 1_024n]);
   });
 
-  it("is asked to stop, and its producer's stream is told at once, or when it opens the run", async () => {
+  it("is asked to stop, and its producer's stream hears of it at once, or when it opens the run", async () => {
     if (!wire.isBidirectional) return;
     const stream = new Stream(client);
     stream.send(open("r"));
@@ -226,7 +226,7 @@ describeService("the life of a run", (wire, startServer) => {
     ]);
   });
 
-  it("is not LOST while a stream holds it, and is once that has gone", async () => {
+  it("is not LOST while a stream holds it, and is after the stream has ended", async () => {
     if (!wire.isBidirectional) return;
     const lease = { lease: shortLease };
     const holding = new Stream(client);

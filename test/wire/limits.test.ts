@@ -46,7 +46,7 @@ describeService("limits that were set", (wire, startServer) => {
     assert.deepEqual(server.errors, []);
   });
 
-  it("are told to producers with windows, and refuse them with the limit", async () => {
+  it("reach producers of windows, and refusals name the limit", async () => {
     assertTold((await client.ingest.appendEvents({ runId: "r", create: {} })).limits);
     const refused = async (request: object) => {
       const { code, detail } = await refusalOf(client.ingest.appendEvents(request));
@@ -81,7 +81,7 @@ describeService("limits that were set", (wire, startServer) => {
 
   if (!wire.isBidirectional) return;
 
-  it("are told to producers with streams, and refuse one run with the limit", async () => {
+  it("reach producers with streams, and refusals of one run name the limit", async () => {
     const stream = new Stream(client);
     const opened = async () => {
       stream.send(open("r"));

@@ -182,7 +182,7 @@ describe("the scan of JSON", () => {
     assert.equal(faultIn(`"${"\\".repeat(1_000_001)}`), undefined);
   });
 
-  it("refuses what is not UTF-8", () => {
+  it("refuses bytes that are not UTF-8", () => {
     assert.equal(faultIn(Uint8Array.of(0x22, 0xff, 0x22)), "fault");
   });
 });

@@ -49,7 +49,7 @@ describe("the port", () => {
     assert.equal(answer[3], settingsFrameType);
   });
 
-  it("answers what is neither with an error, and goes on", async () => {
+  it("answers bytes of neither protocol with an error, and goes on", async () => {
     socket.write("PRINT this\r\n\r\n");
     const [answer] = (await once(socket, "data")) as [Buffer];
     assert.match(answer.toString(), /^HTTP\/1\.1 400 /);
@@ -62,7 +62,7 @@ describe("the port", () => {
     assert.equal((await fetch(`${server.url}/healthz`)).status, 200);
   });
 
-  it("answers health to a probe, and 404 to what is no method", async () => {
+  it("answers health to a probe, and 404 to other paths", async () => {
     assert.equal(await (await fetch(`${server.url}/healthz`)).text(), "serving\n");
     assert.equal((await fetch(server.url)).status, 404);
     assert.equal((await fetch(`${server.url}/runlog.v1.RunService/Nothing`)).status, 404);
@@ -104,7 +104,7 @@ describe("the port", () => {
     assert.equal(found.length, 21);
   });
 
-  it("refuses what is no JSON with a status, not with an end", async () => {
+  it("refuses broken JSON with a status, not by closing", async () => {
     const refused = await list({ headers: { "content-type": "application/json" }, body: "{" });
     assert.equal(refused.status, 400);
     assert.equal(((await refused.json()) as { code: string }).code, "invalid_argument");

@@ -57,7 +57,7 @@ describeService("a subscription", (wire, startServer) => {
       ...(rest.finish === true ? { finish: { state: RunState.SUCCEEDED } } : {}),
     });
 
-  it("delivers every field of what was sent, between Subscribed and CaughtUp", async () => {
+  it("delivers every field of each event, between Subscribed and CaughtUp", async () => {
     const event = create(EventSchema, {
       type: "tool_call.started",
       data: Uint8Array.from([0, 1, 254, 255]),

@@ -111,7 +111,7 @@ describeService("where a subscription starts", (wire, startServer) => {
     assert.deepEqual([detail?.field, detail?.limit], ["last_count", 1_000n]);
   });
 
-  it("is told to each subscription of a call", async () => {
+  it("reaches each subscription of a call", async () => {
     if (!wire.isBidirectional) return;
     await write("a", 1, "t", "t", "u");
     const watcher = new Watcher(client);

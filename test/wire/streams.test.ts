@@ -61,7 +61,7 @@ describeService("a producer with a stream", (wire, startServer) => {
     }
   });
 
-  it("that is not alone on its run is told at once, and interleaves nothing", async () => {
+  it("that is not alone on its run hears of it at once, and interleaves nothing", async () => {
     const first = new Stream(client);
     first.send(open("r"));
     assert.equal((await first.expect("opened")).epoch, 1n);
@@ -83,7 +83,7 @@ describeService("a producer with a stream", (wire, startServer) => {
     assert.deepEqual(await textsOf("r"), ["a", "b"]);
   });
 
-  it("that leaves a gap is told what is expected, and its other runs go on", async () => {
+  it("that leaves a gap hears which run_seq is expected, and its other runs go on", async () => {
     const stream = new Stream(client);
     stream.send(open("r"), open("other"));
     await stream.expect("opened");
@@ -188,7 +188,7 @@ describeService("a producer with a stream", (wire, startServer) => {
     assert.equal(acked, 500n);
   });
 
-  it("is asked to go when the server drains, may finish what is in flight, and then ends", async () => {
+  it("is asked to leave when the server drains, may finish its work in flight, and then ends", async () => {
     const patient = new Stream(client);
     patient.send(open("r"));
     await patient.expect("opened");

@@ -151,7 +151,7 @@ describeService("a producer with windows", (wire, startServer) => {
     assert.deepEqual([run?.rootRunId, run?.depth], ["r", 1]);
   });
 
-  it("is told which field is wrong, and the server goes on", async () => {
+  it("hears which field is wrong, and the server goes on", async () => {
     const base = { runId: "r", create: spec };
     const bad: readonly [object, string, Reason][] = [
       [{ ...base, runId: "x".repeat(129) }, "run_id", Reason.INVALID_FIELD],
@@ -283,7 +283,7 @@ describeService("a producer with windows", (wire, startServer) => {
     assert.equal(missing.detail?.reason, Reason.RUN_NOT_FOUND);
   });
 
-  it("reads what is wrong in plain words, whatever they are made of", async () => {
+  it("gets the mistake in plain words, whatever the input contains", async () => {
     const runId = "a:b,c;d/e%3A?&=+$#";
     const refused = await client.runs.getRun({ runId }).catch((error: unknown) => error);
     assert.ok(refused instanceof ConnectError);
