@@ -30,8 +30,19 @@ function crashing(journal: Journal, point: CrashPoint): Journal {
     process.kill(process.pid, "SIGKILL");
     return new Promise<never>(() => undefined);
   };
+  const { append } = journal;
   return {
     ...journal,
+    ...(append && {
+      async append(what) {
+        const isReached = ++transactions >= point.transaction && what.records.length > 0;
+        // Its statements and its commit are one message to the thread that writes.
+        if (isReached && point.at === "before-commit") await crash();
+        const isWritten = await append(what);
+        if (isReached && isWritten) await crash();
+        return isWritten;
+      },
+    }),
     async write(work) {
       const before = await lastSeq(journal.db);
       const isReached = ++transactions >= point.transaction;
