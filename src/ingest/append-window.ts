@@ -131,8 +131,8 @@ export async function appendWindow(
         window.cancelRequested = outcome.cancelReason !== undefined;
         note(outcome.signals);
       } else if (outcome.t === "durable") {
-        window.lastRunSeq = outcome.runSeq;
-        window.seq = outcome.seq;
+        window.lastRunSeq = outcome.last.runSeq;
+        window.seq = outcome.last.seq;
         note(outcome.signals);
       } else if (outcome.t === "signals_pending") {
         const { lastSignalSeq } = outcome.signals;

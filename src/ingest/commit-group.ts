@@ -17,6 +17,7 @@ import {
 import type { StagedRuns } from "./load-runs.ts";
 import type {
   AbandonOperation,
+  AppendOperation,
   CheckOperation,
   CreateOperation,
   EndWaitOperation,
@@ -138,7 +139,7 @@ export class CommitGroup {
       const decision = this.#decide(index, operations[index]!);
       if (decision !== undefined) await decision;
     }
-    // An append has its outcome once its record is whole.
+    // Appends have their places once their records are whole.
     this.builder.sealAll();
     return this.#outcomes;
   }
@@ -173,9 +174,7 @@ export class CommitGroup {
     const claim: Claim = { epoch, producerId: producer.attempt?.producerId };
     switch (operation.kind) {
       case "append":
-        return this.#frames.append(operation, staged, claim, (outcome) => {
-          this.#settle(index, producer, outcome);
-        });
+        return this.#append(index, operation, staged, claim);
       case "check":
         this.builder.seal(staged);
         this.#settle(index, producer, this.#check(operation, staged, claim));
@@ -191,6 +190,23 @@ export class CommitGroup {
         );
         return undefined;
     }
+  }
+
+  #append(
+    index: number,
+    operation: AppendOperation,
+    staged: StagedRun,
+    claim: Claim,
+  ): Promise<void> | undefined {
+    const { producer } = operation;
+    const outcome = this.#frames.append(operation, staged, claim);
+    if (outcome instanceof Promise) {
+      return outcome.then((read) => {
+        this.#settle(index, producer, read);
+      });
+    }
+    this.#settle(index, producer, outcome);
+    return undefined;
   }
 
   /** Decides operations of callers that are no producers. */

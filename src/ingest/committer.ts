@@ -226,24 +226,20 @@ export class Committer {
 
   async #run(namespace: string, queue: NamespaceQueue): Promise<void> {
     /** The group that is being written while the next one is decided. */
-    let pipelined: PipelinedGroup | undefined;
-    while (queue.waiting.length > 0 || pipelined !== undefined) {
-      if (queue.waiting.length === 0) await arrivalOr(pipelined!.isWritten, queue);
+    let writing: PipelinedGroup | undefined;
+    while (queue.waiting.length > 0 || writing !== undefined) {
+      if (queue.waiting.length === 0) await arrivalOr(writing!.isWritten, queue);
       // One turn of the event loop, so that frames which have arrived by now
       // join this commit instead of the next one.
       if (queue.waiting.length > 0) await yieldToEventLoop();
-      const [first] = queue.waiting;
-      const group = first === undefined || "run" in first ? [] : this.#take(queue);
-      const next = await this.#send(namespace, group, pipelined);
-      if (pipelined !== undefined) await this.#commit(namespace, pipelined.group, pipelined);
-      pipelined = next;
-      if (next !== undefined) continue;
-      if (group.length > 0) {
-        await this.#commit(namespace, group);
-      } else if (first !== undefined && "run" in first) {
-        queue.waiting.shift();
-        await first.run();
-      }
+      const group = this.#take(queue);
+      const sent = await this.#send(namespace, group, writing);
+      if (writing !== undefined) await this.#commit(namespace, writing.group, writing);
+      writing = sent;
+      if (sent !== undefined) continue;
+      // It could not be sent ahead: nothing is being written now, so it is its turn.
+      if (group.length > 0) await this.#commit(namespace, group);
+      else await takeExclusive(queue)?.run();
     }
     this.#queues.delete(namespace);
   }
@@ -307,6 +303,7 @@ export class Committer {
     }
   }
 
+  /** Takes the next group; it ends before exclusive work. */
   #take(queue: NamespaceQueue): readonly Waiting[] {
     const { maxCommitBytes, maxCommitOps } = this.#options.limits;
     const group: Waiting[] = [];
@@ -336,6 +333,14 @@ export class Committer {
       callbacks.onOutcome(outcome, operation);
     }
   }
+}
+
+/** Takes exclusive work, where it is next. */
+function takeExclusive(queue: NamespaceQueue): ExclusiveWork | undefined {
+  const [first] = queue.waiting;
+  if (first === undefined || !("run" in first)) return undefined;
+  queue.waiting.shift();
+  return first;
 }
 
 function eventBytesOf(operation: Operation): number {

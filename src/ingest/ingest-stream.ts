@@ -380,7 +380,8 @@ export class IngestStream {
         return;
       }
       case "durable": {
-        const { runSeq, seq, signals } = outcome;
+        const { last, signals } = outcome;
+        const { runSeq, seq } = last;
         this.#responses.ack({ runId, runSeq, seq, handledSignalSeq: signals.handledSignalSeq });
         return;
       }

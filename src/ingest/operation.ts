@@ -245,6 +245,13 @@ export interface SignalStanding {
   readonly lastSignalSeq: number;
 }
 
+/** The place of a run's event. */
+export interface Place {
+  readonly runSeq: number;
+  /** 0 until the record that holds the event has its seqs, which is before the commit. */
+  seq: number;
+}
+
 /** The answer to an operation, given after the commit that holds its effect. */
 export type Outcome =
   | {
@@ -268,8 +275,8 @@ export type Outcome =
   | { readonly t: "abandoned"; readonly epoch: number; readonly leaseMs: number }
   | {
       readonly t: "durable";
-      readonly runSeq: number;
-      readonly seq: number;
+      /** The run's last event by then. */
+      readonly last: Place;
       readonly signals: SignalStanding;
       /** Where the run waited until now: milliseconds that it may be without a producer. */
       readonly leaseMs: number | undefined;

@@ -17,8 +17,6 @@ import {
   viewOf,
 } from "./staged-run.ts";
 
-type Settle = (outcome: Outcome) => void;
-
 /** What frames are decided with. */
 export interface ProducerFramesOptions {
   /** The database, to tell a new run from a deleted one of the same id. */
@@ -54,32 +52,21 @@ export class ProducerFrames {
   /**
    * Appends events.
    *
-   * @param settle given the outcome, once the last event has its place
-   * @returns a promise only where something has to be read
+   * @returns the outcome, whose place gets its seq when the records are sealed; a
+   *   promise only where something has to be read
    */
-  append(
-    operation: AppendOperation,
-    staged: StagedRun,
-    claim: Claim,
-    settle: Settle,
-  ): Promise<void> | undefined {
+  append(operation: AppendOperation, staged: StagedRun, claim: Claim): Outcome | Promise<Outcome> {
     const { firstRunSeq, events } = operation;
     const run = standing(staged);
     const decision = decideAppend(run, claim, firstRunSeq, events.length);
     const handled = decideHandled(run, operation.handled);
-    if (decision.t === "refused") {
-      settle(decision);
-      return undefined;
-    }
-    if (handled.t === "refused") {
-      settle(handled);
-      return undefined;
-    }
+    if (decision.t === "refused") return decision;
+    if (handled.t === "refused") return handled;
     lookAfter(staged, this.#nodeKey);
     const skip = decision.t === "duplicate" ? events.length : decision.skip;
-    if (skip > 0) return this.#appendBehind(operation, staged, skip, handled.signalSeq, settle);
-    this.#add(operation, staged, 0, handled.signalSeq, settle);
-    return undefined;
+    return skip > 0
+      ? this.#appendBehind(operation, staged, skip, handled.signalSeq)
+      : this.#add(operation, staged, 0, handled.signalSeq);
   }
 
   /** Adds events of which the first ones are sent again. */
@@ -88,12 +75,12 @@ export class ProducerFrames {
     staged: StagedRun,
     skip: number,
     handledSignalSeq: number,
-    settle: Settle,
-  ): Promise<void> {
+  ): Promise<Outcome> {
     const { firstRunSeq } = operation;
     const refusal = await this.#refusalOfRepeated(operation, staged, firstRunSeq, skip);
-    if (refusal === undefined) this.#add(operation, staged, skip, handledSignalSeq, settle);
-    else settle({ t: "refused", refusal });
+    return refusal === undefined
+      ? this.#add(operation, staged, skip, handledSignalSeq)
+      : { t: "refused", refusal };
   }
 
   /** Why the first `skip` events are not those that are durable, if they are not. */
@@ -119,8 +106,7 @@ export class ProducerFrames {
     staged: StagedRun,
     skip: number,
     handledSignalSeq: number,
-    settle: Settle,
-  ): void {
+  ): Outcome {
     const goesOn = skip < events.length && staged.row.state === RunState.WAITING;
     if (goesOn) this.#facts.resumed(staged);
     const hasMoved = moveHandled(staged, handledSignalSeq);
@@ -132,9 +118,7 @@ export class ProducerFrames {
     }
     const signals = signalStanding(staged);
     const leaseMs = goesOn ? leaseMsOf(specOfRun(staged), this.#defaultLeaseMs) : undefined;
-    this.#builder.whenPlaced(staged, (runSeq, seq) => {
-      settle({ t: "durable", runSeq, seq, signals, leaseMs });
-    });
+    return { t: "durable", last: this.#builder.placeOfLast(staged), signals, leaseMs };
   }
 
   /** Finishes a run. */

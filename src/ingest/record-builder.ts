@@ -16,11 +16,8 @@ import {
   layOutSignal,
   writeRecords,
 } from "../wire/event-batch.ts";
-import type { CheckedEvent } from "./operation.ts";
+import type { CheckedEvent, Place } from "./operation.ts";
 import type { StagedRun } from "./staged-run.ts";
-
-/** Told the place of a run's last event once it has one. */
-export type OnPlaced = (runSeq: number, seq: number) => void;
 
 interface OpenRecord {
   readonly staged: StagedRun;
@@ -31,7 +28,8 @@ interface OpenRecord {
   /** By the index of an event; see layOutEvents. */
   handled: Map<number, number> | undefined;
   bytes: number;
-  readonly placed: { readonly runSeq: number; readonly count: number; readonly tell: OnPlaced }[];
+  /** Places of its events that get their seqs with the record. */
+  readonly places: Place[];
 }
 
 /** The records of one group, in seq order. */
@@ -73,7 +71,7 @@ export class RecordBuilder {
     if (record === undefined) {
       const firstRunSeq = staged.row.last_run_seq + 1;
       const types = new Set<string>();
-      record = { staged, firstRunSeq, events: [], types, handled: undefined, bytes: 0, placed: [] };
+      record = { staged, firstRunSeq, events: [], types, handled: undefined, bytes: 0, places: [] };
       this.#open.set(staged, record);
     }
     if (handledSignalSeq !== undefined) {
@@ -88,12 +86,14 @@ export class RecordBuilder {
     staged.row.event_bytes += event.bytes.length;
   }
 
-  /** Tells the place of the run's last event as of now: at once, or when its record is sealed. */
-  whenPlaced(staged: StagedRun, tell: OnPlaced): void {
+  /** The place of the run's last event as of now; its seq is set when its record is sealed. */
+  placeOfLast(staged: StagedRun): Place {
     const runSeq = staged.row.last_run_seq;
     const record = this.#open.get(staged);
-    if (record === undefined) tell(runSeq, staged.row.last_event_seq);
-    else record.placed.push({ runSeq, count: record.events.length, tell });
+    if (record === undefined) return { runSeq, seq: staged.row.last_event_seq };
+    const place = { runSeq, seq: 0 };
+    record.places.push(place);
+    return place;
   }
 
   /** Adds a signal to a run, behind the run's events that came before it; returns its seq. */
@@ -139,11 +139,11 @@ export class RecordBuilder {
     for (const [index, record] of records.entries()) this.#place(record, written[index]!);
   }
 
-  #place({ staged, events, firstRunSeq, types, placed }: OpenRecord, data: Uint8Array): void {
+  #place({ staged, events, firstRunSeq, types, places }: OpenRecord, data: Uint8Array): void {
     const firstSeq = this.#lastSeq + 1;
     this.#push(staged, { count: events.length, firstRunSeq, types: [...types].join("\n"), data });
     staged.row.last_event_seq = this.#lastSeq;
-    for (const { runSeq, count, tell } of placed) tell(runSeq, firstSeq + count - 1);
+    for (const place of places) place.seq = firstSeq + place.runSeq - firstRunSeq;
     this.#open.delete(staged);
   }
 

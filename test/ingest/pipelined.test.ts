@@ -52,7 +52,7 @@ describeJournal("a group that is sent ahead", (open) => {
         ...asker,
         // At once, not a turn of promises later.
         onOutcome(outcome, answered) {
-          if (outcome.t === "durable") seen.push(`answered ${outcome.seq}`);
+          if (outcome.t === "durable") seen.push(`answered ${outcome.last.seq}`);
           asker.onOutcome(outcome, answered);
         },
       });
