@@ -26,16 +26,24 @@ const maxChars = 300;
 export class Report {
   readonly #faults = new Map<string, FaultRow>();
   readonly #attacks: AttackResult[] = [];
-  readonly #totals = { histories: 0, ackedEvents: 0, seenRecords: 0, violations: 0 };
+  readonly #totals = {
+    histories: 0,
+    ackedEvents: 0,
+    ackedSignals: 0,
+    seenRecords: 0,
+    violations: 0,
+  };
 
   get isBroken(): boolean {
     return this.#totals.violations > 0;
   }
 
   /** Adds a history, and prints what is broken in it. */
-  addHistory(path: string, { violations, ackedEvents, seenRecords, faults }: Verdict): void {
+  addHistory(path: string, verdict: Verdict): void {
+    const { violations, ackedEvents, ackedSignals, seenRecords, faults } = verdict;
     this.#totals.histories++;
     this.#totals.ackedEvents += ackedEvents;
+    this.#totals.ackedSignals += ackedSignals;
     this.#totals.seenRecords += seenRecords;
     this.#print(path, violations);
     for (const [name, { times, worstStallMs }] of faults) {
@@ -61,7 +69,7 @@ export class Report {
 
   /** Both tables, in Markdown, and a last line. */
   text(): string {
-    const { histories, ackedEvents, seenRecords, violations } = this.#totals;
+    const { histories, ackedEvents, ackedSignals, seenRecords, violations } = this.#totals;
     const lines: string[] = [];
     if (histories > 0) {
       lines.push(
@@ -89,7 +97,7 @@ export class Report {
       );
     }
     lines.push(
-      `${histories} histories with ${ackedEvents} acknowledged events and ${seenRecords} records at subscribers, ${this.#attacks.length} attacks: ${violations === 0 ? "every promise was kept" : `${violations} VIOLATIONS`}`,
+      `${histories} histories with ${ackedEvents} acknowledged events, ${ackedSignals} acknowledged signals and ${seenRecords} records at subscribers, ${this.#attacks.length} attacks: ${violations === 0 ? "every promise was kept" : `${violations} VIOLATIONS`}`,
     );
     return lines.join("\n");
   }

@@ -58,14 +58,18 @@ function checkRun(run: string, records: readonly SeenRecord[]): Violation[] {
   let last = 0;
   let isEnded = false;
   let isLost = false;
+  let isWaiting = false;
   for (const record of records) {
-    if (isEnded && !(isLost && record.kind === "resumed")) {
+    if (isEnded && !(isLost && (record.kind === "resumed" || record.kind === "signal"))) {
       found.push({ promise: "nothing after the end", what: told(record) });
     }
     switch (record.kind) {
       case "event":
         if (record.runSeq !== last + 1) {
           found.push({ promise: "run_seq is dense", what: `${told(record)} after ${last}` });
+        }
+        if (isWaiting) {
+          found.push({ promise: "nothing after the end", what: `${told(record)} while it waits` });
         }
         last = record.runSeq;
         if (record.crc !== expectedCrc(run, record.runSeq, record.by ?? "")) {
@@ -74,6 +78,7 @@ function checkRun(run: string, records: readonly SeenRecord[]): Violation[] {
         break;
       case "finished":
         isEnded = true;
+        isWaiting = false;
         isLost = record.state === "LOST";
         if (record.lastRunSeq !== last) {
           found.push({
@@ -83,7 +88,16 @@ function checkRun(run: string, records: readonly SeenRecord[]): Violation[] {
         }
         break;
       case "resumed":
+        if (!isEnded && !isWaiting) {
+          found.push({ promise: "nothing after the end", what: `${told(record)} while it ran` });
+        }
         isEnded = false;
+        isWaiting = false;
+        break;
+      case "waiting":
+        isWaiting = true;
+        break;
+      case "signal":
         break;
       case "started":
         if (record !== records[0]) {
@@ -115,7 +129,10 @@ export function isSame(a: SeenRecord | undefined, b: SeenRecord | undefined): bo
     a.kind === b.kind &&
     a.crc === b.crc &&
     a.state === b.state &&
-    a.output === b.output
+    a.output === b.output &&
+    a.id === b.id &&
+    a.signalSeq === b.signalSeq &&
+    a.handled === b.handled
   );
 }
 

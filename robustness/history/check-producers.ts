@@ -62,8 +62,9 @@ function checkEnd({ run, by, state, output }: EntryOf<"ended">, { byRun }: Journ
 
 function checkState(entry: EntryOf<"run">, { byRun }: Journal): Violation[] {
   const records = byRun.get(entry.run) ?? [];
-  const last = records.findLast(({ kind }) => kind === "finished" || kind === "resumed");
-  const state = last?.kind === "finished" ? last.state : "RUNNING";
+  const last = records.findLast(({ kind }) => kind !== "event" && kind !== "signal");
+  const running = last?.kind === "waiting" ? "WAITING" : "RUNNING";
+  const state = last?.kind === "finished" ? last.state : running;
   const events = records.filter(({ kind }) => kind === "event").length;
   if (entry.state === state && entry.lastRunSeq === events) return [];
   const what = `${entry.node} says ${entry.run} is ${entry.state} with ${entry.lastRunSeq} events; its records say ${state}, ${events}`;
@@ -168,6 +169,12 @@ function checkRefusal(
     const isFinished = journal.byRun.get(run)?.some(({ kind }) => kind === "finished");
     if (isFinished === true) return [];
   }
+  // The deadline of a wait passed, or a lease: the producer has to open the run again.
+  if (reason === "RUN_NOT_OPEN") {
+    if (journal.byRun.get(run)?.some(({ state }) => state === "LOST") === true) return [];
+  }
+  // Whoever sends two events under one id is told so; check-signals.ts looks for that.
+  if (reason === "SIGNAL_CONFLICT") return [];
   if (reason === "") {
     // Broken connections come as almost any code; these ones only from a server that failed.
     if (code !== codes.internal && code !== codes.unknown && code !== codes.dataLoss) return [];

@@ -3,6 +3,7 @@
  */
 import { checkJournal, journalOf } from "./check-journal.ts";
 import { checkProducers } from "./check-producers.ts";
+import { checkSignals } from "./check-signals.ts";
 import { checkSubscribers } from "./check-subscribers.ts";
 import { type CheckBounds, checkSurroundings } from "./check-surroundings.ts";
 import type { Entry } from "./entry.ts";
@@ -14,6 +15,8 @@ export interface Verdict {
   /** Events whose acknowledgement was checked, and records of all subscribers. */
   readonly ackedEvents: number;
   readonly seenRecords: number;
+  /** Signals whose acknowledgement was checked. */
+  readonly ackedSignals: number;
   /** By fault: how often, and the longest time in milliseconds without any acknowledgement from its begin to the next one's. */
   readonly faults: ReadonlyMap<string, { readonly times: number; readonly worstStallMs: number }>;
 }
@@ -26,11 +29,15 @@ export function checkHistory(entries: readonly Entry[], bounds: CheckBounds): Ve
       ...checkJournal(entries, journal),
       // Where nobody could read the journal, that is the finding.
       ...(journal.records.length === 0 ? [] : checkProducers(entries, journal)),
+      ...(journal.records.length === 0 ? [] : checkSignals(entries, journal)),
       ...(journal.records.length === 0 ? [] : checkSubscribers(entries, journal)),
       ...checkSurroundings(entries, bounds),
     ],
     ackedEvents: countAcked(entries),
     seenRecords: entries.reduce((sum, e) => sum + (e.t === "records" ? e.records.length : 0), 0),
+    ackedSignals: new Set(
+      entries.flatMap((one) => (one.t === "signalled" ? [`${one.run} ${one.id}`] : [])),
+    ).size,
     faults: stallsOf(entries),
   };
 }

@@ -10,12 +10,12 @@
 export interface SeenRecord {
   readonly seq: number;
   readonly run: string;
-  /** 0 for facts. */
+  /** 0 for facts and signals. */
   readonly runSeq: number;
-  readonly kind: "event" | "started" | "finished" | "resumed";
-  /** Of an event: its type. */
+  readonly kind: "event" | "signal" | "started" | "waiting" | "finished" | "resumed";
+  /** Of an event or a signal: its type. */
   readonly type?: string;
-  /** Of an event: CRC-32 of its encoded bytes, and the producer that its data names. */
+  /** Of an event or a signal's event: CRC-32 of its encoded bytes; of an event: the producer that its data names. */
   readonly crc?: number;
   readonly by?: string;
   /** Of a start: where the run belongs. */
@@ -25,6 +25,15 @@ export interface SeenRecord {
   readonly state?: string;
   readonly output?: string;
   readonly lastRunSeq?: number;
+  /** Of an end: the failure's code, if there is one. */
+  readonly failure?: string;
+  /** Of a signal: its id, and its place among the run's. */
+  readonly id?: string;
+  readonly signalSeq?: number;
+  /** The run's position in its signals: of a wait and an end, and of an event that moved it. */
+  readonly handled?: number;
+  /** Of a wait: whether it has a deadline. */
+  readonly hasDeadline?: boolean;
   /** record_time, milliseconds since 1970. */
   readonly timeMs?: number;
 }
@@ -43,6 +52,8 @@ export interface SeenFilter {
       };
   /** Exact, or ending in "*"; none is all. */
   readonly types: readonly string[];
+  /** None is all. */
+  readonly kinds?: readonly ("event" | "signal" | "lifecycle")[];
 }
 
 /** The names of the reasons without REASON_; "" where an answer carried no ErrorDetail. */
@@ -77,6 +88,8 @@ export type Entry = { readonly at: number } & (
       readonly attempt: number;
       readonly epoch: number;
       readonly lastRunSeq: number;
+      /** The run's position in its signals, where its producer receives them. */
+      readonly handled?: number;
     }
   /** Events from..to are about to be sent, for the first time or again. */
   | {
@@ -84,7 +97,10 @@ export type Entry = { readonly at: number } & (
       readonly run: string;
       readonly by: string;
       readonly from: number;
+      /** Less than `from` where signals are reported as handled without an event. */
       readonly to: number;
+      /** The signals up to this one are handled, together with these events. */
+      readonly handled?: number;
     }
   | {
       readonly t: "acked";
@@ -92,7 +108,49 @@ export type Entry = { readonly at: number } & (
       readonly by: string;
       readonly runSeq: number;
       readonly seq: number;
+      readonly handled?: number;
     }
+  /** The producer received a signal, on the stream of this attempt. */
+  | {
+      readonly t: "inbox";
+      readonly run: string;
+      readonly by: string;
+      readonly attempt: number;
+      readonly seq: number;
+      readonly signalSeq: number;
+      readonly id: string;
+      readonly crc: number;
+    }
+  /** WaitRun is sent, only to wait if every signal is handled; and its answer that the run waits. */
+  | {
+      readonly t: "waits";
+      readonly run: string;
+      readonly by: string;
+      readonly code: string;
+      readonly handled: number;
+    }
+  | { readonly t: "waiting"; readonly run: string; readonly by: string; readonly code: string }
+  /** SignalRun is sent, for the first time or again; and its answer. */
+  | {
+      readonly t: "signalling";
+      readonly run: string;
+      readonly by: string;
+      readonly node: string;
+      readonly id: string;
+      readonly crc: number;
+    }
+  | {
+      readonly t: "signalled";
+      readonly run: string;
+      readonly by: string;
+      readonly id: string;
+      readonly crc: number;
+      readonly seq: number;
+      readonly signalSeq: number;
+    }
+  /** CancelRun was sent, and answered. */
+  | { readonly t: "cancelling"; readonly run: string; readonly by: string }
+  | { readonly t: "cancelled"; readonly run: string; readonly by: string }
   | {
       readonly t: "finishing";
       readonly run: string;
@@ -100,6 +158,9 @@ export type Entry = { readonly at: number } & (
       readonly lastRunSeq: number;
       readonly state: string;
       readonly output: string;
+      /** Only if every signal is handled. */
+      readonly isConditional?: boolean;
+      readonly handled?: number;
     }
   | {
       readonly t: "ended";
@@ -151,6 +212,7 @@ export type Entry = { readonly at: number } & (
       readonly run: string;
       readonly state: string;
       readonly lastRunSeq: number;
+      readonly handled?: number;
     }
   | {
       readonly t: "recovered";

@@ -11,7 +11,19 @@ export function familyOf(records: readonly SeenRecord[]): Family {
 
 /** Whether a subscriber of this filter receives the record. */
 export function matches(filter: SeenFilter, record: SeenRecord, family: Family): boolean {
-  return isInScope(filter, record, family) && (record.kind !== "event" || isOfType(filter, record));
+  return (
+    isOfKind(filter, record) &&
+    isInScope(filter, record, family) &&
+    (kindOf(record) === "lifecycle" || isOfType(filter, record))
+  );
+}
+
+function isOfKind({ kinds = [] }: SeenFilter, record: SeenRecord): boolean {
+  return kinds.length === 0 || kinds.includes(kindOf(record));
+}
+
+function kindOf({ kind }: SeenRecord): "event" | "signal" | "lifecycle" {
+  return kind === "event" || kind === "signal" ? kind : "lifecycle";
 }
 
 function isOfType({ types }: SeenFilter, { type = "" }: SeenRecord): boolean {
@@ -49,7 +61,7 @@ function depthBelow(run: string, ancestor: string, family: Family): number | und
   return undefined;
 }
 
-/** Events of the sources up to the fork points, over forks of forks; not the sources' facts. */
+/** Events of the sources up to the fork points, over forks of forks; not the sources' facts. No source has signals here. */
 function isInherited(run: string, record: SeenRecord, family: Family): boolean {
   if (record.kind !== "event") return false;
   let limit = Number.POSITIVE_INFINITY;

@@ -29,6 +29,19 @@ export function eventAt(run: string, runSeq: number, by: string): Event {
   });
 }
 
+/** What a sender says under an id; `variant` is what the same id must not be used for. */
+export function signalEvent(run: string, id: string, variant = 0): Event {
+  return create(EventSchema, {
+    type: "input",
+    data: Buffer.from(
+      `${id} to ${run} ${"y".repeat((id.length * 131 + variant) % maxPaddingBytes)}`,
+    ),
+    contentType: "text/plain",
+    time: timestampFromMs(firstTimeMs),
+    attributes: { variant: `${variant}` },
+  });
+}
+
 /** CRC-32 of an event's encoding. */
 export function crcOf(event: Event): number {
   return crc32(toBinary(EventSchema, event));

@@ -3,15 +3,17 @@ import type { SeenFilter } from "../history/entry.ts";
 import type { History } from "../history/history.ts";
 import type { Random } from "../random.ts";
 import { pause, type Stage } from "./actor.ts";
+import { Agent } from "./agent.ts";
 import { CallFailure, Channel } from "./channel.ts";
 import { readPages, replay } from "./reader.ts";
 import { type Plan, quietRun, rootRun, specOf, stateName } from "./runs.ts";
+import { sendSignals } from "./signal-sender.ts";
 import { StreamProducer } from "./stream-producer.ts";
 import { Subscriber } from "./subscriber.ts";
 import { produceRun, produceWindows } from "./window-producer.ts";
 
 /** How much of what. */
-const producers = { streams: 3, windows: 2, rivals: 2 } as const;
+const producers = { streams: 3, windows: 2, rivals: 2, agents: 3, senders: 3 } as const;
 const runsAtOnce = 2;
 const eventsOfRun = { min: 20, max: 160 } as const;
 /** Events of the run that rivals take from each other: they never get there. */
@@ -32,6 +34,8 @@ const filters: Readonly<Record<string, SeenFilter>> = {
   children: { scope: { t: "ancestor", run: rootRun, includesSelf: false, maxDepth: 1 }, types: [] },
   runs: { scope: { t: "runs", runs: ["stream-0.0", "window-0.0", "rivalry"] }, types: [] },
   forks: { scope: { t: "runs", runs: ["fork-of-fork"], inherited: true }, types: [] },
+  signals: { scope: { t: "all" }, types: ["inp*"], kinds: ["signal"] },
+  lifecycle: { scope: { t: "all" }, types: [], kinds: ["lifecycle"] },
   quiet: { scope: { t: "runs", runs: [quietRun] }, types: [] },
 };
 
@@ -73,6 +77,19 @@ export class Load {
       );
     }
     for (let index = 0; index < producers.rivals; index++) producing.push(this.#rival(index));
+    const reachable = new Set<string>();
+    for (let index = 0; index < producers.agents; index++) {
+      const name = `agent-${index}`;
+      const random = this.#random.fork(name);
+      const nextPlan = plansOf(name, random);
+      producing.push(new Agent(this.#stage, { name, random, nextPlan, reachable }).run());
+    }
+    for (let index = 0; index < producers.senders; index++) {
+      const name = `sender-${index}`;
+      producing.push(
+        sendSignals(this.#stage, { name, random: this.#random.fork(name), reachable }),
+      );
+    }
     this.#producing = Promise.all(producing);
     for (const [name, filter] of Object.entries(filters)) {
       for (const over of ["Subscribe", "Watch"] as const) {
@@ -177,13 +194,14 @@ export class Load {
         for (let pageToken = ""; ; ) {
           const request = { pageSize: 500, pageToken };
           const page = await channel.unary(RunService.method.listRuns, request, closeMs);
-          for (const { runId: run, state, lastRunSeq } of page.runs) {
+          for (const { runId: run, state, lastRunSeq, handledSignalSeq } of page.runs) {
             history.append({
               t: "run",
               node,
               run,
               state: stateName(state),
               lastRunSeq: Number(lastRunSeq),
+              handled: Number(handledSignalSeq),
             });
           }
           pageToken = page.nextPageToken;

@@ -26,13 +26,16 @@ export function creationOf(plan: Plan): { create?: MessageInitShape<typeof RunSp
   return plan.isThere === true ? {} : { create: specOf(plan.parent) };
 }
 
-/** The spec of a run. */
-export function specOf(parent: string): MessageInitShape<typeof RunSpecSchema> {
+/** The spec of a run, with its lease in seconds. */
+export function specOf(
+  parent: string,
+  seconds = leaseSeconds,
+): MessageInitShape<typeof RunSpecSchema> {
   return {
     parentRunId: parent,
     agentId: "rig",
     labels: { made: "by the rig" },
-    lease: { seconds: leaseSeconds },
+    lease: { seconds },
   };
 }
 

@@ -1,13 +1,24 @@
 /** Records and filters as histories have them. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
+import {
+  type EventFilterSchema,
+  RecordKind,
+  type SequencedEvent,
+} from "../../gen/runlog/v1/record_pb.js";
 import type { SeenFilter, SeenRecord } from "../history/entry.ts";
 import { crcOf, producerOf } from "./event-bytes.ts";
 import { stateName } from "./runs.ts";
 
 /** A record as it was received. */
-export function seen({ seq, runId, runSeq, recordTime, record }: SequencedEvent): SeenRecord {
+export function seen({
+  seq,
+  runId,
+  runSeq,
+  recordTime,
+  record,
+  handledSignalSeq,
+}: SequencedEvent): SeenRecord {
   const common = {
     seq: Number(seq),
     run: runId,
@@ -22,6 +33,25 @@ export function seen({ seq, runId, runSeq, recordTime, record }: SequencedEvent)
         type: record.value.type,
         crc: crcOf(record.value),
         by: producerOf(record.value),
+        ...(handledSignalSeq === 0n ? {} : { handled: Number(handledSignalSeq) }),
+      };
+    case "signal": {
+      const { signalId, signalSeq, event } = record.value;
+      return {
+        ...common,
+        kind: "signal",
+        ...(event === undefined ? {} : { type: event.type, crc: crcOf(event) }),
+        id: signalId,
+        signalSeq: Number(signalSeq),
+      };
+    }
+    case "runWaiting":
+      return {
+        ...common,
+        kind: "waiting",
+        lastRunSeq: Number(record.value.lastRunSeq),
+        handled: Number(record.value.handledSignalSeq),
+        hasDeadline: record.value.wait?.deadline !== undefined,
       };
     case "runStarted": {
       const { spec, fork } = record.value;
@@ -40,6 +70,8 @@ export function seen({ seq, runId, runSeq, recordTime, record }: SequencedEvent)
         state: stateName(result?.state ?? 0),
         output: Buffer.from(result?.output ?? []).toString(),
         lastRunSeq: Number(lastRunSeq),
+        handled: Number(record.value.handledSignalSeq),
+        ...(result?.failure === undefined ? {} : { failure: result.failure.code }),
       };
     }
     default:
@@ -47,18 +79,27 @@ export function seen({ seq, runId, runSeq, recordTime, record }: SequencedEvent)
   }
 }
 
+const recordKinds = {
+  event: RecordKind.EVENT,
+  signal: RecordKind.SIGNAL,
+  lifecycle: RecordKind.LIFECYCLE,
+} as const;
+
 /** A filter as it goes over the wire. */
 export function filterMessage({
   scope,
   types,
+  kinds: names = [],
 }: SeenFilter): MessageInitShape<typeof EventFilterSchema> {
   const eventTypes = [...types];
+  const kinds = names.map((name) => recordKinds[name]);
   switch (scope.t) {
     case "all":
-      return { eventTypes, scope: { case: "all", value: {} } };
+      return { eventTypes, kinds, scope: { case: "all", value: {} } };
     case "runs":
       return {
         eventTypes,
+        kinds,
         scope: {
           case: "runIds",
           value: { runIds: [...scope.runs], includeInherited: scope.inherited ?? false },
@@ -67,6 +108,7 @@ export function filterMessage({
     case "ancestor":
       return {
         eventTypes,
+        kinds,
         scope: {
           case: "ancestor",
           value: {

@@ -8,6 +8,7 @@ import type { CheckBounds } from "../../robustness/history/check-surroundings.ts
 import type { Entry, NewEntry, SeenRecord } from "../../robustness/history/entry.ts";
 import type { PromiseName } from "../../robustness/history/violation.ts";
 import { expectedCrc, typeAt } from "../../robustness/load/event-bytes.ts";
+import { keptWithSignals, signalCases } from "./signal-histories.ts";
 
 const bounds: CheckBounds = { recoveryMs: 10_000 };
 const by = "producer";
@@ -147,6 +148,12 @@ describe("the checker of histories", () => {
     assert.equal(verdict.ackedEvents, 4);
     assert.equal(verdict.seenRecords, records.length + ofFamily.length);
     assert.deepEqual([...verdict.faults], [["kill", { times: 1, worstStallMs: 500 }]]);
+  });
+
+  it("finds nothing where signals are handled, and waits end, as they should", () => {
+    const verdict = checkHistory(timed(keptWithSignals), bounds);
+    assert.deepEqual(verdict.violations, []);
+    assert.equal(verdict.ackedSignals, 3);
   });
 
   const cases: [PromiseName, string, readonly (NewEntry & { readonly at?: number })[]][] = [
@@ -342,7 +349,7 @@ describe("the checker of histories", () => {
       [...kept, { t: "found", promise: "x", what: "y" }],
     ],
   ];
-  for (const [promise, what, entries] of cases) {
+  for (const [promise, what, entries] of [...cases, ...signalCases]) {
     it(`finds ${what}: ${promise}`, () => {
       assert.ok(broken(entries).has(promise), [...broken(entries)].join(", ") || "nothing");
     });
@@ -356,7 +363,7 @@ describe("the checker of histories", () => {
     );
     const names = [...source.matchAll(/^ {2}\| "([^"]+)"/gm)].map(([, name]) => name!);
     assert.ok(names.length > 15);
-    const covered = new Set<string>(cases.map(([promise]) => promise));
+    const covered = new Set<string>([...cases, ...signalCases].map(([promise]) => promise));
     assert.deepEqual(
       names.filter((name) => !covered.has(name)),
       [],
