@@ -71,6 +71,8 @@ const connections = 4;
 class Ingest {
   readonly call: Call;
   readonly failed: Promise<never>;
+  /** Told of the number in each signal, and of its place among the run's. */
+  onSignal: (n: number, signalSeq: bigint) => void = () => undefined;
   #onAck: (runId: string, runSeq: number) => void;
   readonly #opened = new Map<string, () => void>();
   readonly #ended = new Map<string, () => void>();
@@ -90,15 +92,19 @@ class Ingest {
       if (frame.case === "ack") this.#onAck(frame.value.runId, Number(frame.value.runSeq));
       else if (frame.case === "opened") this.#opened.get(frame.value.runId)?.();
       else if (frame.case === "ended") this.#ended.get(frame.value.run!.runId)?.();
-      else reject(new Error(`void: unexpected ${frame.case}`));
+      else if (frame.case === "signal") {
+        const { event, signalSeq } = frame.value.signal!;
+        this.onSignal(numberOf(event!.data), signalSeq);
+      } else reject(new Error(`void: unexpected ${frame.case}`));
     });
   }
 
   /** Opens a run, and creates it where it is missing. */
-  async open(runId: string, parentRunId = ""): Promise<void> {
+  async open(runId: string, parentRunId = "", receiveSignals = false): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#opened.set(runId, resolve);
-    this.call.write({ frame: { case: "open", value: { runId, create: { parentRunId } } } });
+    const value = { runId, create: { parentRunId }, receiveSignals };
+    this.call.write({ frame: { case: "open", value } });
     await Promise.race([promise, this.failed]);
   }
 
@@ -114,11 +120,15 @@ class Ingest {
     await Promise.race([promise, this.failed]);
   }
 
-  append(runId: string, first: number, payloads: readonly Buffer[]): boolean {
+  append(
+    runId: string,
+    first: number,
+    payloads: readonly Buffer[],
+    handledSignalSeq = 0n,
+  ): boolean {
     const events = payloads.map((data) => ({ type: "token", data }));
-    return this.call.write({
-      frame: { case: "append", value: { runId, firstRunSeq: BigInt(first), events } },
-    });
+    const value = { runId, firstRunSeq: BigInt(first), events, handledSignalSeq };
+    return this.call.write({ frame: { case: "append", value } });
   }
 
   async close(): Promise<void> {
@@ -290,6 +300,20 @@ export class RunlogClient implements SystemClient {
         await once(call, "close").catch(() => undefined);
       },
     };
+  }
+
+  /**
+   * Produces a run that answers each signal with an event of its number, in the Append that
+   * says that it is handled. Resolves once the run is open.
+   */
+  async answerSignals(runId: string, payloads: Payloads): Promise<Following> {
+    const ingest = new Ingest(this.#clients[0]!, () => undefined);
+    let runSeq = 0;
+    ingest.onSignal = (n, signalSeq) => {
+      ingest.append(runId, ++runSeq, [payloads.of(n)], signalSeq);
+    };
+    await ingest.open(runId, "", true);
+    return { failed: ingest.failed, stop: () => ingest.close() };
   }
 
   /** Subscribes from the beginning and takes nothing: a subscriber that does not read. */
