@@ -47,7 +47,12 @@ export const w13: Workload<Params> = {
     await client.writeOne("plain", payloads.of(1));
     const answers = await follow(client, "agent", { before: 0, count: total, warmUp });
     const events = await follow(client, "plain", { before: 1, count: total, warmUp });
+    const { promise: broken, reject } = Promise.withResolvers<never>();
     const acked: Promise<unknown>[] = [];
+    const taken = (answer: Promise<unknown>) => {
+      acked.push(answer);
+      answer.catch(reject);
+    };
     const start = performance.now();
     const dueMs = (n: number) => start + (n / perSecond) * 1_000;
     let emitted = 0;
@@ -59,13 +64,13 @@ export const w13: Workload<Params> = {
         answers.emittedMs[n] = dueMs(n);
         events.emittedMs[n + 1] = dueMs(n);
         const event = { type: "input", data: payloads.of(n) };
-        acked.push(runs.signalRun({ runId: "agent", signalId: `signal-${n}`, event }));
-        acked.push(client.writeOne("plain", payloads.of(n + 1)));
+        taken(runs.signalRun({ runId: "agent", signalId: `signal-${n}`, event }));
+        taken(client.writeOne("plain", payloads.of(n + 1)));
       }
       if (emitted === total) clearInterval(timer);
     }, 1);
     try {
-      await Promise.race([Promise.all([answers.all, events.all]), agent.failed]);
+      await Promise.race([Promise.all([answers.all, events.all]), agent.failed, broken]);
       await Promise.all(acked);
     } finally {
       clearInterval(timer);
