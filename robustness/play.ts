@@ -106,11 +106,15 @@ async function strikeAll(system: System, history: History, options: PlayOptions)
     const name = chosen.map((one) => one.name).join(" + ");
     history.append({ t: "fault", name, phase: "begin" });
     const mayEnd = chosen.some((one) => one.mayEnd === true);
-    for (const node of system.nodes) node.mayEnd = mayEnd;
+    const isCutOff = chosen.some(({ hits }) => hits.includes("network"));
+    for (const node of system.nodes) {
+      node.mayEnd = mayEnd;
+      node.mayFailToStart = isCutOff;
+    }
     const strike = strikeOf(history, random, never, chosen.length === 1);
     await inTime(name, Promise.all(chosen.map((one) => strikeOnce(one, system, strike))));
     await Promise.all(system.nodes.map((node) => recover(node, name, history, random)));
-    for (const node of system.nodes) node.mayEnd = false;
+    for (const node of system.nodes) node.mayEnd = node.mayFailToStart = false;
     history.append({ t: "fault", name, phase: "end" });
     for (const node of system.nodes) node.noteMemory();
   } while (performance.now() < untilMs || first.length > 0);

@@ -48,6 +48,8 @@ export class ServerNode {
   #isWanted = false;
   /** While a fault is on after which servers may end by themselves. */
   mayEnd = false;
+  /** While its database is out of reach: then it does not start, and is started again. */
+  mayFailToStart = false;
   /** Ends by itself since the beginning. */
   ends = 0;
 
@@ -74,7 +76,8 @@ export class ServerNode {
         this.#isWanted = true;
         return;
       }
-      if (!this.mayEnd) throw new Error(`${this.name} did not start: ${problem}`);
+      if (!this.mayEnd && !this.mayFailToStart)
+        throw new Error(`${this.name} did not start: ${problem}`);
       await new Promise((resolve) => setTimeout(resolve, restartMs));
     }
   }
