@@ -309,11 +309,21 @@ export class RunlogClient implements SystemClient {
   async answerSignals(runId: string, payloads: Payloads): Promise<Following> {
     const ingest = new Ingest(this.#clients[0]!, () => undefined);
     let runSeq = 0;
+    const { promise: broken, reject } = Promise.withResolvers<never>();
     ingest.onSignal = (n, signalSeq) => {
+      if (signalSeq !== BigInt(runSeq + 1)) {
+        reject(new Error(`void: signal ${signalSeq} came after ${runSeq}`));
+      }
       ingest.append(runId, ++runSeq, [payloads.of(n)], signalSeq);
     };
     await ingest.open(runId, "", true);
-    return { failed: ingest.failed, stop: () => ingest.close() };
+    return {
+      failed: Promise.race([ingest.failed, broken]),
+      stop: () => {
+        ingest.onSignal = () => undefined;
+        return ingest.close();
+      },
+    };
   }
 
   /** Subscribes from the beginning and takes nothing: a subscriber that does not read. */
