@@ -93,10 +93,10 @@ export class BareClient {
       text: "select * from runs where namespace_id = $1 and run_id in ($2) and not exists (select 1 from deletions d where d.namespace_id = runs.namespace_id and d.root_key = runs.root_key)",
       values: [namespace.namespace_id, this.#commit.runId],
     });
-    const { runs, records, change } = this.#changesOf(namespace, found.rows[0]?.run_key);
+    const { appended, records, change } = this.#changesOf(namespace, found.rows[0]?.run_key);
     const values = [change.last_seq, change.last_time_ms, 1, 1, 0, 0, 0, namespace.namespace_id];
     await Promise.all([
-      client.query({ name: "run", text: upsertRun, values: valuesOf(runs, runColumns) }),
+      client.query({ name: "run", text: upsertRun, values: valuesOf(appended, runColumns) }),
       client.query({
         name: `records-${records.length}`,
         text: insert("records", recordColumns, records.length),
@@ -121,7 +121,7 @@ export class BareClient {
     const name = `append-${append.records.length}`;
     const { rowCount } = await this.#client.query({ name, text, values: parameters as unknown[] });
     if (rowCount !== 1) throw new Error("somebody else has changed the namespace");
-    this.#runKey = append.runs[0]!.run_key;
+    this.#runKey = append.appended[0]!.run_key;
     this.#known = { ...known, ...append.change, version: known.version + 1 };
   }
 
@@ -196,7 +196,7 @@ export class BareClient {
       signal_count: 0,
       append_id: endSeq,
     };
-    return { runs: [run], records, change };
+    return { changed: [], appended: [run], records, change };
   }
 
   /** Reads the run's records, a page at a time; resolves with the events in them. */
