@@ -81,6 +81,18 @@ export class SenderClosedError extends Error {
   }
 }
 
+/** The run does not end, or wait: signals await handling. The sender goes on. */
+export class SignalsPendingError extends Error {
+  /** The run's last signal. */
+  readonly lastSignalSeq: number;
+
+  constructor(lastSignalSeq: number) {
+    super(`signals up to ${lastSignalSeq} have come, and not all of them are handled`);
+    this.name = "SignalsPendingError";
+    this.lastSignalSeq = lastSignalSeq;
+  }
+}
+
 /** Something that had to arrive in time did not. Retried, like every unexplained end. */
 export class NoAnswerError extends Error {
   /** Milliseconds that were waited. */

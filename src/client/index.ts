@@ -14,6 +14,7 @@ export {
   ReceiveLimitError,
   RunlogError,
   SenderClosedError,
+  SignalsPendingError,
   toFinalError,
 } from "./errors.ts";
 export {
@@ -28,10 +29,13 @@ export { defaultSenderLimits, type SenderLimits } from "./limits.ts";
 export { openRun, RunSender } from "./sender.ts";
 export type {
   Closed,
+  ConditionOptions,
   Drop,
   Finished,
   OpenRunOptions,
   ResultInit,
   SenderState,
   SenderStats,
+  WaitInit,
 } from "./sender-types.ts";
+export type { RunSignal } from "./signal-inbox.ts";

@@ -2,7 +2,12 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
 import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { IngestResponse } from "../../gen/runlog/v1/ingest_pb.js";
-import type { Run, RunResultSchema, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
+import type {
+  Run,
+  RunResultSchema,
+  RunSpecSchema,
+  WaitSchema,
+} from "../../gen/runlog/v1/run_pb.js";
 import { startTimer } from "../timers.ts";
 import { isRetryable, NoAnswerError, RunlogError } from "./errors.ts";
 import { ingestPoolOf } from "./ingest-pool.ts";
@@ -10,6 +15,7 @@ import { type MessageFrame, messageFrame, type RequestFrame } from "./ingest-tra
 import { defaultMaxAppendBytes, maxAnswerWaits, type SenderLimits } from "./limits.ts";
 import type { FrameLimits, SendBuffer } from "./send-buffer.ts";
 import type { Lane, Leaving, SharedIngest, StreamEnd } from "./shared-ingest.ts";
+import type { SignalInbox } from "./signal-inbox.ts";
 import { toNumber } from "./uint64.ts";
 
 /** The server's answer to an opening. Limits are undefined where it told none. */
@@ -21,6 +27,8 @@ export interface Opened {
   readonly maxEventBytes: number | undefined;
   readonly maxAppendBytes: number | undefined;
   readonly maxUnackedEvents: number | undefined;
+  /** The last of the run's signals whose handling is recorded. */
+  readonly handledSignalSeq: number;
 }
 
 /** How a call ended for the run. */
@@ -35,7 +43,19 @@ export type CallEnd =
 /** What the producer wants: to go on, to leave, or to end the run. */
 export type Goal =
   | { readonly t: "stream" | "close" }
-  | { readonly t: "finish"; readonly result: MessageInitShape<typeof RunResultSchema> };
+  | {
+      readonly t: "finish";
+      readonly result: MessageInitShape<typeof RunResultSchema>;
+      /** Only if every signal of the run is handled. */
+      readonly requireSignalsHandled: boolean;
+    };
+
+/** A run is to wait, once all its events are durable. */
+export interface WaitGoal {
+  readonly wait: MessageInitShape<typeof WaitSchema>;
+  /** Only if every signal of the run is handled. */
+  readonly requireSignalsHandled: boolean;
+}
 
 /** What a call needs from its sender. */
 export interface IngestCallOptions {
@@ -50,12 +70,19 @@ export interface IngestCallOptions {
   readonly buffer: SendBuffer;
   readonly now: () => number;
   readonly goal: () => Goal;
+  /** What the run is to wait for, until that was answered. */
+  readonly wait: () => WaitGoal | undefined;
+  /** The run's signals; undefined where the producer wants none. */
+  readonly inbox: SignalInbox | undefined;
   /** Rebases the buffer. May throw a final error. */
   readonly onOpened: (opened: Opened) => void;
   readonly onAck: () => void;
   readonly onResent: (count: number) => void;
   readonly onEnded: (run: Run) => void;
   readonly onCancelRequested: (reason: string) => void;
+  readonly onWaiting: (wait: WaitGoal) => void;
+  /** A wait, or an end, was refused: signals up to this one are there, and not all are handled. */
+  readonly onSignalsPending: (lastSignalSeq: number, wait: WaitGoal | undefined) => void;
 }
 
 /** Bytes of an opening: every server reads a message of so many, and a valid spec is far smaller. */
@@ -84,6 +111,10 @@ export class IngestCall implements Lane {
   #frameLimits: FrameLimits;
   #openedAtMs: number | undefined;
   #acked = false;
+  /** The last signal that this call has told the server to be handled. */
+  #toldHandled = 0;
+  /** The wait that this call has asked for, until it is answered. */
+  #asked: WaitGoal | undefined;
   #deadline: ReturnType<typeof setTimeout> | undefined;
 
   constructor(transport: Transport, options: IngestCallOptions) {
@@ -109,7 +140,8 @@ export class IngestCall implements Lane {
     if (signal.aborted) return { t: "refused", error: signal.reason };
     try {
       const attempt = BigInt(this.#options.attempt);
-      const value = { runId, namespace, create: spec, producerId, attempt };
+      const receiveSignals = this.#options.inbox !== undefined;
+      const value = { runId, namespace, create: spec, producerId, attempt, receiveSignals };
       const frame = messageFrame({ case: "open", value });
       this.#opening = checkSize(frame, "open", maxOpeningBytes);
     } catch (error) {
@@ -139,34 +171,75 @@ export class IngestCall implements Lane {
     if (opening !== undefined || this.#phase !== "open") return opening;
     const { runId, buffer, limits } = this.#options;
     const frame = buffer.nextFrame(this.#frameLimits);
-    if (frame === undefined) return this.#nextOfGoal();
+    if (frame === undefined) return this.#handling() ?? this.#nextOfGoal();
     this.#options.onResent(frame.resent);
     if (this.#deadline === undefined) this.#expect("AppendAck", limits.ackTimeoutMs);
-    const { firstRunSeq, events, bytes } = frame;
-    return { t: "append", append: { runId, firstRunSeq, events }, bytes };
+    const { firstRunSeq, events, bytes, handledSignalSeq } = frame;
+    this.#toldHandled = Math.max(this.#toldHandled, handledSignalSeq);
+    return { t: "append", append: { runId, firstRunSeq, events, handledSignalSeq }, bytes };
+  }
+
+  /** An Append without events, where signals are handled that no event answers. */
+  #handling(): RequestFrame | undefined {
+    const { runId, buffer, limits, inbox } = this.#options;
+    const handledSignalSeq = inbox?.toHandle ?? 0;
+    if (handledSignalSeq <= this.#toldHandled || !buffer.isSent) return undefined;
+    this.#toldHandled = handledSignalSeq;
+    if (this.#deadline === undefined) this.#expect("AppendAck", limits.ackTimeoutMs);
+    const firstRunSeq = buffer.lastRunSeq + 1;
+    return { t: "append", append: { runId, firstRunSeq, events: [], handledSignalSeq }, bytes: 0 };
   }
 
   #nextOfGoal(): RequestFrame | undefined {
-    const { buffer, goal } = this.#options;
+    const { buffer, goal, wait } = this.#options;
     const wanted = goal();
-    // The run ends only once all its events are durable: waiting for the
+    // The run ends, and waits, only once all its events are durable: waiting for the
     // last acknowledgement here costs one round trip and no refusal.
-    if (wanted.t === "stream" || buffer.unacked > 0) return undefined;
-    if (wanted.t === "finish") return this.#finishing(wanted.result);
+    if (buffer.unacked > 0 || this.#asked !== undefined) return undefined;
+    const wished = wait();
+    if (wished !== undefined) return this.#waiting(wished);
+    if (wanted.t === "stream") return undefined;
+    if (wanted.t === "finish") return this.#finishing(wanted);
     this.#phase = "half_closed";
     void this.#shared?.leave(this, "drained").then((end) => this.onEnd(end));
     return undefined;
   }
 
-  #finishing(result: MessageInitShape<typeof RunResultSchema>): RequestFrame | undefined {
+  #waiting(wished: WaitGoal): RequestFrame | undefined {
     const { runId, buffer, limits } = this.#options;
-    try {
-      const value = { runId, lastRunSeq: BigInt(buffer.lastRunSeq), result };
-      const frame = messageFrame({ case: "finish", value });
+    const lastRunSeq = BigInt(buffer.lastRunSeq);
+    const { wait, requireSignalsHandled } = wished;
+    return this.#asking(() => {
+      const frame = messageFrame({
+        case: "wait",
+        value: { runId, lastRunSeq, wait, requireSignalsHandled },
+      });
+      checkSize(frame, "wait", this.#frameLimits.maxAppendBytes);
+      this.#asked = wished;
+      this.#expect("RunNowWaiting", limits.ackTimeoutMs);
+      return frame;
+    });
+  }
+
+  #finishing({ result, requireSignalsHandled }: Goal & { t: "finish" }): RequestFrame | undefined {
+    const { runId, buffer, limits } = this.#options;
+    const lastRunSeq = BigInt(buffer.lastRunSeq);
+    return this.#asking(() => {
+      const frame = messageFrame({
+        case: "finish",
+        value: { runId, lastRunSeq, result, requireSignalsHandled },
+      });
       checkSize(frame, "finish", this.#frameLimits.maxAppendBytes);
       this.#phase = "finishing";
       this.#expect("RunEnded", limits.ackTimeoutMs);
       return frame;
+    });
+  }
+
+  /** A frame; where it cannot be made, the run cannot go on. */
+  #asking(frame: () => RequestFrame): RequestFrame | undefined {
+    try {
+      return frame();
     } catch (error) {
       this.#leave("aborted", { t: "refused", error });
       return undefined;
@@ -200,7 +273,9 @@ export class IngestCall implements Lane {
           maxEventBytes: limitOf(frame.value.limits?.maxEventBytes),
           maxAppendBytes: limitOf(frame.value.limits?.maxAppendBytes),
           maxUnackedEvents: limitOf(frame.value.limits?.maxUnackedEvents),
+          handledSignalSeq: toNumber(frame.value.handledSignalSeq, "handled_signal_seq"),
         };
+        this.#toldHandled = opened.handledSignalSeq;
         this.#options.onOpened(opened);
         this.#frameLimits = frameLimits(limits, opened);
         this.#openedAtMs = this.#options.now();
@@ -212,7 +287,7 @@ export class IngestCall implements Lane {
       }
       case "ack":
         this.#acked = buffer.ack(toNumber(frame.value.runSeq, "run_seq")) > 0 || this.#acked;
-        if (this.#phase === "open") {
+        if (this.#phase === "open" && this.#asked === undefined) {
           this.#expectNothing();
           if (buffer.inFlight > 0) this.#expect("AppendAck", limits.ackTimeoutMs);
         }
@@ -226,6 +301,22 @@ export class IngestCall implements Lane {
         break;
       case "rejected":
         throw new RunlogError(frame.value.message, undefined, frame.value.detail);
+      case "signal":
+        this.#options.inbox?.deliver(frame.value);
+        return;
+      case "waiting":
+        this.#expectNothing();
+        if (this.#asked !== undefined) this.#options.onWaiting(this.#asked);
+        this.#asked = undefined;
+        break;
+      case "signalsPending": {
+        this.#expectNothing();
+        if (this.#phase === "finishing") this.#phase = "open";
+        const lastSignalSeq = toNumber(frame.value.lastSignalSeq, "last_signal_seq");
+        this.#options.onSignalsPending(lastSignalSeq, this.#asked);
+        this.#asked = undefined;
+        break;
+      }
       case "cancelRequested":
         this.#options.onCancelRequested(frame.value.reason);
         break;

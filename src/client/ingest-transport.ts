@@ -88,11 +88,13 @@ async function* messages(
   }
 }
 
-function messageOf({ runId, firstRunSeq, events }: EncodedAppend): IngestRequest {
+function messageOf(append: EncodedAppend): IngestRequest {
+  const { runId, firstRunSeq, events, handledSignalSeq } = append;
   const value = {
     runId,
     firstRunSeq: BigInt(firstRunSeq),
     events: events.map((event) => fromBinary(EventSchema, event)),
+    handledSignalSeq: BigInt(handledSignalSeq),
   };
   return create(IngestRequestSchema, { frame: { case: "append", value } });
 }

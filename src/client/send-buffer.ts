@@ -21,6 +21,8 @@ export interface Frame {
   readonly bytes: number;
   /** How many of them had been on the wire before. */
   readonly resent: number;
+  /** The run's signals up to this one are answered by the last of them; 0: it answers none. */
+  readonly handledSignalSeq: number;
 }
 
 /**
@@ -48,6 +50,9 @@ export class SendBuffer {
   #last = 0;
   /** The last positions of the frames that are on their way. */
   #frames: number[] = [];
+  /** Of events that answer signals, the last one of these. */
+  readonly #handled = new WeakMap<Uint8Array, number>();
+  #hasHandled = false;
 
   constructor(maxEvents: number, maxBytes: number) {
     this.#maxEvents = maxEvents;
@@ -79,9 +84,22 @@ export class SendBuffer {
     return this.#baseRunSeq() + this.#last;
   }
 
-  /** Takes an encoded event. The caller has looked at hasRoom. */
-  push(event: Uint8Array): void {
+  /** Whether all events are on the wire, or durable. */
+  get isSent(): boolean {
+    return this.#sent === this.#last;
+  }
+
+  /**
+   * Takes an encoded event. The caller has looked at hasRoom.
+   *
+   * @param handledSignalSeq the last of the run's signals that it answers; 0: none
+   */
+  push(event: Uint8Array, handledSignalSeq = 0): void {
     this.#entries.push(event);
+    if (handledSignalSeq > 0) {
+      this.#hasHandled = true;
+      this.#handled.set(event, handledSignalSeq);
+    }
     this.#bytes += event.length;
     this.#last++;
   }
@@ -160,6 +178,7 @@ export class SendBuffer {
     const events: Uint8Array[] = [];
     let bytes = 0;
     let appendBytes = appendFramingBytes;
+    let handledSignalSeq = 0;
     for (let i = this.#head + this.inFlight; events.length < room; i++) {
       const entry = this.#entries[i];
       if (entry === undefined) {
@@ -175,6 +194,9 @@ export class SendBuffer {
       }
       events.push(entry);
       bytes += entry.length;
+      // What an Append handles, its last event answers.
+      handledSignalSeq = this.#hasHandled ? (this.#handled.get(entry) ?? 0) : 0;
+      if (handledSignalSeq > 0) break;
     }
     if (events.length === 0) {
       return undefined;
@@ -184,7 +206,7 @@ export class SendBuffer {
     this.#frames.push(this.#sent);
     const resent = Math.max(0, Math.min(this.#sent, this.#everSent) - first + 1);
     this.#everSent = Math.max(this.#everSent, this.#sent);
-    return { firstRunSeq: this.#baseRunSeq() + first, events, bytes, resent };
+    return { firstRunSeq: this.#baseRunSeq() + first, events, bytes, resent, handledSignalSeq };
   }
 
   /**

@@ -1,11 +1,25 @@
 /** What a sender is given and what it tells: the types around RunSender. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Event } from "../../gen/runlog/v1/event_pb.js";
-import type { Run, RunResultSchema, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
+import type {
+  Run,
+  RunResultSchema,
+  RunSpecSchema,
+  WaitSchema,
+} from "../../gen/runlog/v1/run_pb.js";
 import type { SenderLimits } from "./limits.ts";
 
 /** How a run ended, as finish takes it. */
 export type ResultInit = MessageInitShape<typeof RunResultSchema>;
+
+/** What a run waits for, as wait takes it. */
+export type WaitInit = MessageInitShape<typeof WaitSchema>;
+
+/** How to end a run, or let it wait. */
+export interface ConditionOptions {
+  /** Only if every signal of the run is handled. */
+  readonly requireSignalsHandled?: boolean;
+}
 
 /** An event that was not taken. It got no run_seq, so the run has no gap. */
 export interface Drop {
@@ -51,6 +65,8 @@ export interface OpenRunOptions {
   readonly runId?: string;
   /** Creates the run where it does not exist. Unset: an unknown run is refused with RUN_NOT_FOUND. */
   readonly spec?: MessageInitShape<typeof RunSpecSchema>;
+  /** Whether the run's signals come to RunSender.signals. Default: no. */
+  readonly receiveSignals?: boolean;
   readonly limits?: Partial<SenderLimits>;
   /** Told of every event that was not taken. Must not throw. Unset: the first one is a process warning. */
   readonly onDrop?: (drop: Drop) => void;

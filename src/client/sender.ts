@@ -25,10 +25,11 @@ import {
   isAnswered,
   retryAfterMsOf,
   SenderClosedError,
+  SignalsPendingError,
   toFinalError,
 } from "./errors.ts";
 import { encodeValid } from "./event-bytes.ts";
-import { type CallEnd, type Goal, IngestCall, type Opened } from "./ingest-call.ts";
+import { type CallEnd, type Goal, IngestCall, type Opened, type WaitGoal } from "./ingest-call.ts";
 import { nodeCountOf } from "./ingest-transport.ts";
 import {
   appendFramingBytes,
@@ -40,16 +41,20 @@ import {
 } from "./limits.ts";
 import { refuseInvalidResult, refuseInvalidRunId } from "./refuse.ts";
 import { Retries } from "./retries.ts";
+import { RunWaits } from "./run-waits.ts";
 import { SendBuffer } from "./send-buffer.ts";
 import type {
   Closed,
+  ConditionOptions,
   Drop,
   Finished,
   OpenRunOptions,
   ResultInit,
   SenderState,
   SenderStats,
+  WaitInit,
 } from "./sender-types.ts";
+import { type RunSignal, SignalInbox } from "./signal-inbox.ts";
 import { warnOfDrop } from "./warning.ts";
 
 /**
@@ -84,6 +89,10 @@ export class RunSender {
   readonly #over = Promise.withResolvers<SenderState>();
   #state: SenderState = { t: "connecting", attempt: 0 };
   #goal: Goal = { t: "stream" };
+  readonly #inbox: SignalInbox | undefined;
+  readonly #waits = new RunWaits();
+  /** Rejects a finish that signals keep from ending the run. */
+  #onPending: ((error: SignalsPendingError) => void) | undefined;
   #call: IngestCall | undefined;
   #maxEventBytes = defaultMaxEventBytes;
   #epoch: bigint | undefined;
@@ -107,6 +116,7 @@ export class RunSender {
     this.#limits = { ...defaultSenderLimits, ...options.limits };
     this.#now = options.now ?? Date.now;
     this.#buffer = new SendBuffer(this.#limits.maxBufferedEvents, this.#limits.maxBufferedBytes);
+    this.#inbox = options.receiveSignals === true ? new SignalInbox() : undefined;
     this.runId = options.runId ?? uuidv7();
     this.cancelled = this.#cancel.signal;
     this.opened = this.#firstOpened.promise;
@@ -151,11 +161,16 @@ export class RunSender {
   /**
    * Takes an event, never waits, never throws for a bad event. Returns false
    * where it was dropped (see onDrop), or where the sender is over.
+   *
+   * @param handledSignalSeq the last of the run's signals that this event answers, of those
+   *   that have come: it is recorded as handled with the event, in one commit
+   * @throws RangeError for a signal that has not come
    */
-  emit(init: EventInit): boolean {
+  emit(init: EventInit, handledSignalSeq = 0): boolean {
     if (this.#goal.t !== "stream" || isFinal(this.#state)) {
       return false;
     }
+    if (handledSignalSeq !== 0) this.#inboxOf("emit").check(handledSignalSeq);
     const nowMs = this.#now();
     const encoded = encodeValid(init, nowMs);
     if (encoded === undefined) {
@@ -169,10 +184,48 @@ export class RunSender {
     if (!this.#buffer.hasRoom) {
       return this.#drop({ reason: "overflow", event: eventOf(init, nowMs), bytes, limit: 0 });
     }
-    this.#buffer.push(encoded);
+    this.#buffer.push(encoded, handledSignalSeq);
     this.#emitted++;
     this.#call?.wake();
     return true;
+  }
+
+  /**
+   * The run's signals after the last handled one, each once and in order, until the
+   * sender is over; a run opened with receiveSignals has them. For one reader. A signal
+   * counts as handled once the event that answers it is durable (see emit), or as handle
+   * says: a producer that dies before gets it again.
+   */
+  signals(): AsyncIterableIterator<RunSignal> {
+    return this.#inboxOf("signals").read();
+  }
+
+  /**
+   * Records the signals up to this one as handled, where no event answers them.
+   *
+   * @throws RangeError for a signal that has not come
+   */
+  handle(signalSeq: number): void {
+    this.#inboxOf("handle").handle(signalSeq);
+    this.#call?.wake();
+  }
+
+  /**
+   * Lets the run wait for input, once everything that was emitted is durable, and resolves
+   * when that is so: no lease runs then, and the producer may leave. The next event
+   * resumes it. By default only if every signal of the run is handled; rejects with
+   * SignalsPendingError otherwise, and as finish does where the run is over.
+   */
+  wait(wait: WaitInit, { requireSignalsHandled = true }: ConditionOptions = {}): Promise<void> {
+    if (isFinal(this.#state)) return Promise.reject(finalError(this.#state));
+    const waiting = this.#waits.ask({ wait, requireSignalsHandled });
+    this.#call?.wake();
+    return waiting;
+  }
+
+  #inboxOf(method: string): SignalInbox {
+    if (this.#inbox !== undefined) return this.#inbox;
+    throw new TypeError(`${method}: open the run with receiveSignals to get its signals`);
   }
 
   /**
@@ -204,15 +257,21 @@ export class RunSender {
    * Sends what is left, ends the run and resolves once that is durable. Waits
    * through outages: bound it with the sender's signal. Rejects with the
    * refusal, or SenderClosedError. A result that every server refuses is refused
-   * here, and the sender goes on.
+   * here, and the sender goes on; so it does after SignalsPendingError, which
+   * requireSignalsHandled asks for.
    */
-  async finish(result: ResultInit): Promise<Finished> {
+  async finish(
+    result: ResultInit,
+    { requireSignalsHandled = false }: ConditionOptions = {},
+  ): Promise<Finished> {
+    const pending = Promise.withResolvers<never>();
     if (this.#goal.t === "stream") {
       refuseInvalidResult(result, this.#maxEventBytes);
-      this.#goal = { t: "finish", result };
+      this.#goal = { t: "finish", result, requireSignalsHandled };
+      this.#onPending = pending.reject;
       this.#call?.wake();
     }
-    const end = await this.#over.promise;
+    const end = await Promise.race([this.#over.promise, pending.promise]);
     if (end.t === "ended") {
       return { run: end.run, durable: this.#buffer.durable, dropped: this.#dropped };
     }
@@ -296,6 +355,8 @@ export class RunSender {
       buffer: this.#buffer,
       now: this.#now,
       goal: () => this.#goal,
+      wait: () => this.#waits.next,
+      inbox: this.#inbox,
       onOpened: (opened) => this.#onOpened(opened),
       onAck: () => this.#onDurable(),
       onResent: (count) => {
@@ -303,6 +364,8 @@ export class RunSender {
       },
       onEnded: (run) => this.#enter({ t: "ended", run }),
       onCancelRequested: (reason) => this.#cancel.abort(reason),
+      onWaiting: (wait) => this.#waits.waiting(wait),
+      onSignalsPending: (lastSignalSeq, wait) => this.#onSignalsPending(lastSignalSeq, wait),
     });
     this.#call = call;
     try {
@@ -336,9 +399,20 @@ export class RunSender {
         limit: this.#maxEventBytes,
       });
     }
+    this.#inbox?.opened(opened.handledSignalSeq);
     this.#firstOpened.resolve(opened);
     this.#onDurable();
     this.#enter({ t: "open", epoch: opened.epoch, lastRunSeq: opened.lastRunSeq, reopened });
+  }
+
+  #onSignalsPending(lastSignalSeq: number, wait: WaitGoal | undefined): void {
+    const error = new SignalsPendingError(lastSignalSeq);
+    if (wait !== undefined) {
+      this.#waits.refused(wait, error);
+      return;
+    }
+    this.#goal = { t: "stream" };
+    this.#onPending?.(error);
   }
 
   #onDurable(): void {
@@ -399,6 +473,8 @@ export class RunSender {
       clearTimeout(this.#firstContact);
       this.#firstOpened.reject(finalError(next));
       this.#over.resolve(next);
+      this.#inbox?.end();
+      this.#waits.end(finalError(next));
       this.#wakeRoomWaiters();
       for (const { resume } of this.#flushes.splice(0)) resume();
       // After RunEnded the call still ends by itself; everything else stops.

@@ -27,12 +27,15 @@ export interface EncodedAppend {
   readonly runId: string;
   readonly firstRunSeq: number;
   readonly events: readonly Uint8Array[];
+  /** The run's signals up to this one are handled; 0: this tells nothing of them. */
+  readonly handledSignalSeq: number;
 }
 
 /** An IngestRequest with an Append. */
-export function appendMessage({ runId, firstRunSeq, events }: EncodedAppend): WritableMessage {
+export function appendMessage(append: EncodedAppend): WritableMessage {
+  const { runId, firstRunSeq, events, handledSignalSeq } = append;
   const runIdBytes = utf8LengthOf(runId) ?? 0;
-  let bytes = textField(runIdBytes) + numberField(firstRunSeq);
+  let bytes = textField(runIdBytes) + numberField(firstRunSeq) + numberField(handledSignalSeq);
   for (const event of events) bytes += messageField(event.length);
   return {
     size: messageField(bytes),
@@ -41,6 +44,7 @@ export function appendMessage({ runId, firstRunSeq, events }: EncodedAppend): Wr
       out.text(appendRunId, runId, runIdBytes);
       out.number(appendFirstRunSeq, firstRunSeq);
       for (const event of events) out.bytes(appendEvents, event);
+      out.number(appendHandledSignalSeq, handledSignalSeq);
     },
   };
 }

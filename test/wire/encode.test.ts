@@ -72,6 +72,7 @@ describe("encoding of what producers send", () => {
         events.map((init) => encodeEvent({ ...init, type: `t${init.type ?? ""}` }, 1)),
         { maxLength: 5 },
       ),
+      handledSignalSeq: fc.oneof(fc.constant(0), fc.maxSafeNat()),
     });
     fc.assert(
       fc.property(fc.array(fc.oneof(append, texts), { maxLength: 6 }), (frames) => {
@@ -91,7 +92,9 @@ describe("encoding of what producers send", () => {
           frames.map((frame) => {
             if (typeof frame === "string") return message(frame);
             const decoded = frame.events.map((event) => fromBinary(EventSchema, event));
-            const value = { ...frame, firstRunSeq: BigInt(frame.firstRunSeq), events: decoded };
+            const firstRunSeq = BigInt(frame.firstRunSeq);
+            const handledSignalSeq = BigInt(frame.handledSignalSeq);
+            const value = { ...frame, firstRunSeq, handledSignalSeq, events: decoded };
             return create(IngestRequestSchema, { frame: { case: "append", value } });
           }),
         );

@@ -1,0 +1,96 @@
+/** The signals of one run on their way from the server to the producer. */
+import type { Event } from "../../gen/runlog/v1/event_pb.js";
+import type { SignalReceived } from "../../gen/runlog/v1/ingest_pb.js";
+import { toNumber } from "./uint64.ts";
+import { Wakeup } from "./wakeup.ts";
+
+/** Input to a run. */
+export interface RunSignal {
+  /** Place among the run's signals: 1, 2, 3, … */
+  readonly signalSeq: number;
+  readonly signalId: string;
+  /** Its place in the journal. */
+  readonly seq: number;
+  readonly event: Event;
+  /** Who sent it, where the server authenticates; else empty. */
+  readonly sender: string;
+}
+
+/**
+ * Holds signals until the producer takes them.
+ *
+ * Invariant: the producer gets each signal once, in order, also where a server that the
+ * run was opened at again sends those that are not handled yet once more. The server bounds how
+ * many unhandled signals a run has, and so what this holds.
+ */
+export class SignalInbox {
+  readonly #signals: RunSignal[] = [];
+  readonly #wakeup = new Wakeup();
+  #lastSignalSeq = 0;
+  #toHandle = 0;
+  #isOver = false;
+  #isRead = false;
+
+  /** The last signal that came. */
+  get lastSignalSeq(): number {
+    return this.#lastSignalSeq;
+  }
+
+  /** The producer has handled the signals up to this one. */
+  get toHandle(): number {
+    return this.#toHandle;
+  }
+
+  /**
+   * Notes that the producer has handled the signals up to this one.
+   *
+   * @throws RangeError where it has not come yet
+   */
+  handle(signalSeq: number): void {
+    this.check(signalSeq);
+    this.#toHandle = Math.max(this.#toHandle, signalSeq);
+  }
+
+  /** @throws RangeError where this signal has not come */
+  check(signalSeq: number): void {
+    if (!Number.isSafeInteger(signalSeq) || signalSeq < 1 || signalSeq > this.#lastSignalSeq) {
+      throw new RangeError(
+        `signal ${signalSeq} has not come: the last one is ${this.#lastSignalSeq}`,
+      );
+    }
+  }
+
+  /** The run was opened with its signals up to this one handled: later ones come. */
+  opened(handledSignalSeq: number): void {
+    this.#lastSignalSeq = Math.max(this.#lastSignalSeq, handledSignalSeq);
+  }
+
+  /** Takes what the server sent. */
+  deliver({ seq, signal }: SignalReceived): void {
+    if (signal?.event === undefined) return;
+    const signalSeq = toNumber(signal.signalSeq, "signal_seq");
+    if (signalSeq <= this.#lastSignalSeq) return;
+    this.#lastSignalSeq = signalSeq;
+    const { signalId, event, sender } = signal;
+    this.#signals.push({ signalSeq, signalId, seq: toNumber(seq, "seq"), event, sender });
+    this.#wakeup.wake();
+  }
+
+  /** No more signals come. */
+  end(): void {
+    this.#isOver = true;
+    this.#wakeup.wake();
+  }
+
+  /** The signals, as they come, until the sender is over. For one reader. */
+  async *read(): AsyncGenerator<RunSignal> {
+    if (this.#isRead) throw new TypeError("signals() has a reader already");
+    this.#isRead = true;
+    for (;;) {
+      const signal = this.#signals.shift();
+      if (signal !== undefined) yield signal;
+      else if (this.#isOver) return;
+      else await this.#wakeup.wait();
+    }
+  }
+}

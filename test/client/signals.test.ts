@@ -1,0 +1,263 @@
+/** A producer that receives input: signals, what it answers, and waits. */
+import assert from "node:assert/strict";
+import { create } from "@bufbuild/protobuf";
+import { createClient } from "@connectrpc/connect";
+import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
+import { RunService, RunState } from "../../gen/runlog/v1/run_pb.js";
+import { StopPolicy } from "../../gen/runlog/v1/subscribe_pb.js";
+import {
+  follow,
+  type OpenRunOptions,
+  openRun,
+  type RunSender,
+  type RunSignal,
+  SenderClosedError,
+  SignalsPendingError,
+} from "../../src/client/index.ts";
+import { connectTo, type NodeConnection } from "../../src/client/node/index.ts";
+import { chosenSeed, randomOf } from "../crash/random.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
+import { BreakingProxy, randomCuts } from "./breaking-proxy.ts";
+
+const backoff = { baseMs: 2, capMs: 20 };
+const succeeded = { state: RunState.SUCCEEDED };
+const runId = "r";
+
+/** Takes so many signals. */
+async function take(sender: RunSender, count: number): Promise<RunSignal[]> {
+  const taken: RunSignal[] = [];
+  if (count === 0) return taken;
+  for await (const signal of sender.signals()) {
+    taken.push(signal);
+    if (taken.length === count) break;
+  }
+  return taken;
+}
+
+const textOf = ({ event }: RunSignal) => Buffer.from(event.data).toString();
+
+describe("a producer that receives signals", () => {
+  let server: TestServer;
+  let proxy: BreakingProxy;
+  let connections: NodeConnection[];
+  let ending: AbortController;
+
+  beforeEach(async () => {
+    ending = new AbortController();
+    server = await startTestServer();
+    proxy = await BreakingProxy.start(server.url);
+    connections = [];
+  });
+
+  afterEach(async () => {
+    ending.abort();
+    for (const connection of connections) connection.close();
+    await proxy.close();
+    await server.remove();
+    assert.deepEqual(server.errors, []);
+  });
+
+  const connect = (url = server.url) => {
+    const connection = connectTo(url);
+    connections.push(connection);
+    return connection.transport;
+  };
+  const open = (options: OpenRunOptions = {}, url = server.url) =>
+    openRun(connect(url), {
+      runId,
+      spec: {},
+      receiveSignals: true,
+      signal: ending.signal,
+      limits: { backoff },
+      ...options,
+    });
+  const send = async (text: string) => {
+    const event = create(EventSchema, { type: "message", data: Buffer.from(text) });
+    await createClient(RunService, connect()).signalRun({ runId, signalId: text, event });
+  };
+  const runNow = async () => {
+    const { run } = await createClient(RunService, connect()).getRun({ runId });
+    return run!;
+  };
+  const records = async (): Promise<SequencedEvent[]> => {
+    const all: SequencedEvent[] = [];
+    const filter = { scope: { case: "all" as const, value: {} } };
+    for await (const item of follow(connect(), { filter, stop: StopPolicy.CAUGHT_UP })) {
+      if (item.t === "records") all.push(...item.records);
+    }
+    return all;
+  };
+
+  it("gets them in order, and records an answer and what it handles in one commit", async () => {
+    const sender = open();
+    await sender.opened;
+    for (const text of ["a", "b", "c"]) await send(text);
+    const [a, b, c] = await take(sender, 3);
+    assert.deepEqual(
+      [a, b, c].map((one) => textOf(one!)),
+      ["a", "b", "c"],
+    );
+    assert.deepEqual([a!.signalSeq, a!.signalId, a!.sender], [1, "a", ""]);
+    assert.ok(sender.emit({ type: "thinking" }));
+    assert.ok(sender.emit({ type: "answer" }, b!.signalSeq));
+    assert.ok(sender.emit({ type: "thinking" }));
+    await sender.flush();
+    assert.equal((await runNow()).handledSignalSeq, 2n);
+    const answers = (await records()).filter(({ handledSignalSeq }) => handledSignalSeq > 0n);
+    assert.deepEqual(
+      answers.map(({ record, runSeq, handledSignalSeq }) => [
+        record.case === "event" && record.value.type,
+        runSeq,
+        handledSignalSeq,
+      ]),
+      [["answer", 2n, 2n]],
+    );
+    await sender.finish(succeeded);
+  });
+
+  it("that comes back gets exactly those that are not handled", async () => {
+    const first = open();
+    await first.opened;
+    for (const text of ["a", "b", "c"]) await send(text);
+    await take(first, 3);
+    first.emit({ type: "answer" }, 1);
+    await first.flush();
+    // Not its end: it was killed before it answered the others.
+    await first.close(0);
+    await send("d");
+    const second = open();
+    assert.equal((await second.opened).handledSignalSeq, 1);
+    assert.deepEqual((await take(second, 3)).map(textOf), ["b", "c", "d"]);
+  });
+
+  it("handles one without an event, also as the last thing that it does", async () => {
+    const sender = open();
+    await sender.opened;
+    for (const text of ["a", "b"]) await send(text);
+    await take(sender, 2);
+    sender.handle(2);
+    await sender.close(5_000);
+    const { handledSignalSeq, lastRunSeq } = await runNow();
+    assert.deepEqual([handledSignalSeq, lastRunSeq], [2n, 0n]);
+  });
+
+  it("cannot handle what has not come, nor receive what it did not ask for", async () => {
+    const sender = open();
+    await sender.opened;
+    await send("a");
+    await take(sender, 1);
+    assert.throws(() => sender.handle(2), RangeError);
+    assert.throws(() => sender.emit({ type: "answer" }, 2), RangeError);
+    assert.throws(() => sender.handle(0.5), RangeError);
+    await sender.finish(succeeded);
+    const deaf = open({ runId: "deaf", receiveSignals: false });
+    assert.throws(() => deaf.signals(), TypeError);
+    assert.throws(() => deaf.emit({ type: "answer" }, 1), TypeError);
+  });
+
+  it("ends its signals with the run", async () => {
+    const sender = open();
+    const all = (async () => {
+      const taken: string[] = [];
+      for await (const signal of sender.signals()) taken.push(textOf(signal));
+      return taken;
+    })();
+    await sender.opened;
+    await send("a");
+    await sender.finish(succeeded);
+    assert.deepEqual(await all, ["a"]);
+  });
+
+  it("lets the run wait once its events are durable, and goes on with the next one", async () => {
+    const sender = open();
+    sender.emit({ type: "working" });
+    await sender.wait({ code: "approval", question: { type: "question" } });
+    const waiting = await runNow();
+    assert.deepEqual(
+      [waiting.state, waiting.waiting?.code, waiting.lastRunSeq],
+      [RunState.WAITING, "approval", 1n],
+    );
+    await send("yes");
+    await take(sender, 1);
+    sender.emit({ type: "answer" }, 1);
+    await sender.flush();
+    assert.equal((await runNow()).state, RunState.RUNNING);
+    await sender.finish(succeeded);
+  });
+
+  it("does not wait, nor end, while signals await handling, and goes on", async () => {
+    const sender = open();
+    await sender.opened;
+    await send("a");
+    const isPending = (error: unknown) =>
+      error instanceof SignalsPendingError && error.lastSignalSeq === 1;
+    await assert.rejects(sender.wait({ code: "input" }), isPending);
+    await assert.rejects(sender.finish(succeeded, { requireSignalsHandled: true }), isPending);
+    assert.equal((await runNow()).state, RunState.RUNNING);
+    await take(sender, 1);
+    sender.emit({ type: "answer" }, 1);
+    await sender.wait({ code: "input" });
+    const { run } = await sender.finish(succeeded, { requireSignalsHandled: true });
+    assert.equal(run.state, RunState.SUCCEEDED);
+    await assert.rejects(sender.wait({ code: "input" }), SenderClosedError);
+  });
+
+  it("waits through an outage", async () => {
+    const sender = open({}, proxy.url);
+    await sender.opened;
+    let losses = 3;
+    proxy.newFault = () => (from) => (from === "server" && losses-- > 0 ? "cut" : "forward");
+    proxy.cutAll();
+    sender.emit({ type: "working" });
+    await sender.wait({ code: "approval" });
+    assert.equal((await runNow()).state, RunState.WAITING);
+    await sender.close(5_000);
+  });
+
+  const seed = chosenSeed();
+
+  it(`answers each once where connections break and it dies (RUNLOG_TEST_SEED=${seed})`, async () => {
+    const random = randomOf(seed);
+    proxy.newFault = randomCuts((min, max) => random.between(min, max));
+    const count = 200;
+    await open().opened;
+    const sending = (async () => {
+      for (let i = 1; i <= count; i++) await send(`s${i}`);
+    })();
+    let handled = 0;
+    let lives = 0;
+    while (handled < count) {
+      lives++;
+      const sender = open({}, proxy.url);
+      const isLast = lives > 20;
+      const dies = random.between(1, 30);
+      let answered = 0;
+      const seen: number[] = [];
+      for await (const signal of sender.signals()) {
+        seen.push(signal.signalSeq);
+        sender.emit({ type: "answer", data: Buffer.from(textOf(signal)) }, signal.signalSeq);
+        if (random.between(0, 3) === 0) sender.emit({ type: "thinking" });
+        handled = signal.signalSeq;
+        if (handled === count || (!isLast && ++answered === dies)) break;
+      }
+      assert.deepEqual(
+        seen,
+        seen.map((_, i) => seen[0]! + i),
+      );
+      if (handled === count) await sender.finish(succeeded);
+      else await sender.close(0);
+    }
+    await sending;
+    const answers = (await records()).filter(({ handledSignalSeq }) => handledSignalSeq > 0n);
+    const expected = Array.from({ length: count }, (_, i) => [`s${i + 1}`, BigInt(i + 1)]);
+    assert.deepEqual(
+      answers.map(({ record, handledSignalSeq }) => [
+        record.case === "event" && Buffer.from(record.value.data).toString(),
+        handledSignalSeq,
+      ]),
+      expected,
+    );
+    assert.ok(lives > 1 && proxy.cuts > 0, `${lives} lives, ${proxy.cuts} cuts`);
+  });
+});
