@@ -8,7 +8,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
-import type { Readable } from "node:stream";
+import type { Readable, Writable } from "node:stream";
 import { startTimer } from "../timers.ts";
 import { endingSignals, notice, type Output, stderr, stdout } from "./output.ts";
 import { makePipes } from "./pipes.ts";
@@ -44,6 +44,8 @@ export interface Child {
 /** A command that has been started, however. */
 export interface Started {
   readonly pid: number;
+  /** Its standard input, where that is a pipe of ours. */
+  readonly input?: Writable;
   readonly outputs: readonly ChildOutput[];
   /** Settles when the command itself has ended. */
   readonly exited: Promise<Ended>;
@@ -58,8 +60,17 @@ const explainAfterMs = 1_000;
 
 const passedOn = [...endingSignals, "SIGUSR2"] as const;
 
-/** Starts a command with real pipes, and this process's standard input. */
-export function startChild(file: string, args: readonly string[], env: NodeJS.ProcessEnv): Started {
+/**
+ * Starts a command with real pipes for its output.
+ *
+ * @param stdin "inherit": this process's standard input; "pipe": one of its own, see Started
+ */
+export function startChild(
+  file: string,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv,
+  stdin: "inherit" | "pipe",
+): Started {
   const pipes = makePipes(["stdout", "stderr"]);
   const outputs: readonly ChildOutput[] = [
     { name: "stdout", source: pipes.stdout.source, seen: stdout },
@@ -74,7 +85,7 @@ export function startChild(file: string, args: readonly string[], env: NodeJS.Pr
   try {
     child = spawn(file, args, {
       env,
-      stdio: ["inherit", pipes.stdout.writeEnd, pipes.stderr.writeEnd],
+      stdio: [stdin, pipes.stdout.writeEnd, pipes.stderr.writeEnd],
       // A session, and so a group, of its own.
       detached: true,
     });
@@ -91,7 +102,11 @@ export function startChild(file: string, args: readonly string[], env: NodeJS.Pr
   const failed = Promise.withResolvers<Ended>();
   // In the next turn.
   child.once("error", (error) => failed.resolve(notStarted(file, codeOf(error))));
-  return child.pid === undefined ? giveUp(failed.promise) : { pid: child.pid, outputs, exited };
+  if (child.pid === undefined) return giveUp(failed.promise);
+  const { pid, stdin: input } = child;
+  // A write tells of it, too.
+  input?.on("error", () => undefined);
+  return { pid, outputs, exited, ...(input && { input }) };
 }
 
 function codeOf(error: unknown): string {

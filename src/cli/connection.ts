@@ -129,7 +129,7 @@ export class FirstConnection {
 export async function openRunOnServer(
   transport: Transport,
   flags: ConnectionFlags,
-  options: Pick<OpenRunOptions, "runId" | "spec" | "onDrop"> & {
+  options: Pick<OpenRunOptions, "runId" | "spec" | "onDrop" | "receiveSignals"> & {
     /** Told of the run's id before the server is asked. */
     readonly onRunId: (runId: string) => void;
     readonly onFailed: (error: Error) => void;

@@ -1,6 +1,6 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import { AppendSchema } from "../../gen/runlog/v1/ingest_pb.js";
 import type { EventInit, RunSender } from "../client/index.ts";
 import { startTimer } from "../timers.ts";
 import { notice } from "./output.ts";
@@ -36,13 +36,15 @@ export class EventQueue {
   /**
    * Takes an event; resolves once the next one may come. Rejects once the run takes
    * nothing more.
+   *
+   * @param handledSignalSeq the last of the run's signals that it answers; 0: none
    */
-  async put(event: EventInit): Promise<void> {
+  async put(event: EventInit, handledSignalSeq = 0): Promise<void> {
     this.#throwIfFailed();
     while (this.#pump === undefined) {
       // Looked at here, not when it came: whoever else waited may have taken the room.
       if (this.#sender.hasRoom) {
-        this.#emit(event);
+        this.#sender.emit(event, handledSignalSeq);
         return;
       }
       const isOutage = !(await this.#hasRoomSoon());
@@ -50,15 +52,16 @@ export class EventQueue {
       // Another one may have begun meanwhile.
       if (isOutage) this.#pump ??= this.#empty();
     }
-    const bytes = toBinary(
-      EventSchema,
-      create(EventSchema, { time: timestampFromMs(Date.now()), ...event }),
-    );
+    const spooled = {
+      events: [{ time: timestampFromMs(Date.now()), ...event }],
+      handledSignalSeq: BigInt(handledSignalSeq),
+    };
+    const bytes = toBinary(AppendSchema, create(AppendSchema, spooled));
     while (!this.#spool.put(bytes)) {
       this.#tellFull();
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
       this.#throwIfFailed();
-      if (this.#pump === undefined) return this.put(event);
+      if (this.#pump === undefined) return this.put(event, handledSignalSeq);
     }
   }
 
@@ -71,11 +74,6 @@ export class EventQueue {
   /** Gives the spool's file back. */
   close(): void {
     this.#spool.close();
-  }
-
-  #emit(event: EventInit): void {
-    // What it does not take it reports to onDrop.
-    this.#sender.emit(event);
   }
 
   /** Whether there is room within the time after which it is an outage. */
@@ -98,7 +96,9 @@ export class EventQueue {
         while (this.#sender.hasRoom) {
           const bytes = this.#spool.take();
           if (bytes === undefined) break;
-          this.#emit(fromBinary(EventSchema, bytes));
+          const { events, handledSignalSeq } = fromBinary(AppendSchema, bytes);
+          // What it does not take it reports to onDrop.
+          this.#sender.emit(events[0]!, Number(handledSignalSeq));
         }
         this.#wake();
       } while (this.#spool.count > 0);

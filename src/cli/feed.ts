@@ -25,6 +25,10 @@ export interface FeedOptions {
   readonly newlinesOnly?: boolean;
   /** Lines at the beginning that are in the run already. Default 0. */
   readonly skip?: number;
+  /** Sees each line that becomes an event of its own; returns the last signal that it answers, or 0. */
+  readonly answers?: ((line: Uint8Array) => number) | undefined;
+  /** Called once the line's event was taken. */
+  readonly onTaken?: ((line: Uint8Array) => void) | undefined;
 }
 
 /** Turns inputs into events of one run. */
@@ -106,13 +110,15 @@ export class LineFeed {
     this.#queue?.close();
   }
 
-  async #take(line: Line, { name, attributes }: FeedOptions): Promise<void> {
+  async #take(line: Line, options: FeedOptions): Promise<void> {
+    const { name, attributes, answers = () => 0, onTaken } = options;
     const queue = this.#queue;
     if (queue === undefined) throw new Error("LineFeed.attach comes first");
     const all =
       line.end === "newline" ? attributes : { ...attributes, [lineEndAttribute]: line.end };
     if (line.t === "line") {
-      await queue.put(eventOfLine(line.bytes, all));
+      await queue.put(eventOfLine(line.bytes, all), answers(line.bytes));
+      onTaken?.(line.bytes);
       return;
     }
     this.#dropped++;

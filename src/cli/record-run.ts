@@ -20,6 +20,8 @@ export interface RecordedRun {
   readonly lastRunSeq: number;
   readonly cancelled: AbortSignal;
   readonly feed: LineFeed;
+  /** Its producer; it has signals where the run was opened with them. */
+  readonly sender: Pick<RunSender, "signals" | "handle" | "wait">;
   /** Aborts with the final error where the run takes nothing more. */
   readonly failed: AbortSignal;
   /** Makes everything durable, ends the run and says so. */
@@ -28,19 +30,26 @@ export interface RecordedRun {
   close(): void;
 }
 
+/** How to open a run. */
+export interface RecordOptions {
+  /** Whether a run is fine that has ended already: what it has is not sent again. Default: no. */
+  readonly mayHaveEnded?: boolean;
+  /** Whether its signals come. Default: no. */
+  readonly receiveSignals?: boolean;
+}
+
 /**
  * Opens the run that the flags name, and says its id. Throws CommandError, RunlogError.
  *
- * @param mayHaveEnded whether a run is fine that has ended already: what it has is not sent again
  */
 export async function recordRun(
   flags: RecordFlags,
   displayName: string,
-  mayHaveEnded = false,
+  options: RecordOptions = {},
 ): Promise<RecordedRun> {
   const connection = connectBy(flags);
   try {
-    return await openOver(connection, flags, displayName, mayHaveEnded);
+    return await openOver(connection, flags, displayName, options);
   } catch (error) {
     connection.close();
     throw error;
@@ -51,13 +60,14 @@ async function openOver(
   connection: NodeConnection,
   flags: RecordFlags,
   displayName: string,
-  mayHaveEnded: boolean,
+  { mayHaveEnded = false, receiveSignals = false }: RecordOptions,
 ): Promise<RecordedRun> {
   const feed = new LineFeed();
   const failed = new AbortController();
   const sender: RunSender = await openRunOnServer(connection.transport, flags, {
     ...(flags.run === undefined ? {} : { runId: flags.run }),
     spec: specOf(flags, displayName),
+    receiveSignals,
     onDrop: feed.onDrop,
     onRunId: (runId) => process.stderr.write(`run ${runId}\n`),
     onFailed: (error) => failed.abort(error),
@@ -78,6 +88,7 @@ async function openOver(
     lastRunSeq: opened.lastRunSeq,
     cancelled: sender.cancelled,
     feed,
+    sender,
     failed: failed.signal,
     async finish(result) {
       await feed.drained();

@@ -12,6 +12,7 @@ import { addRecordFlags, parseDuration, type RecordFlags } from "../flags.ts";
 import { endingSignals, notice, type Output } from "../output.ts";
 import { exactDurationText } from "../quantities.ts";
 import { type RecordedRun, recordRun } from "../record-run.ts";
+import { SignalLines } from "../signal-lines.ts";
 import { startOnTerminal } from "../terminal.ts";
 import { cut, printable } from "../text.ts";
 
@@ -33,12 +34,28 @@ export function execCommand(exit: (status: number) => void): Command {
         .argParser(parseDuration)
         .default(defaultGraceMs, exactDurationText(defaultGraceMs)),
     )
-    .option("--tty", "give the command a terminal of its own")
+    .addOption(
+      command.createOption("--tty", "give the command a terminal of its own").conflicts("signals"),
+    )
+    .addOption(
+      command
+        .createOption("--signals <where>", "pass the run's signals to the command (see below)")
+        .choices(["stdin"]),
+    )
+    .option(
+      "--signals-when-written",
+      "with --signals: a signal counts as handled once it was written to the command",
+    )
     .description("Record a command as a run: each line of its output is an event.")
     .argument("<command...>", "the command and its arguments, after --")
     .passThroughOptions()
     .addHelpText("after", help + environmentHelp)
-    .action(async (words: string[], flags: ExecFlags) => exit(await exec(words, flags)));
+    .action(async (words: string[], flags: ExecFlags) => {
+      if (flags.signalsWhenWritten && flags.signals === undefined) {
+        command.error("error: --signals-when-written needs --signals");
+      }
+      exit(await exec(words, flags));
+    });
 }
 
 const help = `
@@ -57,6 +74,20 @@ to the group. A second signal asks the group to end (SIGTERM), a third one kills
 The command never waits for the server: while the server is away, exec keeps events in
 memory, then on disk (--spool), and sends them later.
 
+With --signals stdin the command reads the run's signals from its standard input, a line
+of JSON each:
+  {"signal_seq":1,"signal_id":"…","type":"approval","data":{"approved":true},"sender":"…"}
+"data" is JSON as it was sent, or text (text/*); other bytes are in "data_base64". A signal
+counts as handled when the command prints a line of JSON with its signal_seq, such as
+  {"type":"answer","signal_seq":1,"text":"thank you"}
+which is recorded as an event in the same commit. So a command that dies before it answers
+gets the signal again when exec continues the run (--run). With --signals-when-written it
+counts as handled once it was written: what the command had not read, or not acted on, when
+it died is lost. A line such as
+  {"type":"question","wait":{"code":"approval","deadline":"2027-01-01T00:00:00Z"}}
+lets the run wait: it is WAITING, without a lease, until the command's next line, also where
+exec itself has ended. The standard input stays open as long as the command runs.
+
 Result of the run: SUCCEEDED for status 0; FAILED with the code exit-n for status n, or
 with the name of the signal that ended the command; CANCELLED if somebody asked the run to
 stop (the group then gets SIGTERM).
@@ -69,6 +100,8 @@ Examples:
   $ runlog exec -- npm test
   $ runlog exec --agent builder --name "build web" -- make -j4 web
   $ runlog exec --tty -- htop
+  $ runlog exec --run support-7 --signals stdin -- ./agent     then, from anywhere:
+    runlog signal support-7 --type message '{"text": "hello"}'
   $ runlog exec -- sh -c 'runlog exec -- ./step-1 && runlog exec -- ./step-2'
 `;
 
@@ -76,11 +109,14 @@ interface ExecFlags extends RecordFlags {
   /** Milliseconds. */
   readonly grace: number;
   readonly tty?: true;
+  readonly signals?: "stdin";
+  readonly signalsWhenWritten?: true;
 }
 
 async function exec(command: readonly string[], flags: ExecFlags): Promise<number> {
   const [file = "", ...args] = command;
-  const run = await recordRun(flags, cut([basename(file), ...args].join(" "), maxNameCharacters));
+  const name = cut([basename(file), ...args].join(" "), maxNameCharacters);
+  const run = await recordRun(flags, name, { receiveSignals: flags.signals !== undefined });
   try {
     const { ended, recorded } = await runChild(file, args, run, flags);
     const own = statusOf(ended);
@@ -121,14 +157,16 @@ async function runChild(
   run: RecordedRun,
   flags: ExecFlags,
 ): Promise<Outcome> {
-  const { server, namespace, grace, tty } = flags;
+  const { server, namespace, grace } = flags;
   const env = childEnvironment({ server, namespace, runId: run.runId });
-  const started = await start(file, args, env, tty ?? false).catch(async (error: unknown) => {
+  const started = await start(file, args, env, flags).catch(async (error: unknown) => {
     // Not the command's doing, such as a TMPDIR that is not there: the run must not stay RUNNING.
     await run.finish(failed("not-started", explain(error)));
     throw error;
   });
   const child = lookAfter(started, grace);
+  const signals = started.input && new SignalLines(run, flags.signalsWhenWritten ?? false);
+  if (signals !== undefined) void signals.write(started.input!);
   const onCancelled = () => {
     notice(`asked to stop: ${printable(String(run.cancelled.reason)) || "no reason given"}`);
     child.terminate();
@@ -141,7 +179,10 @@ async function runChild(
       const chunks = source.iterator({ destroyOnReturn: false });
       const show = viewerOf(name, seen);
       try {
-        await run.feed.read(chunks, { name, attributes: { stream: name } }, show);
+        const said = name === "stdout" ? signals : undefined;
+        const { answers, onTaken } = said ?? {};
+        const options = { name, attributes: { stream: name }, answers, onTaken };
+        await run.feed.read(chunks, options, show);
         return true;
       } catch (error) {
         if (!run.failed.aborted) throw error;
@@ -167,9 +208,10 @@ async function start(
   file: string,
   args: readonly string[],
   env: NodeJS.ProcessEnv,
-  onTerminal: boolean,
+  { tty, signals }: ExecFlags,
 ): Promise<Started> {
-  return onTerminal ? startOnTerminal(file, args, env) : startChild(file, args, env);
+  if (tty) return startOnTerminal(file, args, env);
+  return startChild(file, args, env, signals === undefined ? "inherit" : "pipe");
 }
 
 /** Shows chunks while the terminal takes them; recording goes on without it. */

@@ -72,7 +72,7 @@ async function ingest(flags: IngestFlags): Promise<number> {
   if (fstatSync(process.stdin.fd).isDirectory()) {
     throw new CommandError("standard input is a directory: use a file, or a pipe");
   }
-  const run = await recordRun(flags, "", flags.resumeInput === true);
+  const run = await recordRun(flags, "", { mayHaveEnded: flags.resumeInput === true });
   try {
     const interruption = await readInput(run, flags.resumeInput === true);
     const state = interruption.t === "none" ? RunState.SUCCEEDED : RunState.CANCELLED;

@@ -1,0 +1,235 @@
+/** `runlog exec --signals`: a command that can be talked to, and the example of docs/input.md. */
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Commands, type RunningCommand } from "./commands.ts";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+
+/** A record of a run as `tail --json` prints it. */
+interface Said {
+  readonly handledSignalSeq?: string;
+  readonly event?: { readonly type: string; readonly data?: string };
+  readonly signal?: { readonly signalSeq: string };
+  readonly runWaiting?: { readonly wait: { readonly code: string; readonly deadline?: string } };
+  readonly runResumed?: object;
+  readonly runFinished?: { readonly result: { readonly state: string } };
+}
+
+describe("runlog exec --signals", () => {
+  const servers = new Commands();
+  const commands = new Commands();
+  let directory: string;
+  let tests = 0;
+
+  before(async () => {
+    directory = await mkdtemp(join(tmpdir(), "runlog-signals-"));
+    await servers.serve(join(directory, "journal.db"));
+    commands.url = servers.url;
+  });
+
+  beforeEach(() => {
+    commands.namespace = `test-${++tests}`;
+  });
+
+  afterEach(() => commands.endAll());
+
+  after(async () => {
+    await servers.endAll();
+    await rm(directory, { recursive: true });
+  });
+
+  const exec = (script: string, ...flags: string[]) =>
+    commands.start([
+      "exec",
+      "--run",
+      "r",
+      "--name",
+      "r",
+      "--signals",
+      "stdin",
+      ...flags,
+      "--",
+      "sh",
+      "-c",
+      script,
+    ]);
+  const signal = (type: string, data: string, ...flags: string[]) =>
+    commands.run(["signal", "r", "--type", type, data, ...flags]);
+  const records = async (run = "r"): Promise<Said[]> => {
+    const { stdout } = await commands.run(["tail", "--run", run, "--until", "caught-up", "--json"]);
+    const lines = `${stdout}`.split("\n").filter((line) => line !== "");
+    return lines.map((line) => JSON.parse(line) as Said);
+  };
+  const handledBy = (all: readonly Said[]) =>
+    all.flatMap(({ handledSignalSeq, event }) =>
+      handledSignalSeq === undefined || event === undefined
+        ? []
+        : [`${event.type} ${handledSignalSeq}`],
+    );
+  const lastHandled = async () => {
+    const { stdout } = await commands.run(["runs", "--json"]);
+    return (JSON.parse(`${stdout}`.split("\n")[0]!) as { handledSignalSeq?: string })
+      .handledSignalSeq;
+  };
+  /** Lets a script begin before it gets anything. */
+  const begun = (command: RunningCommand) => command.until("stdout", /begun\n/);
+
+  it("passes each as a line of JSON, and records the line that answers it as its handling", async () => {
+    const command = exec(
+      `echo begun; head -n 3
+       echo '{"type":"answer","signal_seq":2}'`,
+    );
+    await begun(command);
+    await signal("approval", '{"approved": [1, "ü"]}', "--id", "one");
+    await signal("message", "plain text\nof two lines", "--id", "two");
+    await signal("bytes", "", "--id", "three", "--content-type", "image/png");
+    const { status, stdout } = await command.ended;
+    assert.equal(status, 0);
+    const lines = `${stdout}`.trim().split("\n").slice(1);
+    assert.deepEqual(
+      lines.slice(0, 3).map((line) => JSON.parse(line) as unknown),
+      [
+        { signal_seq: 1, signal_id: "one", type: "approval", data: { approved: [1, "ü"] } },
+        {
+          signal_seq: 2,
+          signal_id: "two",
+          type: "message",
+          data: "plain text\nof two lines",
+          content_type: "text/plain",
+        },
+        { signal_seq: 3, signal_id: "three", type: "bytes", content_type: "image/png" },
+      ],
+    );
+    const all = await records();
+    // The lines that the command repeated have a signal_seq, too.
+    assert.deepEqual(handledBy(all), ["approval 1", "message 2", "bytes 3"]);
+    assert.equal(all.at(-1)?.runFinished?.result.state, "RUN_STATE_SUCCEEDED");
+  });
+
+  it("passes again what was not answered, and nothing else", async () => {
+    const first = exec(
+      `echo begun; read a; echo '{"type":"answer","signal_seq":1}'; read b; kill -9 $$`,
+    );
+    await begun(first);
+    await signal("m", '"one"');
+    await first.until("stdout", /"signal_seq":1}/);
+    const killed = commands.start(["tail", "--run", "r", "--json"]);
+    await killed.until("stdout", /"handledSignalSeq":"1"/);
+    await first.kill("SIGKILL");
+    await signal("m", '"two"');
+    const second = exec('read a; echo "$a"');
+    const { stdout, stderr } = await second.ended;
+    assert.match(`${stdout}${stderr}`, /"signal_seq":2,.*"data":"two"/);
+    assert.doesNotMatch(`${stdout}`, /"data":"one"/);
+  });
+
+  it("takes no number for an answer that no signal has", async () => {
+    const command = exec(
+      `echo begun; read a
+       for n in 2 0 1.5 '"1"'; do echo "{\\"type\\":\\"answer\\",\\"signal_seq\\":$n}"; done
+       echo '{"type":"answer","signal_seq":1}'`,
+    );
+    await begun(command);
+    await signal("m", "1");
+    const { status, stderr } = await command.ended;
+    assert.equal(status, 0);
+    assert.equal(stderr.match(/recorded as a line that answers none/g)?.length, 4);
+    const all = await records();
+    assert.deepEqual(handledBy(all), ["answer 1"]);
+    assert.equal(all.filter(({ event }) => event?.type === "answer").length, 5);
+  });
+
+  it("counts one as handled once it was written, where a flag says so", async () => {
+    const command = exec("echo begun; read a; echo got", "--signals-when-written");
+    await begun(command);
+    await signal("m", "1");
+    await command.ended;
+    assert.equal(await lastHandled(), "1");
+    assert.deepEqual(handledBy(await records()), []);
+  });
+
+  it("does not disturb a command that reads nothing", async () => {
+    const command = exec(
+      "exec 0<&-; echo begun; until [ -e $0.go ]; do sleep 0.02; done; echo end",
+      "--grace",
+      "5s",
+    );
+    await begun(command);
+    const large = `"${"x".repeat(200_000)}"`;
+    for (let i = 0; i < 3; i++) await commands.run(["signal", "r", "--type", "m", "-"], large);
+    await command.until("stderr", /closed its standard input; they stay unhandled/);
+    await command.kill("SIGTERM");
+    assert.equal((await records()).filter((record) => record.signal !== undefined).length, 3);
+    assert.equal(await lastHandled(), undefined);
+  });
+
+  it("lets the run wait where a line says so, and go on with the next", async () => {
+    const command = exec(
+      `echo begun; echo '{"type":"q","wait":{"code":"approval","deadline":"2100-01-01T00:00:00Z"}}'
+       read a; echo "$a"; echo '{"wait":{"code":""}}'; echo '{"wait":1}'`,
+    );
+    const waits = commands.start(["tail", "--run", "r", "--json", "--wait"]);
+    await waits.until("stdout", /runWaiting/);
+    const { stdout } = await commands.run(["runs"]);
+    assert.match(`${stdout}`, /approval/);
+    await signal("m", "1");
+    const { stderr } = await command.ended;
+    assert.equal(stderr.match(/a wait without a code/g)?.length, 2);
+    const facts = (await records()).flatMap(({ runWaiting, runResumed, event }) =>
+      runWaiting
+        ? [`waits ${runWaiting.wait.code}`]
+        : runResumed
+          ? ["resumes"]
+          : event
+            ? [event.type]
+            : [],
+    );
+    assert.deepEqual(facts, ["line", "q", "waits approval", "resumes", "m", "line", "line"]);
+  });
+
+  it("is refused with a terminal, and its companion without it", async () => {
+    for (const [flags, message] of [
+      [["--signals", "stdin", "--tty"], /--tty.*cannot be used with.*--signals/],
+      [["--signals-when-written"], /--signals-when-written needs --signals/],
+      [["--signals", "file"], /Allowed choices are stdin/],
+    ] as const) {
+      const { status, stderr } = await commands.run(["exec", ...flags, "--", "true"]);
+      assert.equal(status, 2);
+      assert.match(stderr, message);
+    }
+  });
+
+  it("makes the agent of docs/input.md one that is killed, comes back and goes on", async () => {
+    const page = await readFile(join(root, "docs/input.md"), "utf8");
+    const blocks = [...page.matchAll(/```sh\nrunlog (.*?)\n```/gs)].map((match) => match[1]!);
+    const [, start, message, approval, tail] = blocks;
+    const words = (line: string) =>
+      [...line.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare!);
+    const startAgent = () =>
+      commands.start(
+        words(start!).map((word) => {
+          if (word === "node") return process.execPath;
+          return word.startsWith("examples/") ? join(root, word) : word;
+        }),
+      );
+    const first = startAgent();
+    await first.until("stdout", /"type":"question"/);
+    await commands.run(words(message!));
+    await first.until("stdout", /"type":"answer".*\n.*"type":"question"/);
+    const seen = commands.start(["tail", "--run", "cleanup", "--json"]);
+    await seen.until("stdout", /runWaiting(.|\n)*runWaiting/);
+    await first.kill("SIGKILL");
+    await commands.run(words(approval!));
+    const second = startAgent();
+    const { status, stdout } = await second.ended;
+    assert.equal(status, 0);
+    assert.match(`${stdout}`, /"type":"backups.deleted","signal_seq":2/);
+    assert.doesNotMatch(`${stdout}`, /"type":"answer"/);
+    const shown = await commands.run(words(tail!));
+    assert.match(`${shown.stdout}`, /succeeded/);
+    assert.deepEqual(handledBy(await records("cleanup")), ["answer 1", "backups.deleted 2"]);
+  });
+});
