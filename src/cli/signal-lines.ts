@@ -7,7 +7,12 @@
  */
 import type { Writable } from "node:stream";
 import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { type RunSignal, SignalsPendingError, type WaitInit } from "../client/index.ts";
+import {
+  type RunSignal,
+  SenderClosedError,
+  SignalsPendingError,
+  type WaitInit,
+} from "../client/index.ts";
 import { explain } from "./failure.ts";
 import { eventOfLine } from "./line-event.ts";
 import { notice } from "./output.ts";
@@ -67,7 +72,9 @@ export class SignalLines {
     if (wait === undefined) return;
     const wanted = waitOf(wait, line);
     if (wanted === undefined) {
-      notice('a line has a wait without a code, such as {"wait": {"code": "approval"}}: ignored');
+      notice(
+        'a line has a wait that is none, such as {"code": "approval", "deadline": "2027-01-01T00:00:00Z"}: ignored',
+      );
       return;
     }
     void this.#wait(wanted);
@@ -81,7 +88,8 @@ export class SignalLines {
       await sender.wait(wait);
     } catch (error) {
       // The command has signals to read; why a run is over is reported with its end.
-      if (!(error instanceof SignalsPendingError)) return;
+      if (error instanceof SignalsPendingError || error instanceof SenderClosedError) return;
+      notice(`the run does not wait: ${explain(error)}`);
     }
   }
 }
@@ -125,9 +133,7 @@ function objectOf(line: Uint8Array): JsonLine | undefined {
 function waitOf(wait: unknown, line: Uint8Array): WaitInit | undefined {
   if (typeof wait !== "object" || wait === null) return undefined;
   const { code, deadline } = wait as JsonLine;
-  if (typeof code !== "string" || code === "" || Buffer.byteLength(code) > maxCodeBytes) {
-    return undefined;
-  }
+  if (typeof code !== "string") return undefined;
   const until = typeof deadline === "string" ? new Date(deadline) : undefined;
   if (until !== undefined && Number.isNaN(until.getTime())) return undefined;
   const question = eventOfLine(line, {});
@@ -135,9 +141,6 @@ function waitOf(wait: unknown, line: Uint8Array): WaitInit | undefined {
     ? { code, question }
     : { code, question, deadline: timestampFromDate(until) };
 }
-
-/** As the contract has it. */
-const maxCodeBytes = 128;
 
 function written(input: Writable, text: string): Promise<void> {
   return new Promise((resolve, reject) => {

@@ -1,11 +1,11 @@
 /** What every server refuses is refused here, at once, by the same rules and with the same data. */
 import { create } from "@bufbuild/protobuf";
 import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
-import { RunResultSchema } from "../../gen/runlog/v1/run_pb.js";
+import { RunResultSchema, WaitSchema } from "../../gen/runlog/v1/run_pb.js";
 import { RefusedError } from "../refusal.ts";
-import { checkMessage, checkResult, checkRunId } from "../validate.ts";
+import { checkMessage, checkResult, checkRunId, checkWait } from "../validate.ts";
 import { RunlogError } from "./errors.ts";
-import type { ResultInit } from "./sender-types.ts";
+import type { ResultInit, WaitInit } from "./sender-types.ts";
 
 /** Throws RunlogError where nothing can be called that. */
 export function refuseInvalidRunId(runId: string): void {
@@ -23,6 +23,20 @@ export function refuseInvalidResult(init: ResultInit, maxBytes: number): void {
   refusing(() => {
     checkMessage("finish.result", RunResultSchema, result);
     checkResult("finish.result", result, maxBytes);
+  });
+}
+
+/**
+ * Throws RunlogError where no run can wait for this.
+ *
+ * @param maxBytes of the encoded wait
+ * @throws what protobuf-es throws where it is no valid message
+ */
+export function refuseInvalidWait(init: WaitInit, maxBytes: number): void {
+  const wait = create(WaitSchema, init);
+  refusing(() => {
+    checkMessage("wait.wait", WaitSchema, wait);
+    checkWait("wait.wait", wait, maxBytes);
   });
 }
 

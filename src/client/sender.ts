@@ -39,7 +39,7 @@ import {
   eventFramingBytes,
   type SenderLimits,
 } from "./limits.ts";
-import { refuseInvalidResult, refuseInvalidRunId } from "./refuse.ts";
+import { refuseInvalidResult, refuseInvalidRunId, refuseInvalidWait } from "./refuse.ts";
 import { Retries } from "./retries.ts";
 import { RunWaits } from "./run-waits.ts";
 import { SendBuffer } from "./send-buffer.ts";
@@ -214,13 +214,19 @@ export class RunSender {
    * Lets the run wait for input, once everything that was emitted is durable, and resolves
    * when that is so: no lease runs then, and the producer may leave. The next event
    * resumes it. By default only if every signal of the run is handled; rejects with
-   * SignalsPendingError otherwise, and as finish does where the run is over.
+   * SignalsPendingError otherwise, as finish does where the run is over, and with
+   * RunlogError for a wait that every server refuses. The sender goes on after the first
+   * and the last.
    */
-  wait(wait: WaitInit, { requireSignalsHandled = true }: ConditionOptions = {}): Promise<void> {
-    if (isFinal(this.#state)) return Promise.reject(finalError(this.#state));
+  async wait(
+    wait: WaitInit,
+    { requireSignalsHandled = true }: ConditionOptions = {},
+  ): Promise<void> {
+    this.#throwIfOver();
+    refuseInvalidWait(wait, this.#maxEventBytes);
     const waiting = this.#waits.ask({ wait, requireSignalsHandled });
     this.#call?.wake();
-    return waiting;
+    await waiting;
   }
 
   #inboxOf(method: string): SignalInbox {

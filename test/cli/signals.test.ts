@@ -169,7 +169,8 @@ describe("runlog exec --signals", () => {
   it("lets the run wait where a line says so, and go on with the next", async () => {
     const command = exec(
       `echo begun; echo '{"type":"q","wait":{"code":"approval","deadline":"2100-01-01T00:00:00Z"}}'
-       read a; echo "$a"; echo '{"wait":{"code":""}}'; echo '{"wait":1}'`,
+       read a; echo "$a"; echo '{"wait":{"code":""}}'; echo '{"wait":1}'
+       echo '{"wait":{"code":"a","deadline":"-000001-01-01T00:00:00Z"}}'`,
     );
     const waits = commands.start(["tail", "--run", "r", "--json", "--wait"]);
     await waits.until("stdout", /runWaiting/);
@@ -177,7 +178,9 @@ describe("runlog exec --signals", () => {
     assert.match(`${stdout}`, /approval/);
     await signal("m", "1");
     const { stderr } = await command.ended;
-    assert.equal(stderr.match(/a wait without a code/g)?.length, 2);
+    assert.equal(stderr.match(/a wait that is none/g)?.length, 1);
+    assert.match(stderr, /does not wait: wait\.wait\.code: is missing/);
+    assert.match(stderr, /does not wait: wait\.wait\.deadline/);
     const facts = (await records()).flatMap(({ runWaiting, runResumed, event }) =>
       runWaiting
         ? [`waits ${runWaiting.wait.code}`]
@@ -187,7 +190,16 @@ describe("runlog exec --signals", () => {
             ? [event.type]
             : [],
     );
-    assert.deepEqual(facts, ["line", "q", "waits approval", "resumes", "m", "line", "line"]);
+    assert.deepEqual(facts, [
+      "line",
+      "q",
+      "waits approval",
+      "resumes",
+      "m",
+      "line",
+      "line",
+      "line",
+    ]);
   });
 
   it("is refused with a terminal, and its companion without it", async () => {

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
+import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { RunService, RunState } from "../../gen/runlog/v1/run_pb.js";
@@ -10,6 +11,7 @@ import {
   follow,
   type OpenRunOptions,
   openRun,
+  RunlogError,
   type RunSender,
   type RunSignal,
   SenderClosedError,
@@ -201,6 +203,19 @@ describe("a producer that receives signals", () => {
     const { run } = await sender.finish(succeeded, { requireSignalsHandled: true });
     assert.equal(run.state, RunState.SUCCEEDED);
     await assert.rejects(sender.wait({ code: "input" }), SenderClosedError);
+  });
+
+  it("goes on after a wait that no server takes", async () => {
+    const sender = open();
+    const isRefused = (reason: Reason) => (error: unknown) =>
+      error instanceof RunlogError && error.reason === reason;
+    await assert.rejects(sender.wait({ code: "" }), isRefused(Reason.INVALID_FIELD));
+    const deadline = { seconds: -70_000_000_000n, nanos: 0 };
+    await assert.rejects(sender.wait({ code: "a", deadline }), isRefused(Reason.INVALID_FIELD));
+    const question = { type: "q", data: Buffer.alloc(2_000_000) };
+    await assert.rejects(sender.wait({ code: "a", question }), isRefused(Reason.TOO_LARGE));
+    await sender.wait({ code: "a" });
+    await sender.finish(succeeded);
   });
 
   it("waits through an outage", async () => {
