@@ -1,15 +1,3 @@
-/**
- * One Ingest stream: frames in, frames out.
- *
- * A run on a stream is in one of these states, held in #runs:
- *   absent   nothing was opened: an append is refused with RUN_NOT_OPEN
- *   held     open was sent; the committer decides frames in their order
- *   rejected it was refused: frames are discarded until it is opened again
- *
- * The stream is not read while what it sent and what it was not yet told are
- * over their bounds, so that a slow database or a producer that does not read
- * its acknowledgements costs bounded memory.
- */
 import { type OpenRun, OpenRunSchema, type ReleaseRun } from "../../gen/runlog/v1/ingest_pb.js";
 import type { Journal } from "../journal/journal.ts";
 import type { Limits } from "../limits.ts";
@@ -18,10 +6,10 @@ import { QuietTimer } from "../quiet-timer.ts";
 import { invalidField, isDataLoss, RefusedError } from "../refusal.ts";
 import type { Within } from "../subtree.ts";
 import { checkAttempt, checkMessage, checkNamespace, checkRunId, checkSpec } from "../validate.ts";
-import type { OperationCallbacks } from "./commit-retries.ts";
 import type { Committer } from "./committer.ts";
 import { bytesOfFrame, type IngestFrame, type IngestRequestBytes } from "./frames.ts";
-import { bytesOf, type Outcome, Producer, type ProducerOperation } from "./operation.ts";
+import { InFlight } from "./in-flight.ts";
+import { type Outcome, Producer, type ProducerOperation } from "./operation.ts";
 import { type OnProducer, parseAppend, parseFinish, parseWait } from "./parse-frames.ts";
 import { ResponseQueue } from "./response-queue.ts";
 import { SignalFeed } from "./signal-feed.ts";
@@ -40,7 +28,18 @@ export interface IngestStreamOptions {
   readonly withinOf?: (namespace: string) => Within;
 }
 
-/** The state of one Ingest stream. */
+/**
+ * One Ingest stream: frames in, frames out.
+ *
+ * A run on a stream is in one of these states, held in #runs:
+ *   absent   nothing was opened: an append is refused with RUN_NOT_OPEN
+ *   held     open was sent; the committer decides frames in their order
+ *   rejected it was refused: frames are discarded until it is opened again
+ *
+ * The stream is not read while what it sent and what it was not yet told are
+ * over their bounds, so that a slow database or a producer that does not read
+ * its acknowledgements costs bounded memory.
+ */
 export class IngestStream {
   readonly #committer: Committer;
   readonly #limits: Limits;
@@ -50,23 +49,21 @@ export class IngestStream {
   readonly #runs = new Map<string, Producer>();
   /** Weak: a run that is opened again has another producer. */
   readonly #ended = new WeakSet<Producer>();
-  readonly #callbacks: OperationCallbacks;
+  readonly #inFlight: InFlight;
   readonly #withinOf: (namespace: string) => Within;
   #namespace: string | undefined;
-  #pendingBytes = 0;
-  #pendingFrames = 0;
-  /** Runs with more unacknowledged events than they may have. */
-  #runsOverUnacked = 0;
   /** It ends with an error: the producer opens its runs elsewhere. */
   #hasFailed = false;
   #closed = false;
   #wakeReader: (() => void) | undefined;
+  readonly #hasLeft = () => this.#closed || this.#hasFailed;
 
   constructor(options: IngestStreamOptions) {
     this.#committer = options.committer;
     this.#limits = options.limits;
     this.#withinOf = options.withinOf ?? (() => undefined);
     this.#appends = options.memory.appends;
+    this.#inFlight = new InFlight(options.limits, options.memory.appends);
     this.#responses = new ResponseQueue(bytesOfFrame, options.memory.frames);
     this.#signals = new SignalFeed({
       db: options.journal.db,
@@ -75,17 +72,6 @@ export class IngestStream {
       push: (frame) => this.#responses.push(frame),
       onFailure: (error, producer) => this.#onUnreadable(error, producer),
     });
-    this.#callbacks = {
-      onOutcome: (outcome, operation) => {
-        this.#answer(operation as ProducerOperation, outcome);
-        this.#settle(operation as ProducerOperation);
-      },
-      onFailure: (error, operation) => {
-        this.#responses.end({ error });
-        this.#settle(operation as ProducerOperation);
-      },
-      hasLeft: () => this.#closed || this.#hasFailed,
-    };
   }
 
   /** Tells the producer to reconnect; what it sends meanwhile is still taken. */
@@ -158,7 +144,7 @@ export class IngestStream {
         if (this.#isFull()) await this.#until(() => !this.#isFull());
       }
     }
-    await this.#until(() => this.#pendingFrames === 0);
+    await this.#until(() => this.#inFlight.isEmpty);
   }
 
   #take(frame: IngestRequestBytes["frame"]): void {
@@ -199,12 +185,9 @@ export class IngestStream {
   #isFull(): boolean {
     const { maxPendingBytesPerStream, maxPendingFramesPerStream } = this.#limits;
     return (
-      // The less memory is left, the less of it one stream may have: so some is left for all.
-      this.#pendingBytes > Math.min(maxPendingBytesPerStream, this.#appends.freeBytes / 4) ||
+      this.#inFlight.isFull ||
       this.#responses.bytes > maxPendingBytesPerStream ||
-      this.#pendingFrames > maxPendingFramesPerStream ||
-      this.#responses.size > maxPendingFramesPerStream ||
-      this.#runsOverUnacked > 0
+      this.#responses.size > maxPendingFramesPerStream
     );
   }
 
@@ -321,34 +304,25 @@ export class IngestStream {
   }
 
   #submit(operation: ProducerOperation): void {
-    this.#pendingFrames++;
-    const bytes = bytesOf(operation);
-    this.#pendingBytes += bytes;
-    this.#appends.take(bytes);
-    if (operation.kind === "append") {
-      this.#count(operation.producer, operation.events.length);
-    }
-    this.#committer.enqueue(operation, this.#callbacks);
+    this.#inFlight.add(operation);
+    this.#committer.enqueue(operation, {
+      onOutcome: (outcome) => {
+        this.#answer(operation, outcome);
+        this.#settle(operation);
+      },
+      onFailure: (error) => {
+        this.#responses.end({ error });
+        this.#settle(operation);
+      },
+      hasLeft: this.#hasLeft,
+    });
   }
 
   #settle(operation: ProducerOperation): void {
     const { namespace, producer } = operation;
-    this.#pendingFrames--;
+    this.#inFlight.remove(operation);
     if (operation.kind === "check") this.#committer.release(namespace, producer);
-    const bytes = bytesOf(operation);
-    this.#pendingBytes -= bytes;
-    this.#appends.give(bytes);
-    if (operation.kind === "append") {
-      this.#count(producer, -operation.events.length);
-    }
     this.#wakeReader?.();
-  }
-
-  #count(producer: Producer, events: number): void {
-    const limit = this.#limits.maxUnackedEvents;
-    const before = producer.unackedEvents;
-    producer.unackedEvents += events;
-    this.#runsOverUnacked += Number(producer.unackedEvents > limit) - Number(before > limit);
   }
 
   #answer(operation: ProducerOperation, outcome: Outcome): void {
