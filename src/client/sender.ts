@@ -1,17 +1,3 @@
-/**
- * The reliable producer of one run.
- *
- * Invariants: an event that emit took is sent until it is acknowledged, in
- * the order of emit and never twice under two run_seqs, whatever happens to
- * connections and servers; emit never waits; memory is bounded by the buffer;
- * a refusal that cannot succeed ends the sender with a typed error and is
- * never retried.
- *
- * States (one transition function, `#enter`):
- *
- *     connecting → open → … → waiting → connecting → …
- *     any of these → ended | closed | failed, which are final
- */
 import { fromBinary } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
 import { v4 as uuidv4, v7 as uuidv7 } from "uuid";
@@ -50,6 +36,7 @@ import type {
   SenderState,
   SenderStats,
 } from "./sender-types.ts";
+import { SenderWaits } from "./sender-waits.ts";
 import { warnOfDrop } from "./warning.ts";
 
 /**
@@ -61,7 +48,20 @@ export function openRun(transport: Transport, options: OpenRunOptions = {}): Run
   return new RunSender(transport, options);
 }
 
-/** See openRun. */
+/**
+ * The reliable producer of one run.
+ *
+ * Invariants: an event that emit took is sent until it is acknowledged, in
+ * the order of emit and never twice under two run_seqs, whatever happens to
+ * connections and servers; emit never waits; memory is bounded by the buffer;
+ * a refusal that cannot succeed ends the sender with a typed error and is
+ * never retried.
+ *
+ * States (one transition function, `#enter`):
+ *
+ *     connecting → open → … → waiting → connecting → …
+ *     any of these → ended | closed | failed, which are final
+ */
 export class RunSender {
   /** The run's id, given or minted. */
   readonly runId: string;
@@ -78,6 +78,7 @@ export class RunSender {
   readonly #limits: SenderLimits;
   readonly #now: () => number;
   readonly #buffer: SendBuffer;
+  readonly #waits: SenderWaits;
   readonly #cancel = new AbortController();
   readonly #lifetime = new AbortController();
   readonly #firstOpened = Promise.withResolvers<Opened>();
@@ -93,9 +94,6 @@ export class RunSender {
   readonly #retries = new Retries();
   #lastError: Error | undefined;
   #firstContact: ReturnType<typeof setTimeout> | undefined;
-  #roomWaiters: (() => void)[] = [];
-  /** By the position that they wait for, which only grows. */
-  readonly #flushes: { readonly position: number; readonly resume: () => void }[] = [];
   #emitted = 0;
   #dropped = 0;
   #resent = 0;
@@ -107,6 +105,7 @@ export class RunSender {
     this.#limits = { ...defaultSenderLimits, ...options.limits };
     this.#now = options.now ?? Date.now;
     this.#buffer = new SendBuffer(this.#limits.maxBufferedEvents, this.#limits.maxBufferedBytes);
+    this.#waits = new SenderWaits(this.#buffer, () => this.#throwIfOver());
     this.runId = options.runId ?? uuidv7();
     this.cancelled = this.#cancel.signal;
     this.opened = this.#firstOpened.promise;
@@ -180,24 +179,16 @@ export class RunSender {
    * than lose an event; look at hasRoom again afterwards, another one may have
    * been quicker. Rejects once the sender is over.
    */
-  async ready(): Promise<void> {
-    while (!this.#buffer.hasRoom) {
-      this.#throwIfOver();
-      await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
-    }
-    this.#throwIfOver();
+  ready(): Promise<void> {
+    return this.#waits.untilRoom();
   }
 
   /**
    * Resolves once everything that was emitted so far is durable, through outages.
    * Rejects once the sender is over and that is not known.
    */
-  async flush(): Promise<void> {
-    const position = this.#buffer.durable + this.#buffer.unacked;
-    while (!this.#isDurable(position)) {
-      this.#throwIfOver();
-      await new Promise<void>((resume) => this.#flushes.push({ position, resume }));
-    }
+  flush(): Promise<void> {
+    return this.#waits.untilDurable();
   }
 
   /**
@@ -245,9 +236,7 @@ export class RunSender {
       for (let failures = 0; !isFinal(this.#state); ) {
         this.#enter({ t: "connecting", attempt: failures });
         const end = await this.#callOnce();
-        if (isFinal(this.#state)) {
-          return;
-        }
+        if (isFinal(this.#state)) return;
         if (end.t === "refused" && this.#retries.isFinal(end.error)) {
           this.#enter({ t: "failed", error: toFinalError(end.error) });
           return;
@@ -297,7 +286,7 @@ export class RunSender {
       now: this.#now,
       goal: () => this.#goal,
       onOpened: (opened) => this.#onOpened(opened),
-      onAck: () => this.#onDurable(),
+      onAck: () => this.#waits.note(),
       onResent: (count) => {
         this.#resent += count;
       },
@@ -320,9 +309,7 @@ export class RunSender {
     this.#buffer.opened(opened.lastRunSeq, ours);
     const reopened = this.#epoch !== undefined;
     this.#epoch = opened.epoch;
-    if (reopened) {
-      this.#reconnects++;
-    }
+    if (reopened) this.#reconnects++;
     this.#maxEventBytes = Math.min(
       opened.maxEventBytes ?? defaultMaxEventBytes,
       (opened.maxAppendBytes ?? defaultMaxAppendBytes) - appendFramingBytes - eventFramingBytes,
@@ -337,20 +324,8 @@ export class RunSender {
       });
     }
     this.#firstOpened.resolve(opened);
-    this.#onDurable();
+    this.#waits.note();
     this.#enter({ t: "open", epoch: opened.epoch, lastRunSeq: opened.lastRunSeq, reopened });
-  }
-
-  #onDurable(): void {
-    while (this.#flushes.length > 0 && this.#isDurable(this.#flushes[0]!.position)) {
-      this.#flushes.shift()!.resume();
-    }
-    this.#releaseRoom();
-  }
-
-  /** Whether the events up to a position are durable, or were dropped since. */
-  #isDurable(position: number): boolean {
-    return this.#buffer.durable >= position || this.#buffer.unacked === 0;
   }
 
   #drop(drop: Drop): false {
@@ -359,20 +334,6 @@ export class RunSender {
     else if (this.#dropped === 0) warnOfDrop(this.runId, drop);
     this.#dropped++;
     return false;
-  }
-
-  #releaseRoom(): void {
-    if (this.#buffer.hasRoom) {
-      this.#wakeRoomWaiters();
-    }
-  }
-
-  #wakeRoomWaiters(): void {
-    const waiters = this.#roomWaiters;
-    this.#roomWaiters = [];
-    for (const resume of waiters) {
-      resume();
-    }
   }
 
   #abort(reason: unknown): void {
@@ -391,16 +352,13 @@ export class RunSender {
 
   /** The only place where the state changes; a final state stays. */
   #enter(next: SenderState): void {
-    if (isFinal(this.#state)) {
-      return;
-    }
+    if (isFinal(this.#state)) return;
     this.#state = next;
     if (isFinal(next)) {
       clearTimeout(this.#firstContact);
       this.#firstOpened.reject(finalError(next));
       this.#over.resolve(next);
-      this.#wakeRoomWaiters();
-      for (const { resume } of this.#flushes.splice(0)) resume();
+      this.#waits.end();
       // After RunEnded the call still ends by itself; everything else stops.
       if (next.t !== "ended") {
         this.#lifetime.abort(finalError(next));
@@ -410,9 +368,7 @@ export class RunSender {
   }
 
   #throwIfOver(): void {
-    if (isFinal(this.#state)) {
-      throw finalError(this.#state);
-    }
+    if (isFinal(this.#state)) throw finalError(this.#state);
   }
 }
 
