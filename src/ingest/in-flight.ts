@@ -1,6 +1,6 @@
 import type { Limits } from "../limits.ts";
 import type { MemoryShare } from "../memory-budget.ts";
-import { bytesOf, type Producer, type ProducerOperation } from "./operation.ts";
+import { bytesOf, type Operation, type Producer } from "./operation.ts";
 
 /**
  * What one Ingest stream has submitted and has not been answered.
@@ -39,7 +39,7 @@ export class InFlight {
   }
 
   /** Counts an operation that is about to be submitted. */
-  add(operation: ProducerOperation): void {
+  add(operation: Operation): void {
     const bytes = bytesOf(operation);
     this.#frames++;
     this.#bytes += bytes;
@@ -48,7 +48,7 @@ export class InFlight {
   }
 
   /** Counts an operation no longer: it was answered, or has failed. */
-  remove(operation: ProducerOperation): void {
+  remove(operation: Operation): void {
     const bytes = bytesOf(operation);
     this.#frames--;
     this.#bytes -= bytes;

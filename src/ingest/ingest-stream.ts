@@ -6,17 +6,32 @@ import { QuietTimer } from "../quiet-timer.ts";
 import { invalidField, isDataLoss, RefusedError } from "../refusal.ts";
 import type { Within } from "../subtree.ts";
 import { checkAttempt, checkMessage, checkNamespace, checkRunId, checkSpec } from "../validate.ts";
+import type { OperationCallbacks } from "./commit-retries.ts";
 import type { Committer } from "./committer.ts";
 import { bytesOfFrame, type IngestFrame, type IngestRequestBytes } from "./frames.ts";
 import { InFlight } from "./in-flight.ts";
-import { type Outcome, Producer, type ProducerOperation } from "./operation.ts";
-import { type OnProducer, parseAppend, parseFinish, parseWait } from "./parse-frames.ts";
+import {
+  type OpenOperation,
+  type Operation,
+  type Outcome,
+  Producer,
+  type ProducerOperation,
+} from "./operation.ts";
+import {
+  type OnProducer,
+  parseAppend,
+  parseFinish,
+  parseWait,
+  printableId,
+} from "./parse-frames.ts";
 import { ResponseQueue } from "./response-queue.ts";
 import { SignalFeed } from "./signal-feed.ts";
 
 /** Answers, and their bytes, that may wait where more signals are read for a producer. */
 const maxWaitingFrames = 256;
 const maxWaitingBytes = 256 * 1024;
+
+type OpenedOutcome = Extract<Outcome, { readonly t: "opened" }>;
 
 /** What a stream works with. */
 export interface IngestStreamOptions {
@@ -56,7 +71,18 @@ export class IngestStream {
   #hasFailed = false;
   #closed = false;
   #wakeReader: (() => void) | undefined;
-  readonly #hasLeft = () => this.#closed || this.#hasFailed;
+  /** One for all operations: there may be many. */
+  readonly #callbacks: OperationCallbacks = {
+    onOutcome: (outcome, operation) => {
+      this.#answer(operation, outcome);
+      this.#settle(operation);
+    },
+    onFailure: (error, operation) => {
+      this.#responses.end({ error });
+      this.#settle(operation);
+    },
+    hasLeft: () => this.#closed || this.#hasFailed,
+  };
 
   constructor(options: IngestStreamOptions) {
     this.#committer = options.committer;
@@ -177,7 +203,7 @@ export class IngestStream {
       return false;
     } catch (error) {
       if (!(error instanceof RefusedError)) throw error;
-      this.#responses.push({ t: "rejected", runId: shownOf(runId), refusal: error.refusal });
+      this.#responses.push({ t: "rejected", runId: printableId(runId), refusal: error.refusal });
       return true;
     }
   }
@@ -305,54 +331,27 @@ export class IngestStream {
 
   #submit(operation: ProducerOperation): void {
     this.#inFlight.add(operation);
-    this.#committer.enqueue(operation, {
-      onOutcome: (outcome) => {
-        this.#answer(operation, outcome);
-        this.#settle(operation);
-      },
-      onFailure: (error) => {
-        this.#responses.end({ error });
-        this.#settle(operation);
-      },
-      hasLeft: this.#hasLeft,
-    });
+    this.#committer.enqueue(operation, this.#callbacks);
   }
 
-  #settle(operation: ProducerOperation): void {
-    const { namespace, producer } = operation;
+  #settle(operation: Operation): void {
     this.#inFlight.remove(operation);
-    if (operation.kind === "check") this.#committer.release(namespace, producer);
+    if (operation.kind === "check") {
+      this.#committer.release(operation.namespace, operation.producer);
+    }
     this.#wakeReader?.();
   }
 
-  #answer(operation: ProducerOperation, outcome: Outcome): void {
+  #answer(operation: Operation, outcome: Outcome): void {
     const { runId, namespace } = operation;
     if (operation.kind === "check") {
       this.#responses.push({ t: "released", runId });
       return;
     }
     switch (outcome.t) {
-      case "opened": {
-        // The stream may have ended while the open was under way.
-        if (this.#closed) this.#committer.release(namespace, operation.producer);
-        const { handledSignalSeq, lastSignalSeq } = outcome.signals;
-        this.#responses.push({
-          t: "opened",
-          runId,
-          epoch: outcome.epoch,
-          lastRunSeq: outcome.lastRunSeq,
-          handledSignalSeq,
-          lastSignalSeq,
-        });
-        const isCurrent = this.#runs.get(runId) === operation.producer;
-        if (isCurrent && operation.producer.receivesSignals) {
-          this.#signals.add(operation.producer, outcome.signals);
-        }
-        if (outcome.cancelReason !== undefined) {
-          operation.producer.cancelRequested(outcome.cancelReason);
-        }
+      case "opened":
+        if (operation.kind === "open") this.#onOpened(operation, outcome);
         return;
-      }
       case "durable": {
         const { last, signals } = outcome;
         const { runSeq, seq } = last;
@@ -369,7 +368,7 @@ export class IngestStream {
       }
       case "ended":
         // Still held: an equal FinishRun is answered again.
-        this.#ended.add(operation.producer);
+        if ("producer" in operation) this.#ended.add(operation.producer);
         this.#responses.push({ t: "ended", namespace, run: outcome.run });
         return;
       // Its producer has been told.
@@ -381,13 +380,22 @@ export class IngestStream {
         return;
     }
   }
-}
 
-/** Characters of a malformed run id that an answer repeats, so that the producer knows which frame it was. */
-const maxShownCharacters = 1_024;
-
-/** What is no run id, in an answer: not as long as a message, and never to be taken for an id. */
-function shownOf(runId: string): string {
-  const isLong = runId.length > maxShownCharacters;
-  return isLong ? `${runId.slice(0, maxShownCharacters).toWellFormed()}…` : runId.toWellFormed();
+  #onOpened({ namespace, runId, producer }: OpenOperation, opened: OpenedOutcome): void {
+    // The stream may have ended while the open was under way.
+    if (this.#closed) this.#committer.release(namespace, producer);
+    const { epoch, lastRunSeq, signals, cancelReason } = opened;
+    const { handledSignalSeq, lastSignalSeq } = signals;
+    this.#responses.push({
+      t: "opened",
+      runId,
+      epoch,
+      lastRunSeq,
+      handledSignalSeq,
+      lastSignalSeq,
+    });
+    const isCurrent = this.#runs.get(runId) === producer;
+    if (isCurrent && producer.receivesSignals) this.#signals.add(producer, signals);
+    if (cancelReason !== undefined) producer.cancelRequested(cancelReason);
+  }
 }
