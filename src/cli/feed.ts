@@ -21,7 +21,7 @@ export interface FeedOptions {
   readonly name: string;
   /** Of each event. */
   readonly attributes: Readonly<Record<string, string>>;
-  /** See SplitOptions. */
+  /** Whether only a newline ends a line, as SplitOptions says. Default false. */
   readonly newlinesOnly?: boolean;
   /** Lines at the beginning that are in the run already. Default 0. */
   readonly skip?: number;

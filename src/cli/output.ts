@@ -86,7 +86,7 @@ export class Output {
   }
 }
 
-/** Standard output; standard error for what exec passes on. */
+/** Standard output. */
 export const stdout = new Output(process.stdout);
-/** See stdout. */
+/** Standard error, for what exec passes on. */
 export const stderr = new Output(process.stderr);

@@ -99,7 +99,6 @@ type Phase = "opening" | "open" | "finishing" | "half_closed" | "over";
  * Runs once.
  */
 export class IngestCall implements Lane {
-  /** See Lane. */
   readonly runId: string;
   readonly #transport: Transport;
   readonly #options: IngestCallOptions;
@@ -129,7 +128,6 @@ export class IngestCall implements Lane {
     this.#shared?.wake(this);
   }
 
-  /** See Lane. */
   get isOver(): boolean {
     return this.#phase === "over";
   }
@@ -156,7 +154,6 @@ export class IngestCall implements Lane {
     return end;
   }
 
-  /** See Lane. */
   onJoined(call: SharedIngest): void {
     const { openTimeoutMs, ackTimeoutMs } = this.#options.limits;
     this.#shared = call;
@@ -164,7 +161,6 @@ export class IngestCall implements Lane {
     this.#expect("RunOpened", call.answers === 0 ? openTimeoutMs : ackTimeoutMs);
   }
 
-  /** See Lane. */
   next(): RequestFrame | undefined {
     const opening = this.#opening;
     this.#opening = undefined;
@@ -246,7 +242,6 @@ export class IngestCall implements Lane {
     }
   }
 
-  /** See Lane. */
   onFrame(frame: IngestResponse["frame"]): void {
     try {
       this.#take(frame);
@@ -256,7 +251,6 @@ export class IngestCall implements Lane {
     }
   }
 
-  /** See Lane. */
   onEnd(end: StreamEnd): void {
     this.#end(
       end.t === "ended" ? { t: "ended", progressed: this.#progressed() } : this.#endBy(end.error),

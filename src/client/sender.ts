@@ -1,17 +1,3 @@
-/**
- * The reliable producer of one run.
- *
- * Invariants: an event that emit took is sent until it is acknowledged, in
- * the order of emit and never twice under two run_seqs, whatever happens to
- * connections and servers; emit never waits; memory is bounded by the buffer;
- * a refusal that cannot succeed ends the sender with a typed error and is
- * never retried.
- *
- * States (one transition function, `#enter`):
- *
- *     connecting → open → … → waiting → connecting → …
- *     any of these → ended | closed | failed, which are final
- */
 import { fromBinary } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
 import { v4 as uuidv4, v7 as uuidv7 } from "uuid";
@@ -43,6 +29,7 @@ import { refuseInvalidResult, refuseInvalidRunId, refuseInvalidWait } from "./re
 import { Retries } from "./retries.ts";
 import { RunWaits } from "./run-waits.ts";
 import { SendBuffer } from "./send-buffer.ts";
+import { finalError, isFinal } from "./sender-state.ts";
 import type {
   Closed,
   ConditionOptions,
@@ -54,6 +41,7 @@ import type {
   SenderStats,
   WaitInit,
 } from "./sender-types.ts";
+import { SenderWaits } from "./sender-waits.ts";
 import { type RunSignal, SignalInbox } from "./signal-inbox.ts";
 import { warnOfDrop } from "./warning.ts";
 
@@ -66,7 +54,20 @@ export function openRun(transport: Transport, options: OpenRunOptions = {}): Run
   return new RunSender(transport, options);
 }
 
-/** See openRun. */
+/**
+ * The reliable producer of one run.
+ *
+ * Invariants: an event that emit took is sent until it is acknowledged, in
+ * the order of emit and never twice under two run_seqs, whatever happens to
+ * connections and servers; emit never waits; memory is bounded by the buffer;
+ * a refusal that cannot succeed ends the sender with a typed error and is
+ * never retried.
+ *
+ * States (one transition function, `#enter`):
+ *
+ *     connecting → open → … → waiting → connecting → …
+ *     any of these → ended | closed | failed, which are final
+ */
 export class RunSender {
   /** The run's id, given or minted. */
   readonly runId: string;
@@ -83,6 +84,7 @@ export class RunSender {
   readonly #limits: SenderLimits;
   readonly #now: () => number;
   readonly #buffer: SendBuffer;
+  readonly #waits: SenderWaits;
   readonly #cancel = new AbortController();
   readonly #lifetime = new AbortController();
   readonly #firstOpened = Promise.withResolvers<Opened>();
@@ -90,7 +92,7 @@ export class RunSender {
   #state: SenderState = { t: "connecting", attempt: 0 };
   #goal: Goal = { t: "stream" };
   readonly #inbox: SignalInbox | undefined;
-  readonly #waits = new RunWaits();
+  readonly #runWaits = new RunWaits();
   /** Rejects a finish that signals keep from ending the run. */
   #onPending: ((error: SignalsPendingError) => void) | undefined;
   #call: IngestCall | undefined;
@@ -102,9 +104,6 @@ export class RunSender {
   readonly #retries = new Retries();
   #lastError: Error | undefined;
   #firstContact: ReturnType<typeof setTimeout> | undefined;
-  #roomWaiters: (() => void)[] = [];
-  /** By the position that they wait for, which only grows. */
-  readonly #flushes: { readonly position: number; readonly resume: () => void }[] = [];
   #emitted = 0;
   #dropped = 0;
   #resent = 0;
@@ -117,6 +116,7 @@ export class RunSender {
     this.#now = options.now ?? Date.now;
     this.#buffer = new SendBuffer(this.#limits.maxBufferedEvents, this.#limits.maxBufferedBytes);
     this.#inbox = options.receiveSignals === true ? new SignalInbox() : undefined;
+    this.#waits = new SenderWaits(this.#buffer, () => this.#throwIfOver());
     this.runId = options.runId ?? uuidv7();
     this.cancelled = this.#cancel.signal;
     this.opened = this.#firstOpened.promise;
@@ -224,7 +224,7 @@ export class RunSender {
   ): Promise<void> {
     this.#throwIfOver();
     refuseInvalidWait(wait, this.#maxEventBytes);
-    const waiting = this.#waits.ask({ wait, requireSignalsHandled });
+    const waiting = this.#runWaits.ask({ wait, requireSignalsHandled });
     this.#call?.wake();
     await waiting;
   }
@@ -239,24 +239,16 @@ export class RunSender {
    * than lose an event; look at hasRoom again afterwards, another one may have
    * been quicker. Rejects once the sender is over.
    */
-  async ready(): Promise<void> {
-    while (!this.#buffer.hasRoom) {
-      this.#throwIfOver();
-      await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
-    }
-    this.#throwIfOver();
+  ready(): Promise<void> {
+    return this.#waits.untilRoom();
   }
 
   /**
    * Resolves once everything that was emitted so far is durable, through outages.
    * Rejects once the sender is over and that is not known.
    */
-  async flush(): Promise<void> {
-    const position = this.#buffer.durable + this.#buffer.unacked;
-    while (!this.#isDurable(position)) {
-      this.#throwIfOver();
-      await new Promise<void>((resume) => this.#flushes.push({ position, resume }));
-    }
+  flush(): Promise<void> {
+    return this.#waits.untilDurable();
   }
 
   /**
@@ -310,9 +302,7 @@ export class RunSender {
       for (let failures = 0; !isFinal(this.#state); ) {
         this.#enter({ t: "connecting", attempt: failures });
         const end = await this.#callOnce();
-        if (isFinal(this.#state)) {
-          return;
-        }
+        if (isFinal(this.#state)) return;
         if (end.t === "refused" && this.#retries.isFinal(end.error)) {
           this.#enter({ t: "failed", error: toFinalError(end.error) });
           return;
@@ -361,16 +351,16 @@ export class RunSender {
       buffer: this.#buffer,
       now: this.#now,
       goal: () => this.#goal,
-      wait: () => this.#waits.next,
+      wait: () => this.#runWaits.next,
       inbox: this.#inbox,
       onOpened: (opened) => this.#onOpened(opened),
-      onAck: () => this.#onDurable(),
+      onAck: () => this.#waits.note(),
       onResent: (count) => {
         this.#resent += count;
       },
       onEnded: (run) => this.#enter({ t: "ended", run }),
       onCancelRequested: (reason) => this.#cancel.abort(reason),
-      onWaiting: (wait) => this.#waits.waiting(wait),
+      onWaiting: (wait) => this.#runWaits.waiting(wait),
       onSignalsPending: (lastSignalSeq, wait) => this.#onSignalsPending(lastSignalSeq, wait),
     });
     this.#call = call;
@@ -389,9 +379,7 @@ export class RunSender {
     this.#buffer.opened(opened.lastRunSeq, ours);
     const reopened = this.#epoch !== undefined;
     this.#epoch = opened.epoch;
-    if (reopened) {
-      this.#reconnects++;
-    }
+    if (reopened) this.#reconnects++;
     this.#maxEventBytes = Math.min(
       opened.maxEventBytes ?? defaultMaxEventBytes,
       (opened.maxAppendBytes ?? defaultMaxAppendBytes) - appendFramingBytes - eventFramingBytes,
@@ -407,30 +395,18 @@ export class RunSender {
     }
     this.#inbox?.opened(opened.handledSignalSeq);
     this.#firstOpened.resolve(opened);
-    this.#onDurable();
+    this.#waits.note();
     this.#enter({ t: "open", epoch: opened.epoch, lastRunSeq: opened.lastRunSeq, reopened });
   }
 
   #onSignalsPending(lastSignalSeq: number, wait: WaitGoal | undefined): void {
     const error = new SignalsPendingError(lastSignalSeq);
     if (wait !== undefined) {
-      this.#waits.refused(wait, error);
+      this.#runWaits.refused(wait, error);
       return;
     }
     this.#goal = { t: "stream" };
     this.#onPending?.(error);
-  }
-
-  #onDurable(): void {
-    while (this.#flushes.length > 0 && this.#isDurable(this.#flushes[0]!.position)) {
-      this.#flushes.shift()!.resume();
-    }
-    this.#releaseRoom();
-  }
-
-  /** Whether the events up to a position are durable, or were dropped since. */
-  #isDurable(position: number): boolean {
-    return this.#buffer.durable >= position || this.#buffer.unacked === 0;
   }
 
   #drop(drop: Drop): false {
@@ -439,20 +415,6 @@ export class RunSender {
     else if (this.#dropped === 0) warnOfDrop(this.runId, drop);
     this.#dropped++;
     return false;
-  }
-
-  #releaseRoom(): void {
-    if (this.#buffer.hasRoom) {
-      this.#wakeRoomWaiters();
-    }
-  }
-
-  #wakeRoomWaiters(): void {
-    const waiters = this.#roomWaiters;
-    this.#roomWaiters = [];
-    for (const resume of waiters) {
-      resume();
-    }
   }
 
   #abort(reason: unknown): void {
@@ -471,18 +433,15 @@ export class RunSender {
 
   /** The only place where the state changes; a final state stays. */
   #enter(next: SenderState): void {
-    if (isFinal(this.#state)) {
-      return;
-    }
+    if (isFinal(this.#state)) return;
     this.#state = next;
     if (isFinal(next)) {
       clearTimeout(this.#firstContact);
       this.#firstOpened.reject(finalError(next));
       this.#over.resolve(next);
       this.#inbox?.end();
-      this.#waits.end(finalError(next));
-      this.#wakeRoomWaiters();
-      for (const { resume } of this.#flushes.splice(0)) resume();
+      this.#runWaits.end(finalError(next));
+      this.#waits.end();
       // After RunEnded the call still ends by itself; everything else stops.
       if (next.t !== "ended") {
         this.#lifetime.abort(finalError(next));
@@ -492,25 +451,7 @@ export class RunSender {
   }
 
   #throwIfOver(): void {
-    if (isFinal(this.#state)) {
-      throw finalError(this.#state);
-    }
-  }
-}
-
-function isFinal(state: SenderState): boolean {
-  return state.t === "ended" || state.t === "closed" || state.t === "failed";
-}
-
-/** The error for calls to a sender that has ended. */
-function finalError(state: SenderState): Error {
-  switch (state.t) {
-    case "failed":
-      return state.error;
-    case "ended":
-      return new SenderClosedError("the run has ended");
-    default:
-      return new SenderClosedError("the sender is closed");
+    if (isFinal(this.#state)) throw finalError(this.#state);
   }
 }
 

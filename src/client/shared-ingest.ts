@@ -2,6 +2,7 @@ import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { IngestResponse, RunRejected } from "../../gen/runlog/v1/ingest_pb.js";
 import { startTimer } from "../timers.ts";
+import { Wakeup } from "../wakeup.ts";
 import { isNodeReason, isRetryable, NoAnswerError } from "./errors.ts";
 import {
   type IngestMethod,
@@ -11,7 +12,6 @@ import {
   type RequestFrame,
 } from "./ingest-transport.ts";
 import { defaultSenderLimits, maxAnswerWaits, minSilenceMs, silentHeartbeats } from "./limits.ts";
-import { Wakeup } from "./wakeup.ts";
 
 /** Runs on one call; the server's own limit may be another, and is then found. */
 const maxLanes = 5_000;
@@ -217,6 +217,7 @@ export class SharedIngest {
 
   async *#requests(): AsyncGenerator<readonly RequestFrame[]> {
     while (!this.#isHalfClosed) {
+      this.#wakeup.reset();
       const frames: RequestFrame[] = this.#toRelease
         .splice(0)
         .map((runId) => messageFrame({ case: "release", value: { runId } }));

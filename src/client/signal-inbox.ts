@@ -1,8 +1,8 @@
 /** The signals of one run on their way from the server to the producer. */
 import type { Event } from "../../gen/runlog/v1/event_pb.js";
 import type { SignalReceived } from "../../gen/runlog/v1/ingest_pb.js";
+import { Wakeup } from "../wakeup.ts";
 import { toNumber } from "./uint64.ts";
-import { Wakeup } from "./wakeup.ts";
 
 /** Input to a run. */
 export interface RunSignal {

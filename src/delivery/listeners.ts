@@ -1,7 +1,3 @@
-/**
- * The waiters for news of a namespace, by scope. Those who want no
- * events are kept apart, so that events wake none of them.
- */
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import { type Filter, isWithoutEvents, type Scope } from "./filter.ts";
 
@@ -14,7 +10,10 @@ export type Watched = Pick<Filter, "scope" | "kinds">;
 /** By the id of a run; one has an entry while somebody waits for it. */
 type ByRun = Map<string, Set<Wake>>;
 
-/** See the head of this file. */
+/**
+ * The waiters for news of a namespace, by scope. Those who want no
+ * events are kept apart, so that events wake none of them.
+ */
 export class Listeners {
   readonly #some = new ScopeListeners();
   /** Those who want no events. */

@@ -1,10 +1,3 @@
-/**
- * Records in lists: all of them, those of each run, and those of each family.
- *
- * A record stands in the list of each run in its lineage, so that adding it and
- * reading a family's part cost the depth of its run, not the number of strangers'
- * records.
- */
 import type { CommittedRecord } from "../journal/committed-record.ts";
 import { Deque } from "./deque.ts";
 import type { Scope } from "./filter.ts";
@@ -23,7 +16,13 @@ const listBytes = 140;
 /** A run id in the lineage of a run that has records. */
 const lineageBytes = 90;
 
-/** See the head of this file. */
+/**
+ * Records in lists: all of them, those of each run, and those of each family.
+ *
+ * A record stands in the list of each run in its lineage, so that adding it and
+ * reading a family's part cost the depth of its run, not the number of strangers'
+ * records.
+ */
 export class RecordLists {
   readonly #everything: Records = new Deque();
   /** What a run itself has. */

@@ -10,10 +10,10 @@
 
 import { yieldToEventLoop } from "../event-loop.ts";
 import { QuietTimer } from "../quiet-timer.ts";
+import { Wakeup } from "../wakeup.ts";
 import type { SubscriptionFrame } from "./frames.ts";
 import { Subscription } from "./subscription.ts";
 import type { DeliveryOptions, SubscriptionSpec } from "./subscription-spec.ts";
-import { Wakeup } from "./wakeup.ts";
 
 /**
  * Delivers a subscription until it ends by itself or `signal` aborts; then the

@@ -1,11 +1,11 @@
 import { yieldToEventLoop } from "../event-loop.ts";
 import { QuietTimer } from "../quiet-timer.ts";
 import { type Refusal, RefusedError } from "../refusal.ts";
+import { Wakeup } from "../wakeup.ts";
 import { Deque } from "./deque.ts";
 import type { Filter } from "./filter.ts";
 import { Subscription, type SubscriptionStepFrame } from "./subscription.ts";
 import type { DeliveryOptions, SubscriptionSpec } from "./subscription-spec.ts";
-import { Wakeup } from "./wakeup.ts";
 
 /** A frame for the subscriber; `id` is the subscription's. */
 export type WatchFrame =

@@ -1,3 +1,48 @@
+import { type OpenRun, OpenRunSchema, type ReleaseRun } from "../../gen/runlog/v1/ingest_pb.js";
+import type { Journal } from "../journal/journal.ts";
+import type { Limits } from "../limits.ts";
+import type { MemoryBudget, MemoryShare } from "../memory-budget.ts";
+import { QuietTimer } from "../quiet-timer.ts";
+import { invalidField, isDataLoss, RefusedError } from "../refusal.ts";
+import type { Within } from "../subtree.ts";
+import { checkAttempt, checkMessage, checkNamespace, checkRunId, checkSpec } from "../validate.ts";
+import type { OperationCallbacks } from "./commit-retries.ts";
+import type { Committer } from "./committer.ts";
+import { bytesOfFrame, type IngestFrame, type IngestRequestBytes } from "./frames.ts";
+import { InFlight } from "./in-flight.ts";
+import {
+  type OpenOperation,
+  type Operation,
+  type Outcome,
+  Producer,
+  type ProducerOperation,
+} from "./operation.ts";
+import {
+  type OnProducer,
+  parseAppend,
+  parseFinish,
+  parseWait,
+  printableId,
+} from "./parse-frames.ts";
+import { ResponseQueue } from "./response-queue.ts";
+import { SignalFeed } from "./signal-feed.ts";
+
+/** Answers, and their bytes, that may wait where more signals are read for a producer. */
+const maxWaitingFrames = 256;
+const maxWaitingBytes = 256 * 1024;
+
+type OpenedOutcome = Extract<Outcome, { readonly t: "opened" }>;
+
+/** What a stream works with. */
+export interface IngestStreamOptions {
+  readonly journal: Pick<Journal, "db">;
+  readonly committer: Committer;
+  readonly memory: Pick<MemoryBudget, "appends" | "frames">;
+  readonly limits: Limits;
+  /** Where its producer may write in a namespace; throws RefusedError where it may nowhere. Default: anywhere. */
+  readonly withinOf?: (namespace: string) => Within;
+}
+
 /**
  * One Ingest stream: frames in, frames out.
  *
@@ -10,37 +55,6 @@
  * over their bounds, so that a slow database or a producer that does not read
  * its acknowledgements costs bounded memory.
  */
-import { type OpenRun, OpenRunSchema, type ReleaseRun } from "../../gen/runlog/v1/ingest_pb.js";
-import type { Journal } from "../journal/journal.ts";
-import type { Limits } from "../limits.ts";
-import type { MemoryBudget, MemoryShare } from "../memory-budget.ts";
-import { QuietTimer } from "../quiet-timer.ts";
-import { invalidField, isDataLoss, RefusedError } from "../refusal.ts";
-import type { Within } from "../subtree.ts";
-import { checkAttempt, checkMessage, checkNamespace, checkRunId, checkSpec } from "../validate.ts";
-import type { OperationCallbacks } from "./commit-retries.ts";
-import type { Committer } from "./committer.ts";
-import { bytesOfFrame, type IngestFrame, type IngestRequestBytes } from "./frames.ts";
-import { bytesOf, type Outcome, Producer, type ProducerOperation } from "./operation.ts";
-import { type OnProducer, parseAppend, parseFinish, parseWait } from "./parse-frames.ts";
-import { ResponseQueue } from "./response-queue.ts";
-import { SignalFeed } from "./signal-feed.ts";
-
-/** Answers, and their bytes, that may wait where more signals are read for a producer. */
-const maxWaitingFrames = 256;
-const maxWaitingBytes = 256 * 1024;
-
-/** What a stream works with. */
-export interface IngestStreamOptions {
-  readonly journal: Pick<Journal, "db">;
-  readonly committer: Committer;
-  readonly memory: Pick<MemoryBudget, "appends" | "frames">;
-  readonly limits: Limits;
-  /** Where its producer may write in a namespace; throws RefusedError where it may nowhere. Default: anywhere. */
-  readonly withinOf?: (namespace: string) => Within;
-}
-
-/** The state of one Ingest stream. */
 export class IngestStream {
   readonly #committer: Committer;
   readonly #limits: Limits;
@@ -50,23 +64,32 @@ export class IngestStream {
   readonly #runs = new Map<string, Producer>();
   /** Weak: a run that is opened again has another producer. */
   readonly #ended = new WeakSet<Producer>();
-  readonly #callbacks: OperationCallbacks;
+  readonly #inFlight: InFlight;
   readonly #withinOf: (namespace: string) => Within;
   #namespace: string | undefined;
-  #pendingBytes = 0;
-  #pendingFrames = 0;
-  /** Runs with more unacknowledged events than they may have. */
-  #runsOverUnacked = 0;
   /** It ends with an error: the producer opens its runs elsewhere. */
   #hasFailed = false;
   #closed = false;
   #wakeReader: (() => void) | undefined;
+  /** One for all operations: there may be many. */
+  readonly #callbacks: OperationCallbacks = {
+    onOutcome: (outcome, operation) => {
+      this.#answer(operation, outcome);
+      this.#settle(operation);
+    },
+    onFailure: (error, operation) => {
+      this.#responses.end({ error });
+      this.#settle(operation);
+    },
+    hasLeft: () => this.#closed || this.#hasFailed,
+  };
 
   constructor(options: IngestStreamOptions) {
     this.#committer = options.committer;
     this.#limits = options.limits;
     this.#withinOf = options.withinOf ?? (() => undefined);
     this.#appends = options.memory.appends;
+    this.#inFlight = new InFlight(options.limits, options.memory.appends);
     this.#responses = new ResponseQueue(bytesOfFrame, options.memory.frames);
     this.#signals = new SignalFeed({
       db: options.journal.db,
@@ -75,17 +98,6 @@ export class IngestStream {
       push: (frame) => this.#responses.push(frame),
       onFailure: (error, producer) => this.#onUnreadable(error, producer),
     });
-    this.#callbacks = {
-      onOutcome: (outcome, operation) => {
-        this.#answer(operation as ProducerOperation, outcome);
-        this.#settle(operation as ProducerOperation);
-      },
-      onFailure: (error, operation) => {
-        this.#responses.end({ error });
-        this.#settle(operation as ProducerOperation);
-      },
-      hasLeft: () => this.#closed || this.#hasFailed,
-    };
   }
 
   /** Tells the producer to reconnect; what it sends meanwhile is still taken. */
@@ -158,7 +170,7 @@ export class IngestStream {
         if (this.#isFull()) await this.#until(() => !this.#isFull());
       }
     }
-    await this.#until(() => this.#pendingFrames === 0);
+    await this.#until(() => this.#inFlight.isEmpty);
   }
 
   #take(frame: IngestRequestBytes["frame"]): void {
@@ -191,7 +203,7 @@ export class IngestStream {
       return false;
     } catch (error) {
       if (!(error instanceof RefusedError)) throw error;
-      this.#responses.push({ t: "rejected", runId: shownOf(runId), refusal: error.refusal });
+      this.#responses.push({ t: "rejected", runId: printableId(runId), refusal: error.refusal });
       return true;
     }
   }
@@ -199,12 +211,9 @@ export class IngestStream {
   #isFull(): boolean {
     const { maxPendingBytesPerStream, maxPendingFramesPerStream } = this.#limits;
     return (
-      // The less memory is left, the less of it one stream may have: so some is left for all.
-      this.#pendingBytes > Math.min(maxPendingBytesPerStream, this.#appends.freeBytes / 4) ||
+      this.#inFlight.isFull ||
       this.#responses.bytes > maxPendingBytesPerStream ||
-      this.#pendingFrames > maxPendingFramesPerStream ||
-      this.#responses.size > maxPendingFramesPerStream ||
-      this.#runsOverUnacked > 0
+      this.#responses.size > maxPendingFramesPerStream
     );
   }
 
@@ -321,64 +330,28 @@ export class IngestStream {
   }
 
   #submit(operation: ProducerOperation): void {
-    this.#pendingFrames++;
-    const bytes = bytesOf(operation);
-    this.#pendingBytes += bytes;
-    this.#appends.take(bytes);
-    if (operation.kind === "append") {
-      this.#count(operation.producer, operation.events.length);
-    }
+    this.#inFlight.add(operation);
     this.#committer.enqueue(operation, this.#callbacks);
   }
 
-  #settle(operation: ProducerOperation): void {
-    const { namespace, producer } = operation;
-    this.#pendingFrames--;
-    if (operation.kind === "check") this.#committer.release(namespace, producer);
-    const bytes = bytesOf(operation);
-    this.#pendingBytes -= bytes;
-    this.#appends.give(bytes);
-    if (operation.kind === "append") {
-      this.#count(producer, -operation.events.length);
+  #settle(operation: Operation): void {
+    this.#inFlight.remove(operation);
+    if (operation.kind === "check") {
+      this.#committer.release(operation.namespace, operation.producer);
     }
     this.#wakeReader?.();
   }
 
-  #count(producer: Producer, events: number): void {
-    const limit = this.#limits.maxUnackedEvents;
-    const before = producer.unackedEvents;
-    producer.unackedEvents += events;
-    this.#runsOverUnacked += Number(producer.unackedEvents > limit) - Number(before > limit);
-  }
-
-  #answer(operation: ProducerOperation, outcome: Outcome): void {
+  #answer(operation: Operation, outcome: Outcome): void {
     const { runId, namespace } = operation;
     if (operation.kind === "check") {
       this.#responses.push({ t: "released", runId });
       return;
     }
     switch (outcome.t) {
-      case "opened": {
-        // The stream may have ended while the open was under way.
-        if (this.#closed) this.#committer.release(namespace, operation.producer);
-        const { handledSignalSeq, lastSignalSeq } = outcome.signals;
-        this.#responses.push({
-          t: "opened",
-          runId,
-          epoch: outcome.epoch,
-          lastRunSeq: outcome.lastRunSeq,
-          handledSignalSeq,
-          lastSignalSeq,
-        });
-        const isCurrent = this.#runs.get(runId) === operation.producer;
-        if (isCurrent && operation.producer.receivesSignals) {
-          this.#signals.add(operation.producer, outcome.signals);
-        }
-        if (outcome.cancelReason !== undefined) {
-          operation.producer.cancelRequested(outcome.cancelReason);
-        }
+      case "opened":
+        if (operation.kind === "open") this.#onOpened(operation, outcome);
         return;
-      }
       case "durable": {
         const { last, signals } = outcome;
         const { runSeq, seq } = last;
@@ -395,7 +368,7 @@ export class IngestStream {
       }
       case "ended":
         // Still held: an equal FinishRun is answered again.
-        this.#ended.add(operation.producer);
+        if ("producer" in operation) this.#ended.add(operation.producer);
         this.#responses.push({ t: "ended", namespace, run: outcome.run });
         return;
       // Its producer has been told.
@@ -407,13 +380,22 @@ export class IngestStream {
         return;
     }
   }
-}
 
-/** Characters of a malformed run id that an answer repeats, so that the producer knows which frame it was. */
-const maxShownCharacters = 1_024;
-
-/** What is no run id, in an answer: not as long as a message, and never to be taken for an id. */
-function shownOf(runId: string): string {
-  const isLong = runId.length > maxShownCharacters;
-  return isLong ? `${runId.slice(0, maxShownCharacters).toWellFormed()}…` : runId.toWellFormed();
+  #onOpened({ namespace, runId, producer }: OpenOperation, opened: OpenedOutcome): void {
+    // The stream may have ended while the open was under way.
+    if (this.#closed) this.#committer.release(namespace, producer);
+    const { epoch, lastRunSeq, signals, cancelReason } = opened;
+    const { handledSignalSeq, lastSignalSeq } = signals;
+    this.#responses.push({
+      t: "opened",
+      runId,
+      epoch,
+      lastRunSeq,
+      handledSignalSeq,
+      lastSignalSeq,
+    });
+    const isCurrent = this.#runs.get(runId) === producer;
+    if (isCurrent && producer.receivesSignals) this.#signals.add(producer, signals);
+    if (cancelReason !== undefined) producer.cancelRequested(cancelReason);
+  }
 }

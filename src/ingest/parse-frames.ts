@@ -66,3 +66,12 @@ export function parseWait(on: OnProducer, frame: WaitRun, limits: Limits): WaitO
   const { requireSignalsHandled } = frame;
   return { kind: "wait", ...on, wait, lastRunSeq, handled, requireSignalsHandled };
 }
+
+/** Characters of a malformed run id that an answer repeats, so that the producer knows which frame it was. */
+const maxShownCharacters = 1_024;
+
+/** What is no run id, in an answer: not as long as a message, and never to be taken for an id. */
+export function printableId(runId: string): string {
+  const isLong = runId.length > maxShownCharacters;
+  return isLong ? `${runId.slice(0, maxShownCharacters).toWellFormed()}…` : runId.toWellFormed();
+}

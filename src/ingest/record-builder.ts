@@ -25,7 +25,7 @@ interface OpenRecord {
   /** Encoded. */
   readonly events: Uint8Array[];
   readonly types: Set<string>;
-  /** By the index of an event; see layOutEvents. */
+  /** By the index of an event that moved it: the run's position in its signals. */
   handled: Map<number, number> | undefined;
   bytes: number;
   /** Places of its events that get their seqs with the record. */

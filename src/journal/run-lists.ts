@@ -119,10 +119,10 @@ function listsOf(db: Db, namespaceId: number, query: RunQuery): readonly KeyList
   if (agentId !== undefined) lists.push(columnList(db, namespaceId, "agent_id", agentId));
   if (idPrefix !== undefined) lists.push(prefixList(db, namespaceId, idPrefix));
   if (query.hasPendingSignals === true) {
-    lists.push(filteredList(runsOf(db, namespaceId).where(hasPendingSignals)));
+    lists.push(queriedList(keysIn(db, "runs", namespaceId).where(hasPendingSignals)));
   }
   if (query.familyKeys !== undefined) lists.push(familiesList(db, namespaceId, query.familyKeys));
-  return lists.length > 0 ? lists : [everyRun(db, namespaceId)];
+  return lists.length > 0 ? lists : [queriedList(keysIn(db, "runs", namespaceId))];
 }
 
 function keysOf(rows: readonly { readonly run_key: number }[]): number[] {
@@ -134,63 +134,16 @@ function stretchOf(keys: readonly number[], limit: number): RunKeys {
   return { keys, reachKey: keys.length < limit ? 0 : (keys[limit - 1] ?? 0) };
 }
 
-function runsOf(db: Db, namespaceId: number) {
-  return db.selectFrom("runs").select("run_key").where("namespace_id", "=", namespaceId);
+/** Tables with a row for each run that is something. */
+type KeyedTable = "runs" | "run_labels" | "run_ancestors";
+
+/** The keys of the runs in a table, which the caller narrows down. */
+function keysIn(db: Db, table: KeyedTable, namespaceId: number) {
+  return db.selectFrom(table).select("run_key").where("namespace_id", "=", namespaceId);
 }
 
-function everyRun(db: Db, namespaceId: number): KeyList {
-  return {
-    below: async (beforeKey, limit) =>
-      stretchOf(
-        keysOf(
-          await runsOf(db, namespaceId)
-            .where("run_key", "<", beforeKey)
-            .orderBy("run_key", "desc")
-            .limit(limit)
-            .execute(),
-        ),
-        limit,
-      ),
-    among: (keys) => Promise.resolve([...keys]),
-  };
-}
-
-/** Runs with a value in a column that has an index with the key behind it. */
-function columnList(
-  db: Db,
-  namespaceId: number,
-  column: "parent_key" | "conversation_id" | "state" | "agent_id",
-  value: number | string,
-): KeyList {
-  const name = sql.ref<number | string>(column);
-  return {
-    // Compared and ordered as pairs: only the column's own index is in this order. By the
-    // key alone a planner with old statistics would go through the namespace's runs.
-    below: async (beforeKey, limit) =>
-      stretchOf(
-        keysOf(
-          await runsOf(db, namespaceId)
-            .where(sql<boolean>`(${name}, run_key) < (${value}, ${beforeKey})`)
-            .where(name, ">=", value)
-            .orderBy(column, "desc")
-            .orderBy("run_key", "desc")
-            .limit(limit)
-            .execute(),
-        ),
-        limit,
-      ),
-    among: async (keys) =>
-      keysOf(
-        await runsOf(db, namespaceId)
-          .where("run_key", "in", padded(keys))
-          .where(name, "=", value)
-          .execute(),
-      ),
-  };
-}
-
-/** Runs of a query that has an index of its own by their keys. */
-function filteredList(query: ReturnType<typeof runsOf>): KeyList {
+/** The runs of a query that has an index of its own by their keys. */
+function queriedList(query: ReturnType<typeof keysIn>): KeyList {
   return {
     below: async (beforeKey, limit) =>
       stretchOf(
@@ -203,7 +156,37 @@ function filteredList(query: ReturnType<typeof runsOf>): KeyList {
         ),
         limit,
       ),
-    among: async (keys) => keysOf(await query.where("run_key", "in", padded(keys)).execute()),
+    among: async (keys) =>
+      keys.length === 0 ? [] : keysOf(await query.where("run_key", "in", padded(keys)).execute()),
+  };
+}
+
+/** Runs with a value in a column that has an index with the key behind it. */
+function columnList(
+  db: Db,
+  namespaceId: number,
+  column: "parent_key" | "conversation_id" | "state" | "agent_id",
+  value: number | string,
+): KeyList {
+  const name = sql.ref<number | string>(column);
+  const runs = keysIn(db, "runs", namespaceId);
+  return {
+    // Compared and ordered as pairs: only the column's own index is in this order. By the
+    // key alone a planner with old statistics would go through the namespace's runs.
+    below: async (beforeKey, limit) =>
+      stretchOf(
+        keysOf(
+          await runs
+            .where(sql<boolean>`(${name}, run_key) < (${value}, ${beforeKey})`)
+            .where(name, ">=", value)
+            .orderBy(column, "desc")
+            .orderBy("run_key", "desc")
+            .limit(limit)
+            .execute(),
+        ),
+        limit,
+      ),
+    among: queriedList(runs.where(name, "=", value)).among,
   };
 }
 
@@ -212,11 +195,9 @@ function filteredList(query: ReturnType<typeof runsOf>): KeyList {
  * few it is read whole; of many, the next runs whatever their ids hold some.
  */
 function prefixList(db: Db, namespaceId: number, prefix: string): KeyList {
-  const range = runsOf(db, namespaceId)
-    .where("run_id", ">=", prefix)
-    .where("run_id", "<", endOfPrefix(prefix));
-  const among = async (keys: readonly number[]) =>
-    keys.length === 0 ? [] : keysOf(await range.where("run_key", "in", padded(keys)).execute());
+  const every = keysIn(db, "runs", namespaceId);
+  const range = every.where("run_id", ">=", prefix).where("run_id", "<", endOfPrefix(prefix));
+  const { among } = queriedList(range);
   return {
     async below(beforeKey, limit) {
       const all = keysOf(await range.orderBy("run_id").limit(limit).execute());
@@ -224,7 +205,7 @@ function prefixList(db: Db, namespaceId: number, prefix: string): KeyList {
         const keys = all.filter((key) => key < beforeKey).toSorted((a, b) => b - a);
         return { keys, reachKey: 0 };
       }
-      const { keys, reachKey } = await everyRun(db, namespaceId).below(beforeKey, limit);
+      const { keys, reachKey } = await queriedList(every).below(beforeKey, limit);
       return { keys: (await among(keys)).toSorted((a, b) => b - a), reachKey };
     },
     among,
@@ -286,7 +267,7 @@ function statesList(db: Db, namespaceId: number, states: readonly RunState[]): K
       known.length === 0
         ? []
         : keysOf(
-            await runsOf(db, namespaceId)
+            await keysIn(db, "runs", namespaceId)
               .where("run_key", "in", padded(keys))
               .where("state", "in", padded(known))
               .execute(),
@@ -296,41 +277,17 @@ function statesList(db: Db, namespaceId: number, states: readonly RunState[]): K
 
 /** Descendants of a run. */
 function ancestorList(db: Db, namespaceId: number, ancestorKey: number): KeyList {
-  const family = db
-    .selectFrom("run_ancestors")
-    .select("run_key")
-    .where("namespace_id", "=", namespaceId)
-    .where("ancestor_key", "=", ancestorKey);
-  return {
-    below: async (beforeKey, limit) =>
-      stretchOf(
-        keysOf(
-          await family
-            .where("run_key", "<", beforeKey)
-            // A run has a smaller key than its descendants.
-            .where("run_key", ">", ancestorKey)
-            .orderBy("run_key", "desc")
-            .limit(limit)
-            .execute(),
-        ),
-        limit,
-      ),
-    among: async (keys) =>
-      keysOf(
-        await family
-          .where("run_key", "in", padded(keys))
-          .where("run_key", ">", ancestorKey)
-          .execute(),
-      ),
-  };
+  return queriedList(
+    keysIn(db, "run_ancestors", namespaceId)
+      .where("ancestor_key", "=", ancestorKey)
+      // A run has a smaller key than its descendants.
+      .where("run_key", ">", ancestorKey),
+  );
 }
 
 /** Runs that head one of several families, or belong to it. */
 function familiesList(db: Db, namespaceId: number, headKeys: readonly number[]): KeyList {
-  const families = db
-    .selectFrom("run_ancestors")
-    .select("run_key")
-    .where("namespace_id", "=", namespaceId);
+  const families = keysIn(db, "run_ancestors", namespaceId);
   return {
     async below(beforeKey, limit) {
       const all = new Set<number>();
@@ -358,24 +315,9 @@ function familiesList(db: Db, namespaceId: number, headKeys: readonly number[]):
 
 /** Runs that carry a label. */
 function labelList(db: Db, namespaceId: number, key: string, value: string): KeyList {
-  const labelled = db
-    .selectFrom("run_labels")
-    .select("run_key")
-    .where("namespace_id", "=", namespaceId)
-    .where("label_key", "=", key)
-    .where("label_value", "=", value);
-  return {
-    below: async (beforeKey, limit) =>
-      stretchOf(
-        keysOf(
-          await labelled
-            .where("run_key", "<", beforeKey)
-            .orderBy("run_key", "desc")
-            .limit(limit)
-            .execute(),
-        ),
-        limit,
-      ),
-    among: async (keys) => keysOf(await labelled.where("run_key", "in", padded(keys)).execute()),
-  };
+  return queriedList(
+    keysIn(db, "run_labels", namespaceId)
+      .where("label_key", "=", key)
+      .where("label_value", "=", value),
+  );
 }

@@ -1,7 +1,3 @@
-/**
- * The migration of version 0010: signals to runs, runs that wait, and what runs are
- * listed by besides.
- */
 import { fromBinary } from "@bufbuild/protobuf";
 import { type Kysely, type SqlBool, sql } from "kysely";
 import type { Migration } from "kysely/migration";
@@ -13,7 +9,8 @@ import type { Db } from "./schema.ts";
 const stepRuns = 500;
 
 /**
- * See the head of this file.
+ * The migration of version 0010: signals to runs, runs that wait, and what runs are
+ * listed by besides.
  *
  * @param bytes what the database calls the type
  */

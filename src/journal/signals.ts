@@ -6,6 +6,7 @@ import { type Selectable, type SqlBool, sql } from "kysely";
 import { BulkInsert } from "./bulk.ts";
 import { refuseDamaged } from "./checksum.ts";
 import { recordColumns } from "./records.ts";
+import { rowsWithin } from "./rows-within.ts";
 import { hasPendingSignals, isOpen } from "./run-conditions.ts";
 import type { Db, SignalsTable } from "./schema.ts";
 import { padded } from "./statement-lists.ts";
@@ -100,14 +101,8 @@ export async function readSignals(
     .orderBy("s.signal_seq")
     .limit(limit)
     .execute();
-  const numbers = new Map<number, number>();
-  let bytes = 0;
-  for (const { signal_seq: signalSeq, seq, size } of found) {
-    bytes += size;
-    if (numbers.size > 0 && bytes > maxBytes) break;
-    numbers.set(seq, signalSeq);
-  }
-  if (numbers.size === 0) return [];
+  if (found.length === 0) return [];
+  const numbers = new Map(rowsWithin(found, maxBytes).map((row) => [row.seq, row.signal_seq]));
   const records = await db
     .selectFrom("records")
     .select(recordColumns)

@@ -8,6 +8,7 @@ import { type SqlBool, sql } from "kysely";
 import { type NamespaceRow, updateNamespace } from "./namespaces.ts";
 import { isOwn } from "./nodes.ts";
 import { isNoRoot } from "./pages/keys.ts";
+import { rowsWithin } from "./rows-within.ts";
 import { isOpen } from "./run-conditions.ts";
 import { isLive, type RunRow } from "./runs.ts";
 import type { Db } from "./schema.ts";
@@ -324,25 +325,17 @@ export async function deleteRecords(
     .orderBy("last_seq")
     .limit(maxRows);
   const others = await next.where("root_key", "=", tree.root_key).where(isNoRoot()).execute();
-  const rows =
+  const found =
     others.length > 0 ? others : await next.where("run_key", "=", tree.root_key).execute();
-  const seqs: number[] = [];
-  let bytes = 0;
-  let items = 0;
-  for (const row of rows) {
-    bytes += row.size;
-    if (seqs.length > 0 && bytes > maxBytes) break;
-    seqs.push(row.last_seq);
-    items += row.event_count;
-  }
-  if (seqs.length > 0) {
+  const rows = rowsWithin(found, maxBytes);
+  if (rows.length > 0) {
     await tx
       .deleteFrom("records")
       .where("namespace_id", "=", tree.namespace_id)
-      .where("last_seq", "in", padded(seqs))
+      .where("last_seq", "in", padded(rows.map((row) => row.last_seq)))
       .execute();
   }
-  return { rows: seqs.length, items };
+  return { rows: rows.length, items: rows.reduce((sum, row) => sum + row.event_count, 0) };
 }
 
 /** Takes the mark away: nothing of the tree is left. */

@@ -60,7 +60,7 @@ export interface RecordLayout {
   readonly tag: number;
   readonly firstRunSeq: number;
   readonly bodies: readonly Uint8Array[];
-  /** See layOutEvents. */
+  /** By the index of an event that moved it: the run's position in its signals. */
   readonly handled: ReadonlyMap<number, number> | undefined;
   /** Bytes of each item. */
   readonly itemSizes: readonly number[];

@@ -6,6 +6,7 @@ import { type Selectable, type SqlBool, sql } from "kysely";
 import { damaged, isIntact, type StoredRecord } from "../checksum.ts";
 import { compileOnce } from "../compile-once.ts";
 import { recordColumns } from "../records.ts";
+import { rowsWithin } from "../rows-within.ts";
 import type { Db, RecordsTable } from "../schema.ts";
 import { padded } from "../statement-lists.ts";
 
@@ -242,24 +243,19 @@ export async function bytesOf(
   const { wants } = bounds;
   const { order, lastOf } = courses[bounds.direction];
   const rows = wants === undefined ? keys : await wantedOf(db, namespaceId, keys, wants);
-  let bytes = 0;
-  let taken = 0;
-  while (taken < rows.length && taken < bounds.maxRecords) {
-    bytes += rows[taken]!.size;
-    if (taken > 0 && bytes > bounds.maxBytes) break;
-    taken++;
-  }
+  const page = rowsWithin(rows.slice(0, bounds.maxRecords), bounds.maxBytes);
   // How far the keys reach, unless the page is full before.
   const reachSeq = keys.length < maxKeys(bounds) ? lastOf(bounds) : keys.at(-1)!.last_seq;
-  if (taken === 0) return { records: [], reachSeq };
-  const wanted = rows.slice(0, taken).map((key) => key.last_seq);
-  const endSeq = taken < rows.length ? wanted[taken - 1]! : reachSeq;
+  const last = page.at(-1);
+  if (last === undefined) return { records: [], reachSeq };
+  const wanted = page.map((key) => key.last_seq);
+  const endSeq = page.length < rows.length ? last.last_seq : reachSeq;
   if (bounds.withoutData) {
     return { records: await marksOf(db, namespaceId, wanted, order), reachSeq: endSeq };
   }
   const read = await recordsAt[order](db, { namespaceId, seqs: padded(wanted) });
   const records = intactOf(read, wanted);
-  if (records.length < taken) return { records, reachSeq: records.at(-1)!.last_seq };
+  if (records.length < page.length) return { records, reachSeq: records.at(-1)!.last_seq };
   return { records, reachSeq: endSeq };
 }
 

@@ -196,7 +196,7 @@ async function write<T>(
   }
 }
 
-/** See Journal. */
+/** Appends with one message to the thread; whether that is written, and durable. */
 async function append(
   writer: Kysely<Schema>,
   thread: SqliteWriter,

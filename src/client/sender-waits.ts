@@ -1,0 +1,71 @@
+import type { SendBuffer } from "./send-buffer.ts";
+
+/** A caller that waits for its events to be durable. */
+interface Flush {
+  /** The buffer's position of the last of them. */
+  readonly position: number;
+  readonly resume: () => void;
+}
+
+/**
+ * The callers that wait for a sender's buffer: until it has room, or until what it
+ * holds is durable.
+ *
+ * Invariant: each wait ends once what it is for has come, or the sender is over.
+ */
+export class SenderWaits {
+  readonly #buffer: SendBuffer;
+  readonly #throwIfOver: () => void;
+  #roomWaiters: (() => void)[] = [];
+  /** By the position that they wait for, which only grows. */
+  readonly #flushes: Flush[] = [];
+
+  /** @param throwIfOver throws once the sender is over: waits reject with its error */
+  constructor(buffer: SendBuffer, throwIfOver: () => void) {
+    this.#buffer = buffer;
+    this.#throwIfOver = throwIfOver;
+  }
+
+  /** Resolves once the buffer has room; rejects once the sender is over. */
+  async untilRoom(): Promise<void> {
+    while (!this.#buffer.hasRoom) {
+      this.#throwIfOver();
+      await new Promise<void>((resume) => this.#roomWaiters.push(resume));
+    }
+    this.#throwIfOver();
+  }
+
+  /** Resolves once everything that is in the buffer now is durable; rejects once the sender is over before. */
+  async untilDurable(): Promise<void> {
+    const position = this.#buffer.durable + this.#buffer.unacked;
+    while (!this.#isDurable(position)) {
+      this.#throwIfOver();
+      await new Promise<void>((resume) => this.#flushes.push({ position, resume }));
+    }
+  }
+
+  /** Events have left the buffer: ends the waits for that. */
+  note(): void {
+    while (this.#flushes.length > 0 && this.#isDurable(this.#flushes[0]!.position)) {
+      this.#flushes.shift()!.resume();
+    }
+    if (this.#buffer.hasRoom) this.#resumeRoomWaiters();
+  }
+
+  /** The sender is over: ends all waits. */
+  end(): void {
+    this.#resumeRoomWaiters();
+    for (const { resume } of this.#flushes.splice(0)) resume();
+  }
+
+  /** Whether the events up to a position are durable, or were dropped since. */
+  #isDurable(position: number): boolean {
+    return this.#buffer.durable >= position || this.#buffer.unacked === 0;
+  }
+
+  #resumeRoomWaiters(): void {
+    const waiters = this.#roomWaiters;
+    this.#roomWaiters = [];
+    for (const resume of waiters) resume();
+  }
+}
