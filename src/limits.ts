@@ -101,9 +101,9 @@ export const limitSpecs = {
   maxSubscriptionsPerCall: {
     unit: "count",
     default: 10_000,
-    what: "subscriptions on one Watch call",
+    what: "subscriptions on one Watch or SubscribeMany call",
     why: "Each takes some kilobytes while the call lives; ended ones make room.",
-    beyond: "`QUOTA` for the subscription; make another call",
+    beyond: "`QUOTA` for the subscription, or for SubscribeMany; make another call",
     range: { min: 1, max: 1_000_000 },
   },
   maxPendingSignals: {
@@ -386,6 +386,11 @@ export const maxAppendEvents = 16_384;
 export const maxScannedEvents = 65_536;
 /** Items of any other list or map in one message up to which the server decodes it, so that the refusal can name the list's own limit. */
 export const maxListItems = 8_192;
+/**
+ * Items of all lists and maps of one message together, events aside: a list of messages with
+ * lists in them could hold millions. A thousand subscriptions of 60 runs each have fewer.
+ */
+export const maxMessageItems = 65_536;
 /** Fields of one message besides its lists, repeated and unknown ones included: it has a dozen. */
 export const maxPlainFields = 64;
 /**

@@ -17,13 +17,10 @@ export {
   SignalsPendingError,
   toFinalError,
 } from "./errors.ts";
-export {
-  type FollowItem,
-  type FollowOptions,
-  type FollowRequest,
-  type FollowState,
-  follow,
-} from "./follow.ts";
+export { follow } from "./follow.ts";
+export type { FollowOptions, FollowState } from "./follow-calls.ts";
+export { type FollowManyItem, FollowSet, followMany } from "./follow-many.ts";
+export type { FollowItem, FollowRequest } from "./follow-position.ts";
 export type { Opened } from "./ingest-call.ts";
 export { defaultSenderLimits, type SenderLimits } from "./limits.ts";
 export { openRun, RunSender } from "./sender.ts";

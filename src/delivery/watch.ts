@@ -58,12 +58,13 @@ export class Watch {
 
   /**
    * Starts a subscription. A mistake in it ends this one with the error; the others
-   * go on, also the one that has the id already.
+   * go on, also the one that has the id already. Once the call is over nothing starts.
    *
    * @param credit items that may be delivered before the first grant; Infinity: not limited
    * @param parse returns what to deliver; throws RefusedError for a request that makes no sense
    */
   start(id: number, parse: () => SubscriptionSpec, credit: number): void {
+    if (this.#isOver) return;
     try {
       const { maxSubscriptionsPerCall: limit } = this.#options.limits;
       if (this.#entries.has(id)) {

@@ -7,6 +7,7 @@
  */
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { createContextKey, type HandlerContext, type ServiceImpl } from "@connectrpc/connect";
+import { SubscribeManyRequestSchema } from "../../gen/runlog/v1/subscribe_pb.js";
 import { checkMessage } from "../validate.ts";
 import {
   IngestBytesService,
@@ -54,7 +55,8 @@ export function parserOf(method: DescMethod, format: RequestFormat): Parse {
       return checked(appendEvents, isBinary ? undefined : parseWindowJson);
     default: {
       const { input } = method;
-      if (method.methodKind === "bidi_streaming") {
+      // Subscriptions that share a call are checked one by one too.
+      if (method.methodKind === "bidi_streaming" || input === SubscribeManyRequestSchema) {
         return (bytes) => (isBinary ? parseMessage : parseJson)(input, bytes);
       }
       return checked(method, isBinary ? undefined : (bytes) => parseJson(input, bytes));

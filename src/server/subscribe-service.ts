@@ -19,6 +19,7 @@ import { parserOf } from "./request-messages.ts";
 import { type ServiceContext, unary } from "./service-context.ts";
 import { SharedFrames } from "./shared-frames.ts";
 import { StreamEnding } from "./stream-ending.ts";
+import { subscribeManyCall } from "./subscribe-many.ts";
 import { watchCall } from "./watch.ts";
 
 /** Implements SubscribeService. */
@@ -26,6 +27,7 @@ export function subscribeService(context: ServiceContext): ServiceImpl<typeof Su
   return {
     subscribe: (request, call) => stream(context, request, call),
     watch: (requests, call) => watchCall(context, requests, call),
+    subscribeMany: (request, call) => subscribeManyCall(context, request, call),
     readEvents: unary(context, (request, _, { rights }) =>
       readEventsPage(context, request, rights),
     ),

@@ -27,14 +27,28 @@ export async function* watchCall(
   requests: AsyncIterable<WatchRequest>,
   call: HandlerContext,
 ): AsyncGenerator<WatchResponse> {
-  const ending = new StreamEnding(context, call);
-  const format = formatOf(call);
   const watch = new Watch(context);
   // Owned by the watch: the end or the error of the requests is what it sees.
   void take(context, requests, watch, callerOf(call).rights).then(
     () => watch.end(),
     (error: unknown) => watch.fail(error),
   );
+  yield* watchResponses(context, watch, call);
+}
+
+/**
+ * Yields a call's frames until its subscriptions and their requests have ended, and GoAway where
+ * the server drains.
+ *
+ * @throws ConnectError
+ */
+export async function* watchResponses(
+  context: ServiceContext,
+  watch: Watch,
+  call: HandlerContext,
+): AsyncGenerator<WatchResponse> {
+  const ending = new StreamEnding(context, call);
+  const format = formatOf(call);
   try {
     for await (const frame of watch.run(ending.signal)) {
       if (frame.t === "ended" && frame.refusal?.reason === "data_loss") {

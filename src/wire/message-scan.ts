@@ -12,7 +12,7 @@
  */
 import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { WireType } from "@bufbuild/protobuf/wire";
-import { maxListItems, maxPlainFields, maxScannedEvents } from "../limits.ts";
+import { maxListItems, maxMessageItems, maxPlainFields, maxScannedEvents } from "../limits.ts";
 import { FieldReader } from "./field-reader.ts";
 
 /** What is wrong with a message, and where. */
@@ -166,6 +166,8 @@ export function scanMessage(
 class Scan {
   readonly #reader: FieldReader;
   readonly #isUtf8: (bytes: Uint8Array) => boolean;
+  /** Items of lists so far, wherever they stand. */
+  #items = 0;
   /** Where the scan is, as names and places in lists. */
   readonly #path: (string | number)[] = [];
 
@@ -296,6 +298,10 @@ class Scan {
     const item = counts.items[field.index]!;
     if (item === maxItems) throw this.#malformed(`has more than ${maxItems} items`, maxItems);
     counts.items[field.index] = item + 1;
+    if (maxItems === maxListItems && ++this.#items > maxMessageItems) {
+      const problem = `comes after ${maxMessageItems} items of lists, the most of one message`;
+      throw this.#malformed(problem, maxMessageItems);
+    }
     return item;
   }
 

@@ -121,6 +121,19 @@ export const methodRows: Readonly<Record<string, MethodRow>> = {
       throw refusedBy(frame.value.detail, frame.value.message);
     },
   },
+  "runlog.v1.SubscribeService.SubscribeMany": {
+    permissions: ["read"],
+    async call({ subscribe }, target) {
+      const { namespace } = target;
+      const request = { namespace, filter: ancestorScope(target), stop: StopPolicy.CAUGHT_UP };
+      const subscriptions = [{ subscriptionId: 1, request }];
+      const answers = await collect(subscribe.subscribeMany({ subscriptions }));
+      const frame = answers.at(-1)?.frame;
+      if (frame?.case !== "ended") throw new Error("the subscription did not end");
+      if (frame.value.detail === undefined) return;
+      throw refusedBy(frame.value.detail, frame.value.message);
+    },
+  },
   "runlog.v1.SubscribeService.ReadEvents": {
     permissions: ["read"],
     call: ({ subscribe }, target) =>

@@ -66,36 +66,34 @@ for (const wire of streaming) {
         await new Promise(() => undefined);
       }
       const watch = client.subscribe.watch(requests())[Symbol.asyncIterator]();
+      const many = client.subscribe
+        .subscribeMany({ subscriptions: [{ subscriptionId: 1, request: all }] })
+        [Symbol.asyncIterator]();
       const stream = new Stream(client);
       stream.send(open("run", null));
-      await Promise.all([subscription.next(), watch.next(), stream.expect("opened")]);
+      const answers = [subscription.next(), watch.next(), many.next(), stream.expect("opened")];
+      await Promise.all(answers);
       const ingest = { next: async () => ({ done: (await stream.next()) === undefined }) };
-      return { subscription, watch, stream, ingest: ingest as AsyncIterator<unknown> };
+      return { subscription, watch, many, stream, ingest: ingest as AsyncIterator<unknown> };
     }
 
     it("end when their token expires, and say so", async () => {
       const expires = new Date(Date.now() + soonMs).toISOString();
       await start(tokenEntry("caller", [everything], { expires }));
-      const { subscription, watch, ingest } = await openCalls();
-      assert.deepEqual(await Promise.all([subscription, watch, ingest].map(endOf)), [
-        expired,
-        expired,
-        expired,
-      ]);
+      const { subscription, watch, many, ingest } = await openCalls();
+      const ends = await Promise.all([subscription, watch, many, ingest].map(endOf));
+      assert.deepEqual(ends, [expired, expired, expired, expired]);
       const { code, detail } = await refusalOf(client.runs.getRun({ runId: "run" }));
       assert.deepEqual([code, detail?.reason], [Code.Unauthenticated, Reason.TOKEN_EXPIRED]);
     });
 
     it("end when the file takes a right, and the next call says which", async () => {
       await start(tokenEntry("caller", [everything]));
-      const { subscription, watch, ingest } = await openCalls();
+      const { subscription, watch, many, ingest } = await openCalls();
       const less = { namespace: "*", permissions: ["read"] };
       await file.write({ tokens: [tokenEntry("caller", [less])] });
-      assert.deepEqual(await Promise.all([subscription, watch, ingest].map(endOf)), [
-        expired,
-        expired,
-        expired,
-      ]);
+      const ends = await Promise.all([subscription, watch, many, ingest].map(endOf));
+      assert.deepEqual(ends, [expired, expired, expired, expired]);
       assert.equal((await client.runs.getRun({ runId: "run" })).run?.runId, "run");
       const refused = await refusalOf(client.runs.cancelRun({ runId: "run" }));
       assert.equal(Reason[refused.detail?.reason ?? 0], "PERMISSION");

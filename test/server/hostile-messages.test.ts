@@ -186,7 +186,7 @@ function encode(
 
 /** Calls that are answered for the whole; on the others what is wrong concerns a run or subscription. */
 function isChecked(method: DescMethod): boolean {
-  return method.methodKind !== "bidi_streaming";
+  return method.methodKind !== "bidi_streaming" && method !== SubscribeService.method.subscribeMany;
 }
 
 function baseOf(method: DescMethod): object {

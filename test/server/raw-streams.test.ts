@@ -5,7 +5,11 @@ import * as http2 from "node:http2";
 import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";
-import { SubscribeRequestSchema, WatchRequestSchema } from "../../gen/runlog/v1/subscribe_pb.js";
+import {
+  SubscribeManyRequestSchema,
+  SubscribeRequestSchema,
+  WatchRequestSchema,
+} from "../../gen/runlog/v1/subscribe_pb.js";
 import { envelop } from "../../src/wire/envelope.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
@@ -22,6 +26,9 @@ function enveloped<Desc extends DescMessage>(
 
 const calls = {
   "SubscribeService/Subscribe": enveloped(SubscribeRequestSchema, { filter }),
+  "SubscribeService/SubscribeMany": enveloped(SubscribeManyRequestSchema, {
+    subscriptions: [{ subscriptionId: 1, request: { filter } }],
+  }),
   "SubscribeService/Watch": enveloped(WatchRequestSchema, {
     subscriptionId: 1,
     frame: { case: "start", value: { request: { filter } } },
@@ -57,7 +64,7 @@ describe("a server", () => {
       const stream = request(method, headers);
       stream.write(message);
       // Ingest and Watch are live for as long as they are not half-closed.
-      if (method.endsWith("Subscribe")) stream.end();
+      if (method.includes("/Subscribe")) stream.end();
       stream.resume();
       const [trailers] = (await once(stream, "trailers")) as [http2.IncomingHttpHeaders];
       assert.equal(trailers["grpc-status"], String(Code.DeadlineExceeded));

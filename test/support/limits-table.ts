@@ -23,6 +23,7 @@ import {
   maxLeaseMs,
   maxListedStates,
   maxListItems,
+  maxMessageItems,
   maxNamespaceBytes,
   maxPageSize,
   maxPlainFields,
@@ -115,7 +116,7 @@ const contractRows: readonly Row[] = [
   [
     "lists in one message",
     `${maxListItems}`,
-    `items; ${maxScannedEvents} for events. Beyond it the server does not decode the message`,
+    `items; ${maxScannedEvents} for events, and ${maxMessageItems} for all other lists together. Beyond it the server does not decode the message`,
     invalid,
   ],
   [

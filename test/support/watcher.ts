@@ -1,9 +1,10 @@
-/** A consumer over the wire with many subscriptions on one call, frame by frame. */
+/** Consumers over the wire with many subscriptions on one call, frame by frame. */
 import assert from "node:assert/strict";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { type ErrorDetail, Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { EventFilterSchema, SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import {
+  type SubscribeManyResponse,
   type SubscribeRequest,
   SubscribeRequestSchema,
   type SubscribeResponse,
@@ -20,55 +21,14 @@ type Rest = Omit<
 >;
 type Inner = SubscribeResponse["frame"];
 
-/** A Watch call whose answers are read one by one. */
-export class Watcher {
-  readonly #answers: AsyncIterator<WatchResponse>;
-  readonly #waiting: Request[] = [];
-  #isClosed = false;
-  #wake: (() => void) | undefined;
+/** A call with many subscriptions whose answers are read one by one. */
+class NamedFrames<T extends WatchResponse | SubscribeManyResponse> {
+  readonly #answers: AsyncIterator<T>;
   readonly #abort = new AbortController();
 
-  constructor(client: WireClient) {
-    const { signal } = this.#abort;
-    this.#answers = client.subscribe.watch(this.#requests(), { signal })[Symbol.asyncIterator]();
-  }
-
-  async *#requests(): AsyncGenerator<Request> {
-    for (;;) {
-      yield* this.#waiting.splice(0);
-      if (this.#isClosed && this.#waiting.length === 0) return;
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-        if (this.#waiting.length > 0 || this.#isClosed) resolve();
-      });
-    }
-  }
-
-  send(...requests: Request[]): void {
-    this.#waiting.push(...requests);
-    this.#wake?.();
-  }
-
-  start(subscriptionId: number, filter: Filter, rest: Rest = {}, initialGrant = 0): void {
-    const request = create(SubscribeRequestSchema, { ...rest, filter });
-    this.send({ subscriptionId, frame: { case: "start", value: { request, initialGrant } } });
-  }
-
-  changeFilter(subscriptionId: number, filter: Filter): void {
-    this.send({ subscriptionId, frame: { case: "changeFilter", value: filter as never } });
-  }
-
-  grant(subscriptionId: number, value: number): void {
-    this.send({ subscriptionId, frame: { case: "grant", value } });
-  }
-
-  stop(subscriptionId: number): void {
-    this.send({ subscriptionId, frame: { case: "stop", value: {} } });
-  }
-
-  halfClose(): void {
-    this.#isClosed = true;
-    this.#wake?.();
+  /** @param call begins the call, which ends with the signal */
+  constructor(call: (signal: AbortSignal) => AsyncIterable<T>) {
+    this.#answers = call(this.#abort.signal)[Symbol.asyncIterator]();
   }
 
   /** Ends the call. */
@@ -77,7 +37,7 @@ export class Watcher {
   }
 
   /** The next answer; undefined at the end of the call. */
-  async next(): Promise<WatchResponse | undefined> {
+  async next(): Promise<T | undefined> {
     const { done, value } = await this.#answers.next();
     return done === true ? undefined : value;
   }
@@ -103,12 +63,90 @@ export class Watcher {
     assert.deepEqual([answer?.subscriptionId, answer?.frame.case], [id, "ended"]);
     return answer!.frame.case === "ended" ? answer!.frame.value.detail : undefined;
   }
+}
+
+/** The requests of a Watch call, until it is half-closed. */
+class Requests {
+  readonly #waiting: Request[] = [];
+  #isClosed = false;
+  #wake: (() => void) | undefined;
+
+  async *sent(): AsyncGenerator<Request> {
+    for (;;) {
+      yield* this.#waiting.splice(0);
+      if (this.#isClosed && this.#waiting.length === 0) return;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+        if (this.#waiting.length > 0 || this.#isClosed) resolve();
+      });
+    }
+  }
+
+  send(...requests: Request[]): void {
+    this.#waiting.push(...requests);
+    this.#wake?.();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#wake?.();
+  }
+}
+
+/** A Watch call. */
+export class Watcher extends NamedFrames<WatchResponse> {
+  readonly #requests: Requests;
+
+  constructor(client: WireClient) {
+    const requests = new Requests();
+    super((signal) => client.subscribe.watch(requests.sent(), { signal }));
+    this.#requests = requests;
+  }
+
+  send(...requests: Request[]): void {
+    this.#requests.send(...requests);
+  }
+
+  start(subscriptionId: number, filter: Filter, rest: Rest = {}, initialGrant = 0): void {
+    const request = create(SubscribeRequestSchema, { ...rest, filter });
+    this.send({ subscriptionId, frame: { case: "start", value: { request, initialGrant } } });
+  }
+
+  changeFilter(subscriptionId: number, filter: Filter): void {
+    this.send({ subscriptionId, frame: { case: "changeFilter", value: filter as never } });
+  }
+
+  grant(subscriptionId: number, value: number): void {
+    this.send({ subscriptionId, frame: { case: "grant", value } });
+  }
+
+  stop(subscriptionId: number): void {
+    this.send({ subscriptionId, frame: { case: "stop", value: {} } });
+  }
+
+  halfClose(): void {
+    this.#requests.close();
+  }
 
   /** The next frame, which says from where on this subscription's new filter holds. */
   async filterChanged(id: number): Promise<bigint> {
     const answer = await this.next();
     assert.deepEqual([answer?.subscriptionId, answer?.frame.case], [id, "filterChanged"]);
     return answer!.frame.case === "filterChanged" ? answer!.frame.value.seq : -1n;
+  }
+}
+
+/** What each subscription of a SubscribeMany call asks for, by its id. */
+export type Asked = Readonly<Record<number, MessageInitShape<typeof SubscribeRequestSchema>>>;
+
+/** A SubscribeMany call. */
+export class ManySubscriber extends NamedFrames<SubscribeManyResponse> {
+  constructor(client: WireClient, asked: Asked) {
+    const subscriptions = Object.entries(asked).map(([id, request]) => ({
+      subscriptionId: Number(id),
+      request,
+    }));
+    super((signal) => client.subscribe.subscribeMany({ subscriptions }, { signal }));
   }
 }
 

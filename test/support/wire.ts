@@ -279,6 +279,7 @@ function grpcJsMethod(
   async function* frames(call: AsyncIterable<object> & { cancel(): void }, options: CallOptions) {
     const onAbort = () => call.cancel();
     options.signal?.addEventListener("abort", onAbort);
+    if (options.signal?.aborted) onAbort();
     try {
       for await (const object of call) yield fromObject(object);
     } catch (error) {

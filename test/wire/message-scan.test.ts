@@ -5,12 +5,24 @@ import { create, type DescMessage, fromBinary, toBinary } from "@bufbuild/protob
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import fc from "fast-check";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import { EventFilterSchema } from "../../gen/runlog/v1/record_pb.js";
 import {
   ListRunsRequestSchema,
   RunResultSchema,
   RunSpecSchema,
 } from "../../gen/runlog/v1/run_pb.js";
-import { maxJsonDepth, maxJsonValues, maxListItems, maxPlainFields } from "../../src/limits.ts";
+import {
+  NamedSubscriptionSchema,
+  SubscribeManyRequestSchema,
+  SubscribeRequestSchema,
+} from "../../gen/runlog/v1/subscribe_pb.js";
+import {
+  maxJsonDepth,
+  maxJsonValues,
+  maxListItems,
+  maxMessageItems,
+  maxPlainFields,
+} from "../../src/limits.ts";
 import { IngestBytesService } from "../../src/server/ingest-bytes.ts";
 import { scanJson } from "../../src/server/json-scan.ts";
 import { MalformedMessage, scanMessage } from "../../src/wire/message-scan.ts";
@@ -100,6 +112,23 @@ describe("the scan of a message", () => {
     assert.deepEqual(faultOf(RunResultSchema, repeated(suppressed, 1_000_000)), {
       field: "suppressed",
       limit: maxListItems,
+    });
+  });
+
+  it("bounds lists that stand in the items of a list, together", () => {
+    const { number } = NamedSubscriptionSchema.field.request;
+    const { filter } = SubscribeRequestSchema.field;
+    const { eventTypes } = EventFilterSchema.field;
+    const listOf = (subscriptions: number, types: number) => {
+      const body = inside(number, inside(filter.number, repeated(eventTypes.number, types)));
+      const list = SubscribeManyRequestSchema.field.subscriptions.number;
+      return faultOf(SubscribeManyRequestSchema, repeated(list, subscriptions, body));
+    };
+    const most = maxMessageItems / 256;
+    assert.equal(listOf(256, most - 1), undefined);
+    assert.deepEqual(listOf(256, most), {
+      field: `subscriptions[255].request.filter.event_types`,
+      limit: maxMessageItems,
     });
   });
 

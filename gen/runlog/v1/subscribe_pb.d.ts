@@ -487,6 +487,99 @@ export declare type SubscriptionEnded = Message<"runlog.v1.SubscriptionEnded"> &
 export declare const SubscriptionEndedSchema: GenMessage<SubscriptionEnded>;
 
 /**
+ * Asks for the records of several subscriptions.
+ *
+ * @generated from message runlog.v1.SubscribeManyRequest
+ */
+export declare type SubscribeManyRequest = Message<"runlog.v1.SubscribeManyRequest"> & {
+  /**
+   * The subscriptions, at least one. At most as many as Watch carries on one
+   * call, and no more than a list may have in one message.
+   *
+   * @generated from field: repeated runlog.v1.NamedSubscription subscriptions = 1;
+   */
+  subscriptions: NamedSubscription[];
+};
+
+/**
+ * Describes the message runlog.v1.SubscribeManyRequest.
+ * Use `create(SubscribeManyRequestSchema)` to create a new message.
+ */
+export declare const SubscribeManyRequestSchema: GenMessage<SubscribeManyRequest>;
+
+/**
+ * A subscription of several on one call.
+ *
+ * @generated from message runlog.v1.NamedSubscription
+ */
+export declare type NamedSubscription = Message<"runlog.v1.NamedSubscription"> & {
+  /**
+   * Chosen by the subscriber, from 1 on, and unique in the request. Frames come
+   * under it.
+   *
+   * @generated from field: uint32 subscription_id = 1;
+   */
+  subscriptionId: number;
+
+  /**
+   * The subscription.
+   *
+   * @generated from field: runlog.v1.SubscribeRequest request = 2;
+   */
+  request?: SubscribeRequest | undefined;
+};
+
+/**
+ * Describes the message runlog.v1.NamedSubscription.
+ * Use `create(NamedSubscriptionSchema)` to create a new message.
+ */
+export declare const NamedSubscriptionSchema: GenMessage<NamedSubscription>;
+
+/**
+ * A frame of a SubscribeMany call. The fields are those of WatchResponse, so one
+ * decoder serves both.
+ *
+ * @generated from message runlog.v1.SubscribeManyResponse
+ */
+export declare type SubscribeManyResponse = Message<"runlog.v1.SubscribeManyResponse"> & {
+  /**
+   * The subscription; 0 if the frame concerns the whole call.
+   *
+   * @generated from field: uint32 subscription_id = 1;
+   */
+  subscriptionId: number;
+
+  /**
+   * The frame.
+   *
+   * @generated from oneof runlog.v1.SubscribeManyResponse.frame
+   */
+  frame: {
+    /**
+     * A frame of the subscription.
+     *
+     * @generated from field: runlog.v1.SubscribeResponse response = 2;
+     */
+    value: SubscribeResponse;
+    case: "response";
+  } | {
+    /**
+     * The subscription has ended; the others continue.
+     *
+     * @generated from field: runlog.v1.SubscriptionEnded ended = 4;
+     */
+    value: SubscriptionEnded;
+    case: "ended";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message runlog.v1.SubscribeManyResponse.
+ * Use `create(SubscribeManyResponseSchema)` to create a new message.
+ */
+export declare const SubscribeManyResponseSchema: GenMessage<SubscribeManyResponse>;
+
+/**
  * Asks for one page of records.
  *
  * @generated from message runlog.v1.ReadEventsRequest
@@ -642,6 +735,24 @@ export declare const SubscribeService: GenService<{
     methodKind: "bidi_streaming";
     input: typeof WatchRequestSchema;
     output: typeof WatchResponseSchema;
+  },
+  /**
+   * Streams several subscriptions over one call, for clients without
+   * bidirectional streams, such as browsers. The list is fixed: to change it, or
+   * a filter, call again with every subscription's cursor. An error of one
+   * subscription comes in its SubscriptionEnded, and the others continue; the
+   * call ends with the last one. There is no credit: the subscriptions take
+   * turns, and share the flow control of the stream.
+   * Refused as a whole, before anything starts, for the list itself:
+   * INVALID_ARGUMENT (it is empty, or an id is 0 or comes twice),
+   * RESOURCE_EXHAUSTED (QUOTA: too many).
+   *
+   * @generated from rpc runlog.v1.SubscribeService.SubscribeMany
+   */
+  subscribeMany: {
+    methodKind: "server_streaming";
+    input: typeof SubscribeManyRequestSchema;
+    output: typeof SubscribeManyResponseSchema;
   },
   /**
    * Reads one page, for callers that poll and for scrolling back. Over Connect

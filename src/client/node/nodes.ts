@@ -1,5 +1,10 @@
 import type { DescMessage } from "@bufbuild/protobuf";
 import type { StreamResponse, Transport } from "@connectrpc/connect";
+import type {
+  SubscribeManyResponse,
+  SubscribeResponse,
+  WatchResponse,
+} from "../../../gen/runlog/v1/subscribe_pb.js";
 import { isNodeFault, isNodeReason, isRefusedByNode, NoAnswerError } from "../errors.ts";
 import type { IngestTransport } from "../ingest-transport.ts";
 import { orAbort } from "../or-abort.ts";
@@ -116,7 +121,7 @@ class Choice {
   ): AsyncGenerator<T> {
     try {
       for await (const message of messages) {
-        if (isGoAway(message)) this.leave(node);
+        if (isLeaving(message)) this.leave(node);
         yield message;
       }
     } catch (error) {
@@ -126,8 +131,15 @@ class Choice {
   }
 }
 
-/** Whether a frame of whatever stream asks to go elsewhere. */
+/** Whether a frame of whatever stream asks to go elsewhere, or says that the node cannot work now. */
+function isLeaving(message: unknown): boolean {
+  const { frame } = message as Partial<Pick<SubscribeManyResponse | WatchResponse, "frame">>;
+  if (frame?.case === "response") return isGoAway(frame.value);
+  if (frame?.case === "ended") return isNodeReason(frame.value.detail?.reason);
+  return isGoAway(message);
+}
+
 function isGoAway(message: unknown): boolean {
-  const { frame } = message as { readonly frame?: { readonly case?: string } };
+  const { frame } = message as Partial<Pick<SubscribeResponse, "frame">>;
   return frame?.case === "goAway";
 }
