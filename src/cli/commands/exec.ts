@@ -121,8 +121,8 @@ async function runChild(
   run: RecordedRun,
   flags: ExecFlags,
 ): Promise<Outcome> {
-  const { server, namespace, grace, tty } = flags;
-  const env = childEnvironment({ server, namespace, runId: run.runId });
+  const { server, namespace, ca, grace, tty } = flags;
+  const env = childEnvironment({ server, namespace, ca, runId: run.runId });
   const started = await start(file, args, env, tty ?? false).catch(async (error: unknown) => {
     // Not the command's doing, such as a TMPDIR that is not there: the run must not stay RUNNING.
     await run.finish(failed("not-started", explain(error)));
