@@ -13,6 +13,14 @@ export interface Environment {
   readonly runId: string | undefined;
   /** RUNLOG_TOKEN: the bearer token of every call. */
   readonly token: string | undefined;
+  /** RUNLOG_TOKEN_FILE: path of a file with the token. */
+  readonly tokenFile: string | undefined;
+  /** RUNLOG_CA: path of the authorities of servers. */
+  readonly ca: string | undefined;
+  /** RUNLOG_CERT: path of this client's certificate. */
+  readonly cert: string | undefined;
+  /** RUNLOG_KEY: path of the certificate's key. */
+  readonly key: string | undefined;
 }
 
 /** What the environment sets for a server. */
@@ -21,6 +29,14 @@ export interface ServerEnvironment {
   readonly journal: string;
   /** RUNLOG_ACCESS: path of the access file. A flag overrides it. */
   readonly access: string | undefined;
+  /** RUNLOG_TLS_CERT: path of the server's certificate. A flag overrides it. */
+  readonly tlsCert: string | undefined;
+  /** RUNLOG_TLS_KEY: path of its key. A flag overrides it. */
+  readonly tlsKey: string | undefined;
+  /** RUNLOG_TLS_CLIENT_CA: path of the authorities of clients. A flag overrides it. */
+  readonly tlsClientCa: string | undefined;
+  /** RUNLOG_TRUST_XFCC_FROM: addresses of proxies, not yet read. A flag overrides them. */
+  readonly trustXfccFrom: string | undefined;
   /** RUNLOG_LIMITS: settings `name=value`, not yet read. Flags override them. */
   readonly limits: readonly string[];
 }
@@ -30,15 +46,30 @@ const names = {
   namespace: "RUNLOG_NAMESPACE",
   runId: "RUNLOG_RUN_ID",
   token: "RUNLOG_TOKEN",
+  tokenFile: "RUNLOG_TOKEN_FILE",
+  ca: "RUNLOG_CA",
+  cert: "RUNLOG_CERT",
+  key: "RUNLOG_KEY",
   journal: "RUNLOG_JOURNAL",
   limits: "RUNLOG_LIMITS",
   access: "RUNLOG_ACCESS",
+  tlsCert: "RUNLOG_TLS_CERT",
+  tlsKey: "RUNLOG_TLS_KEY",
+  tlsClientCa: "RUNLOG_TLS_CLIENT_CA",
+  trustXfccFrom: "RUNLOG_TRUST_XFCC_FROM",
 } as const;
 
 /** The variable that holds limits, for messages. */
 export const limitsVariable = names.limits;
 /** The variable that holds the path of the access file, for messages. */
 export const accessVariable = names.access;
+/** The variables that hold the paths of files for TLS, for messages. */
+export const tlsVariables = {
+  cert: names.tlsCert,
+  key: names.tlsKey,
+  clientCa: names.tlsClientCa,
+  trustXfccFrom: names.trustXfccFrom,
+} as const;
 /** The variable that holds the journal's URL, for messages. */
 export const journalVariable = names.journal;
 
@@ -57,6 +88,10 @@ export function readEnvironment(): Environment {
     namespace: process.env[names.namespace] || defaultNamespace,
     runId: process.env[names.runId] || undefined,
     token: process.env[names.token] || undefined,
+    tokenFile: process.env[names.tokenFile] || undefined,
+    ca: process.env[names.ca] || undefined,
+    cert: process.env[names.cert] || undefined,
+    key: process.env[names.key] || undefined,
   };
 }
 
@@ -64,19 +99,35 @@ export function readEnvironment(): Environment {
 export function readServerEnvironment(): ServerEnvironment {
   const limits = process.env[names.limits] ?? "";
   const journal = process.env[names.journal] || defaultJournal;
-  const access = process.env[names.access] || undefined;
-  return { journal, access, limits: limits.split(/\s+/).filter((setting) => setting !== "") };
+  return {
+    journal,
+    access: process.env[names.access] || undefined,
+    tlsCert: process.env[names.tlsCert] || undefined,
+    tlsKey: process.env[names.tlsKey] || undefined,
+    tlsClientCa: process.env[names.tlsClientCa] || undefined,
+    trustXfccFrom: process.env[names.trustXfccFrom] || undefined,
+    limits: limits.split(/\s+/).filter((setting) => setting !== ""),
+  };
 }
 
-/** The environment of a process that is part of the run `runId`. */
-export function childEnvironment(
-  environment: Omit<Required<Environment>, "token">,
-): NodeJS.ProcessEnv {
+/**
+ * The environment of a process that is part of the run `runId`. It reaches the same server; a
+ * token, or a certificate, that a flag named is not handed on.
+ */
+export function childEnvironment({
+  server,
+  namespace,
+  runId,
+  ca,
+}: Pick<Environment, "server" | "namespace" | "ca"> & {
+  readonly runId: string;
+}): NodeJS.ProcessEnv {
   return {
     ...process.env,
-    [names.server]: environment.server,
-    [names.namespace]: environment.namespace,
-    [names.runId]: environment.runId,
+    [names.server]: server,
+    [names.namespace]: namespace,
+    [names.runId]: runId,
+    ...(ca !== undefined && { [names.ca]: ca }),
   };
 }
 
@@ -86,6 +137,10 @@ Environment:
   ${names.server}     URL of the server (default ${defaultServerUrl})
   ${names.namespace}  namespace (default "default")
   ${names.token}      bearer token to send with every call
+  ${names.tokenFile} file with the bearer token, read again when it changes
+  ${names.ca}         authorities of servers, in PEM, for https:// (default: Node's)
+  ${names.cert}, ${names.key}
+                    certificate of this client and its key, in PEM
   ${names.runId}     the run that this process belongs to: the default parent
                     of runs that ingest, exec and fork start; exec sets it for its command
 `;
