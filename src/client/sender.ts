@@ -1,10 +1,7 @@
-import { fromBinary } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
 import { v4 as uuidv4, v7 as uuidv7 } from "uuid";
-import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import { startTimer } from "../timers.ts";
 import type { EventInit } from "../wire/event.ts";
-import { eventOf } from "../wire/event.ts";
 import { delayMs, sleep } from "./backoff.ts";
 import {
   FirstContactError,
@@ -14,17 +11,10 @@ import {
   SignalsPendingError,
   toFinalError,
 } from "./errors.ts";
-import { encodeValid } from "./event-bytes.ts";
 import { type CallEnd, type Goal, IngestCall, type Opened, type WaitGoal } from "./ingest-call.ts";
 import { nodeCountOf } from "./ingest-transport.ts";
-import {
-  appendFramingBytes,
-  defaultMaxAppendBytes,
-  defaultMaxEventBytes,
-  defaultSenderLimits,
-  eventFramingBytes,
-  type SenderLimits,
-} from "./limits.ts";
+import { Intake } from "./intake.ts";
+import { defaultSenderLimits, type SenderLimits } from "./limits.ts";
 import { refuseInvalidResult, refuseInvalidRunId, refuseInvalidWait } from "./refuse.ts";
 import { Retries } from "./retries.ts";
 import { RunWaits } from "./run-waits.ts";
@@ -33,7 +23,6 @@ import { finalError, isFinal } from "./sender-state.ts";
 import type {
   Closed,
   ConditionOptions,
-  Drop,
   Finished,
   OpenRunOptions,
   ResultInit,
@@ -43,7 +32,6 @@ import type {
 } from "./sender-types.ts";
 import { SenderWaits } from "./sender-waits.ts";
 import { type RunSignal, SignalInbox } from "./signal-inbox.ts";
-import { warnOfDrop } from "./warning.ts";
 
 /**
  * Opens a run and returns at once; events may be emitted before the server
@@ -84,6 +72,7 @@ export class RunSender {
   readonly #limits: SenderLimits;
   readonly #now: () => number;
   readonly #buffer: SendBuffer;
+  readonly #intake: Intake;
   readonly #waits: SenderWaits;
   readonly #cancel = new AbortController();
   readonly #lifetime = new AbortController();
@@ -96,7 +85,6 @@ export class RunSender {
   /** Rejects a finish that signals keep from ending the run. */
   #onPending: ((error: SignalsPendingError) => void) | undefined;
   #call: IngestCall | undefined;
-  #maxEventBytes = defaultMaxEventBytes;
   #epoch: bigint | undefined;
   /** With the number of the call it tells the server which of our openings is the newest. */
   readonly #producerId = uuidv4();
@@ -104,8 +92,6 @@ export class RunSender {
   readonly #retries = new Retries();
   #lastError: Error | undefined;
   #firstContact: ReturnType<typeof setTimeout> | undefined;
-  #emitted = 0;
-  #dropped = 0;
   #resent = 0;
   #reconnects = 0;
 
@@ -118,6 +104,9 @@ export class RunSender {
     this.#inbox = options.receiveSignals === true ? new SignalInbox() : undefined;
     this.#waits = new SenderWaits(this.#buffer, () => this.#throwIfOver());
     this.runId = options.runId ?? uuidv7();
+    const { runId } = this;
+    const { onDrop } = options;
+    this.#intake = new Intake({ runId, buffer: this.#buffer, now: this.#now, onDrop });
     this.cancelled = this.#cancel.signal;
     this.opened = this.#firstOpened.promise;
     // Nobody has to wait for the opening; its failure also reaches finish.
@@ -145,8 +134,8 @@ export class RunSender {
   /** What it has done so far. */
   get stats(): SenderStats {
     return {
-      emitted: this.#emitted,
-      dropped: this.#dropped,
+      emitted: this.#intake.taken,
+      dropped: this.#intake.dropped,
       durable: this.#buffer.durable,
       resent: this.#resent,
       reconnects: this.#reconnects,
@@ -167,25 +156,9 @@ export class RunSender {
    * @throws RangeError for a signal that has not come
    */
   emit(init: EventInit, handledSignalSeq = 0): boolean {
-    if (this.#goal.t !== "stream" || isFinal(this.#state)) {
-      return false;
-    }
+    if (this.#goal.t !== "stream" || isFinal(this.#state)) return false;
     if (handledSignalSeq !== 0) this.#inboxOf("emit").check(handledSignalSeq);
-    const nowMs = this.#now();
-    const encoded = encodeValid(init, nowMs);
-    if (encoded === undefined) {
-      return this.#drop({ reason: "invalid", event: eventOf(init, nowMs), bytes: 0, limit: 0 });
-    }
-    const bytes = encoded.length;
-    if (bytes > this.#maxEventBytes) {
-      const limit = this.#maxEventBytes;
-      return this.#drop({ reason: "too_large", event: eventOf(init, nowMs), bytes, limit });
-    }
-    if (!this.#buffer.hasRoom) {
-      return this.#drop({ reason: "overflow", event: eventOf(init, nowMs), bytes, limit: 0 });
-    }
-    this.#buffer.push(encoded, handledSignalSeq);
-    this.#emitted++;
+    if (!this.#intake.take(init, handledSignalSeq)) return false;
     this.#call?.wake();
     return true;
   }
@@ -223,7 +196,7 @@ export class RunSender {
     { requireSignalsHandled = true }: ConditionOptions = {},
   ): Promise<void> {
     this.#throwIfOver();
-    refuseInvalidWait(wait, this.#maxEventBytes);
+    refuseInvalidWait(wait, this.#intake.maxEventBytes);
     const waiting = this.#runWaits.ask({ wait, requireSignalsHandled });
     this.#call?.wake();
     await waiting;
@@ -264,14 +237,14 @@ export class RunSender {
   ): Promise<Finished> {
     const pending = Promise.withResolvers<never>();
     if (this.#goal.t === "stream") {
-      refuseInvalidResult(result, this.#maxEventBytes);
+      refuseInvalidResult(result, this.#intake.maxEventBytes);
       this.#goal = { t: "finish", result, requireSignalsHandled };
       this.#onPending = pending.reject;
       this.#call?.wake();
     }
     const end = await Promise.race([this.#over.promise, pending.promise]);
     if (end.t === "ended") {
-      return { run: end.run, durable: this.#buffer.durable, dropped: this.#dropped };
+      return { run: end.run, durable: this.#buffer.durable, dropped: this.#intake.dropped };
     }
     throw finalError(end);
   }
@@ -380,19 +353,7 @@ export class RunSender {
     const reopened = this.#epoch !== undefined;
     this.#epoch = opened.epoch;
     if (reopened) this.#reconnects++;
-    this.#maxEventBytes = Math.min(
-      opened.maxEventBytes ?? defaultMaxEventBytes,
-      (opened.maxAppendBytes ?? defaultMaxAppendBytes) - appendFramingBytes - eventFramingBytes,
-    );
-    for (const encoded of this.#buffer.dropUnsentOver(this.#maxEventBytes)) {
-      this.#emitted--;
-      this.#drop({
-        reason: "too_large",
-        event: fromBinary(EventSchema, encoded),
-        bytes: encoded.length,
-        limit: this.#maxEventBytes,
-      });
-    }
+    this.#intake.limit(opened);
     this.#inbox?.opened(opened.handledSignalSeq);
     this.#firstOpened.resolve(opened);
     this.#waits.note();
@@ -407,14 +368,6 @@ export class RunSender {
     }
     this.#goal = { t: "stream" };
     this.#onPending?.(error);
-  }
-
-  #drop(drop: Drop): false {
-    const { onDrop } = this.#options;
-    if (onDrop !== undefined) onDrop(drop);
-    else if (this.#dropped === 0) warnOfDrop(this.runId, drop);
-    this.#dropped++;
-    return false;
   }
 
   #abort(reason: unknown): void {

@@ -11,6 +11,7 @@ import type { Committer } from "./committer.ts";
 import { bytesOfFrame, type IngestFrame, type IngestRequestBytes } from "./frames.ts";
 import { InFlight } from "./in-flight.ts";
 import {
+  type OpenedOutcome,
   type OpenOperation,
   type Operation,
   type Outcome,
@@ -30,8 +31,6 @@ import { SignalFeed } from "./signal-feed.ts";
 /** Answers, and their bytes, that may wait where more signals are read for a producer. */
 const maxWaitingFrames = 256;
 const maxWaitingBytes = 256 * 1024;
-
-type OpenedOutcome = Extract<Outcome, { readonly t: "opened" }>;
 
 /** What a stream works with. */
 export interface IngestStreamOptions {

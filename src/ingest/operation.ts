@@ -300,6 +300,9 @@ export type Outcome =
   /** The producer had been rejected before, or there was nothing to do any more. */
   | { readonly t: "discarded" };
 
+/** The answer to an operation that has taken its run. */
+export type OpenedOutcome = Extract<Outcome, { readonly t: "opened" }>;
+
 /** Where the caller of an operation may write; undefined: anywhere. */
 export function withinOf(operation: Operation): Within {
   return "within" in operation ? operation.within : undefined;
