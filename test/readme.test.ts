@@ -58,7 +58,7 @@ describe("the README's code", () => {
   it("sends a run, follows it, and watches it", async () => {
     const readme = await readFile(join(root, "README.md"), "utf8");
     const blocks = [...readme.matchAll(/```ts\n(.*?)```/gs)].map((match) => match[1]!);
-    assert.equal(blocks.length, 3);
+    assert.equal(blocks.length, 4);
     const outputs: string[] = [];
     for (const [index, block] of blocks.entries()) {
       let code = block.replace("http://127.0.0.1:7400", server.url);
@@ -75,7 +75,9 @@ describe("the README's code", () => {
       `2n ${runId} event`,
       `3n ${runId} runFinished`,
     ]);
-    const frames = outputs[2]!.trim().split("\n");
+    const counts = outputs[2]!.trim().split("\n");
+    assert.deepEqual(counts.toSorted(), ["everything 3", "lives 2"]);
+    const frames = outputs[3]!.trim().split("\n");
     assert.deepEqual(frames, ["1 response", "1 response", "1 response", "1 ended"]);
   });
 });

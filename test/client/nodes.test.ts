@@ -11,7 +11,7 @@ import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunService, RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy, SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
-import { follow, openRun } from "../../src/client/index.ts";
+import { follow, followMany, openRun } from "../../src/client/index.ts";
 import {
   type ConnectOptions,
   connectTo,
@@ -105,6 +105,16 @@ async function refusingNode(reason: Reason, how: "call" | "run" = "call"): Promi
         async *subscribe() {
           throw refusal();
         },
+        async *subscribeMany({ subscriptions: [first] }) {
+          const { subscriptionId } = first!;
+          if (reason === Reason.DRAINING) {
+            const goAway = { frame: { case: "goAway" as const, value: {} } };
+            yield { frame: { case: "response", value: goAway } };
+          } else if (how === "run") {
+            yield { subscriptionId, frame: { case: "ended", value: { detail } } };
+          }
+          throw refusal();
+        },
       });
       service(RunService, {
         createRun() {
@@ -178,6 +188,12 @@ describe("a client of several nodes", () => {
         if (item.t === "records") cases.push(...item.records.map(({ record }) => `${record.case}`));
       }
       assert.deepEqual(cases, ["runStarted", "event", "runFinished"]);
+
+      let records = 0;
+      for await (const item of followMany(connect(urls, quick), { one: request }, { backoff })) {
+        if (item.t === "records") records += item.records.length;
+      }
+      assert.equal(records, 3);
 
       const runs = createClient(RunService, connect(urls, quick));
       const { run } = await runs.createRun({ runId: "other", spec: { agentId: "a" } });

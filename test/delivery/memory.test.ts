@@ -124,4 +124,18 @@ describeJournal("a subscriber's memory", (open) => {
     abort.abort();
     await Promise.all(answers.map((frames) => frames.return(undefined)));
   });
+
+  it("is not taken by subscriptions that come once their call is over", async () => {
+    const engine = engineOver(journal);
+    const call = new Watch(engine);
+    call.start(1, () => subscriptionTo({ kind: "all" }), 1);
+    const abort = new AbortController();
+    const frames = call.run(abort.signal);
+    assert.equal((await frames.next()).value?.t, "frame");
+    const { subscriptions } = engine.memory;
+    assert.ok(subscriptions.usedBytes > 0);
+    await frames.return(undefined);
+    call.start(2, () => subscriptionTo({ kind: "all" }), 1);
+    assert.equal(subscriptions.usedBytes, 0);
+  });
 });
