@@ -242,6 +242,13 @@ export const limitSpecs = {
     why: "A check costs a query for each namespace that has a retention.",
     beyond: "the server checks again",
   },
+  idleNamespaceMs: {
+    unit: "milliseconds",
+    default: 5 * minute,
+    what: "time between checks for namespaces that nobody uses",
+    why: "What the server caches of a namespace that had no commit and no subscriber since the check before, it drops.",
+    beyond: "the next one who uses the namespace reads the journal",
+  },
   clockSettleMs: {
     unit: "milliseconds",
     default: 1 * minute,

@@ -5,9 +5,11 @@ import type { NamespaceRow } from "../journal/namespaces.ts";
 import { readPage } from "../journal/pages/read-page.ts";
 import type { Limits } from "../limits.ts";
 import { isDataLoss } from "../refusal.ts";
+import { Deque } from "./deque.ts";
+import { costOf } from "./tail.ts";
 import type { Tails } from "./tails.ts";
 
-/** Bytes of this node's records that wait for what comes before them; more are read again instead. */
+/** Bytes of memory of this node's records that wait for what comes before them; more are read again instead. */
 const maxAheadBytes = 16 * 1024 * 1024;
 
 /** What is known of a namespace that is followed. */
@@ -18,7 +20,7 @@ interface Following {
   /** Trees that had been deleted by then: the tail may hold records of those deleted since. */
   deletionCount: number;
   /** Commits of this node that wait for what comes before them, in seq order. */
-  readonly ahead: (readonly CommittedRecord[])[];
+  ahead: Deque<readonly CommittedRecord[]>;
   aheadBytes: number;
   isReading: boolean;
 }
@@ -33,7 +35,7 @@ export interface TailFollowerOptions {
 }
 
 function bytesIn(records: readonly CommittedRecord[]): number {
-  return records.reduce((sum, record) => sum + record.data.length, 0);
+  return records.reduce((sum, record) => sum + costOf(record), 0);
 }
 
 /**
@@ -73,7 +75,7 @@ export class TailFollower {
         namespaceId: row.namespace_id,
         targetSeq: lastSeq,
         deletionCount,
-        ahead: [],
+        ahead: new Deque(),
         aheadBytes: 0,
         isReading: false,
       });
@@ -84,6 +86,16 @@ export class TailFollower {
     this.#noteDeletions(name, known, deletionCount);
     known.targetSeq = Math.max(known.targetSeq, lastSeq);
     this.#readOn(name, known);
+  }
+
+  /** Namespaces that are followed, and lineages that are kept. */
+  get counts(): { readonly following: number; readonly lineages: number } {
+    return { following: this.#following.size, lineages: this.#lineages.count };
+  }
+
+  /** Drops the lineages that were not used since the call before. */
+  dropIdle(): void {
+    this.#lineages.dropIdle();
   }
 
   /** Stops following a namespace that nobody waits for any more. */
@@ -181,7 +193,7 @@ export class TailFollower {
   /** The next commit of this node that is not in the tail. */
   #nextAhead(known: Following, endSeq: number): readonly CommittedRecord[] | undefined {
     for (;;) {
-      const [next] = known.ahead;
+      const next = known.ahead.at(0);
       if (next === undefined || next[0]!.firstSeq > endSeq) return next;
       shift(known);
     }
@@ -231,6 +243,6 @@ function shift(known: Following): void {
 }
 
 function clear(known: Following): void {
-  known.ahead.length = 0;
+  known.ahead = new Deque();
   known.aheadBytes = 0;
 }

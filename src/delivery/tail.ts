@@ -24,13 +24,15 @@ export interface TailPage {
 
 /** Bytes of memory that a record takes besides its data, as test/delivery/tails.test.ts measures them. */
 const recordBytes = 330;
+/** The same of a tail that has records, besides them. */
+const tailBytes = 1_100;
 
 function endOf(record: CommittedRecord): number {
   return record.firstSeq + record.count - 1;
 }
 
 /** Bytes that a record holds in memory, about, without its places in lists. */
-function costOf({ data, types }: CommittedRecord): number {
+export function costOf({ data, types }: CommittedRecord): number {
   return data.length + types.length + recordBytes;
 }
 
@@ -49,7 +51,8 @@ interface Range {
 export class Tail {
   /** Undefined until something is published. */
   #range: Range | undefined;
-  readonly #listeners = new Listeners();
+  /** Undefined until somebody waits for news: most namespaces have nobody. */
+  #listeners: Listeners | undefined;
   #records = new RecordLists();
   /** Of them, those that are no events. */
   #others = new RecordLists();
@@ -63,7 +66,7 @@ export class Tail {
 
   /** Whether somebody waits for news. */
   get isWatched(): boolean {
-    return !this.#listeners.isEmpty;
+    return this.#listeners?.isEmpty === false;
   }
 
   /** Whether there is nothing in it. */
@@ -72,7 +75,8 @@ export class Tail {
   }
 
   get #bytes(): number {
-    return this.#recordBytes + this.#records.bytes + this.#others.bytes;
+    if (this.isEmpty) return 0;
+    return tailBytes + this.#recordBytes + this.#records.bytes + this.#others.bytes;
   }
 
   /**
@@ -83,7 +87,7 @@ export class Tail {
    */
   begin(seq: number, deletionCount: number): void {
     this.#range = { startSeq: seq, endSeq: seq, deletionCount };
-    this.#listeners.wakeAll();
+    this.#listeners?.wakeAll();
   }
 
   /**
@@ -111,7 +115,7 @@ export class Tail {
       this.#recordBytes += costOf(record);
       this.#records.push(record);
       if (!isEvents(record)) this.#others.push(record);
-      this.#listeners.collect(record, woken);
+      this.#listeners?.collect(record, woken);
       range.endSeq = endOf(record);
     }
     for (const wake of woken) wake();
@@ -131,7 +135,7 @@ export class Tail {
       this.#records = new RecordLists();
       this.#others = new RecordLists();
     }
-    this.#listeners.wakeAll();
+    this.#listeners?.wakeAll();
     return bytes;
   }
 
@@ -179,6 +183,7 @@ export class Tail {
    * function is called. Each watch has a function of its own.
    */
   watch(watched: Watched, wake: Wake): () => void {
+    this.#listeners ??= new Listeners();
     return this.#listeners.add(watched, wake);
   }
 

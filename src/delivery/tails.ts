@@ -12,6 +12,8 @@ interface Held {
   epoch: number;
   /** Publications that are in it. */
   publications: number;
+  /** When it was last used, counted in calls of dropIdle. */
+  period: number;
 }
 
 /** Records that were published at once; they are in the tail while it has not been forgotten since. */
@@ -37,10 +39,16 @@ const minForgotten = 1_024;
  * The tails of all namespaces, within one bound of memory: the oldest record goes first.
  *
  * Invariant: a namespace has a tail while it has records in it or somebody waits for its
- * news, so that one which was used once costs nothing.
+ * news. Where nobody does and nothing is published, dropIdle drops it: a namespace that
+ * was used once costs nothing.
  */
 export class Tails {
+  /** In the order of the periods in which they were last used. */
   readonly #tails = new Map<string, Held>();
+  /** Namespaces of which somebody waits for news. */
+  readonly #watched = new Set<string>();
+  /** Calls of dropIdle. */
+  #period = 0;
   /** Published records in order; some have been dropped since. */
   #order = new Deque<Publication>();
   /** Publications in `#order` that have been forgotten. */
@@ -72,13 +80,13 @@ export class Tails {
   }
 
   /** Namespaces of which somebody waits for news. */
-  *watched(): Generator<string> {
-    for (const { namespace, tail } of this.#tails.values()) if (tail.isWatched) yield namespace;
+  watched(): Iterable<string> {
+    return this.#watched;
   }
 
   /** Whether somebody waits for news of a namespace. */
   isWatched(namespace: string): boolean {
-    return this.#tails.get(namespace)?.tail.isWatched ?? false;
+    return this.#watched.has(namespace);
   }
 
   /** The newest seq of a namespace that is known to be durable; undefined where its tail has not begun. */
@@ -111,12 +119,17 @@ export class Tails {
     const { tail } = held;
     const wasWatched = tail.isWatched;
     const unwatch = tail.watch(watched, wake);
-    if (!wasWatched) this.#listeners.onWatched?.(namespace);
+    if (!wasWatched) {
+      this.#watched.add(namespace);
+      this.#listeners.onWatched?.(namespace);
+    }
     return () => {
       if (!tail.isWatched) return;
       unwatch();
       if (tail.isWatched) return;
+      this.#watched.delete(namespace);
       this.#listeners.onUnwatched?.(namespace);
+      this.#use(held);
       this.#dropIfUnused(held);
     };
   }
@@ -130,6 +143,7 @@ export class Tails {
     if (records.length === 0) return;
     const held = this.#of(namespace);
     if (!held.tail.isFollowedBy(records, deletionCount)) this.#forget(held);
+    this.#use(held);
     this.#bytes += held.tail.publish(records, deletionCount);
     held.publications++;
     this.#order.push({ held, epoch: held.epoch, left: records.length });
@@ -160,10 +174,35 @@ export class Tails {
     for (const namespace of [...this.#tails.keys()]) this.forget(namespace);
   }
 
+  /**
+   * Drops the tails of namespaces that nobody has used since the call before. Costs what it
+   * drops, and a look at those that somebody waits for.
+   */
+  dropIdle(): void {
+    for (const held of this.#tails.values()) {
+      if (held.period === this.#period) break;
+      if (held.tail.isWatched) {
+        this.#use(held);
+      } else {
+        this.#forget(held);
+        this.#tails.delete(held.namespace);
+      }
+    }
+    this.#period++;
+    if (this.#forgotten > 0) this.#compact();
+  }
+
+  #use(held: Held): void {
+    if (held.period === this.#period) return;
+    held.period = this.#period;
+    this.#tails.delete(held.namespace);
+    this.#tails.set(held.namespace, held);
+  }
+
   #of(namespace: string): Held {
     let held = this.#tails.get(namespace);
     if (held === undefined) {
-      held = { namespace, tail: new Tail(), epoch: 0, publications: 0 };
+      held = { namespace, tail: new Tail(), epoch: 0, publications: 0, period: this.#period };
       this.#tails.set(namespace, held);
     }
     return held;
@@ -175,7 +214,11 @@ export class Tails {
     held.epoch++;
     this.#forgotten += held.publications;
     held.publications = 0;
-    if (this.#forgotten < Math.max(minForgotten, this.#order.length / 2)) return;
+    if (this.#forgotten >= Math.max(minForgotten, this.#order.length / 2)) this.#compact();
+  }
+
+  /** Takes the forgotten publications out of the queue. */
+  #compact(): void {
     const kept = new Deque<Publication>();
     for (let i = 0; i < this.#order.length; i++) {
       const one = this.#order.at(i)!;

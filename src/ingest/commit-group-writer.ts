@@ -109,6 +109,17 @@ export class CommitGroupWriter {
     this.#cache.forget(namespace);
   }
 
+  /** Namespaces that are kept. */
+  get knownNamespaces(): number {
+    return this.#cache.count;
+  }
+
+  /** Drops what no commit has used since the call before. */
+  dropIdle(): void {
+    this.#cache.dropIdle();
+    this.#lineages.dropIdle();
+  }
+
   /** Forgets everything: any namespace may have changed. */
   forgetAll(): void {
     this.#cache.clear();

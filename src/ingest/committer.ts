@@ -168,6 +168,16 @@ export class Committer {
     });
   }
 
+  /** Namespaces that have a queue, and those that are kept for their next commit. */
+  get counts(): { readonly queues: number; readonly known: number } {
+    return { queues: this.#queues.size, known: this.#writer.knownNamespaces };
+  }
+
+  /** Drops what no commit has used since the call before. */
+  dropIdle(): void {
+    this.#writer.dropIdle();
+  }
+
   /** Forgets everything: somebody else has written to the journal. */
   forgetAll(): void {
     this.#writer.forgetAll();
@@ -181,6 +191,11 @@ export class Committer {
   /** The namespaces in which this process holds runs. */
   heldNamespaces(): Iterable<string> {
     return this.#producers.namespaces();
+  }
+
+  /** Whether this process holds runs of a namespace. */
+  holdsRunsIn(namespace: string): boolean {
+    return this.#producers.has(namespace);
   }
 
   /** The runs of a namespace that this process holds. */

@@ -26,6 +26,11 @@ export class ProducerRegistry {
     return this.#producers.keys();
   }
 
+  /** Whether somebody holds a run of a namespace. */
+  has(namespace: string): boolean {
+    return this.#producers.has(namespace);
+  }
+
   /** The producers in a namespace. */
   in(namespace: string): readonly Producer[] {
     return [...(this.#producers.get(namespace)?.values() ?? [])];

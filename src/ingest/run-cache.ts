@@ -14,6 +14,8 @@ interface KnownNamespace {
   row: NamespaceRow;
   /** Whether somebody else had changed it before the last commit: that will be so again. */
   isShared: boolean;
+  /** Whether there was a commit since dropIdle was called. */
+  isRecent: boolean;
   readonly runs: Map<string, KnownRun>;
 }
 
@@ -49,12 +51,13 @@ export class RunCache {
   keep(row: NamespaceRow, runs: Iterable<KnownRun>): void {
     let known = this.#namespaces.get(row.name);
     if (known === undefined) {
-      known = { row, isShared: false, runs: new Map() };
+      known = { row, isShared: false, isRecent: true, runs: new Map() };
     } else {
       known.isShared = known.row.version !== row.version - 1;
       if (known.isShared) known.runs.clear();
     }
     known.row = row;
+    known.isRecent = true;
     for (const run of runs) {
       known.runs.delete(run.row.run_id);
       known.runs.set(run.row.run_id, run);
@@ -64,6 +67,19 @@ export class RunCache {
     this.#namespaces.delete(row.name);
     this.#namespaces.set(row.name, known);
     dropOldest(this.#namespaces, maxNamespaces);
+  }
+
+  /** Namespaces that are kept. */
+  get count(): number {
+    return this.#namespaces.size;
+  }
+
+  /** Drops the namespaces without a commit since the call before. */
+  dropIdle(): void {
+    for (const [name, known] of this.#namespaces) {
+      if (!known.isRecent) this.#namespaces.delete(name);
+      known.isRecent = false;
+    }
   }
 
   /** The database is not what it was: nothing that was kept is certain. */

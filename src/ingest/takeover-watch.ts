@@ -66,6 +66,20 @@ export class TakeoverWatch {
     this.#lower(this.#toldOf(namespace), counts);
   }
 
+  /** Namespaces whose producers it tells. */
+  get count(): number {
+    return this.#told.size;
+  }
+
+  /** Drops the namespaces in which this node holds no run any more. */
+  dropIdle(): void {
+    for (const [namespace, { telling }] of this.#told) {
+      if (telling === undefined && !this.#options.committer.holdsRunsIn(namespace)) {
+        this.#told.delete(namespace);
+      }
+    }
+  }
+
   /** The database went back in time: checks all producers of a namespace again. */
   onBack(namespace: string): void {
     const told = this.#told.get(namespace);

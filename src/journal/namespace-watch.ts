@@ -9,7 +9,9 @@ const heardFactor = 10;
 export interface NamespaceFollower {
   /** The names of the namespaces that are followed now. */
   readonly followed: () => Iterable<string>;
-  /** Called with each namespace as it is now, in order, also where it has not changed. */
+  /** Whether a namespace is one of them; costs the same however many there are. */
+  readonly isFollowed: (namespace: string) => boolean;
+  /** Called with each followed namespace as it is now, in order, also where it has not changed. */
   readonly onRow: (row: NamespaceRow) => void;
 }
 
@@ -27,6 +29,8 @@ export interface NamespaceWatchOptions {
 /**
  * Looks at namespaces that somebody follows, for what other nodes have done to
  * them: after each wake-up, and from time to time, since wake-ups may be lost.
+ *
+ * A wake-up costs what it names, however many namespaces are followed.
  */
 export class NamespaceWatch {
   readonly #options: NamespaceWatchOptions;
@@ -92,7 +96,7 @@ export class NamespaceWatch {
       for (let names = this.#takeDue(); names.length > 0; names = this.#takeDue()) {
         const find = (some: readonly string[]) => findNamespaces(journal.db, some);
         for (const row of await journal.history.readAll(names, find)) {
-          for (const follower of followers) follower.onRow(row);
+          for (const follower of followers) if (follower.isFollowed(row.name)) follower.onRow(row);
         }
       }
     } catch (error) {
@@ -107,10 +111,8 @@ export class NamespaceWatch {
     if (this.#isStopped) return [];
     const due = this.#due;
     this.#due = new Set();
-    return [...this.#followed()].filter((name) => due === "all" || due.has(name));
-  }
-
-  #followed(): Set<string> {
-    return new Set(this.#options.followers.flatMap(({ followed }) => [...followed()]));
+    const { followers } = this.#options;
+    if (due === "all") return [...new Set(followers.flatMap(({ followed }) => [...followed()]))];
+    return [...due].filter((name) => followers.some(({ isFollowed }) => isFollowed(name)));
   }
 }

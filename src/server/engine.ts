@@ -17,6 +17,7 @@ import { LeaseClock } from "../maintenance/lease-clock.ts";
 import { Membership } from "../maintenance/membership.ts";
 import { RetentionSettings } from "../maintenance/namespace-directory.ts";
 import { Retention } from "../maintenance/retention.ts";
+import { Rounds } from "../maintenance/rounds.ts";
 import { Unfinished } from "../maintenance/unfinished.ts";
 import { WaitClock } from "../maintenance/wait-clock.ts";
 import { MemoryBudget } from "../memory-budget.ts";
@@ -49,6 +50,8 @@ export interface Engine {
   readonly retentionSettings: RetentionSettings;
   /** The time that records are stamped with. */
   readonly clock: JournalClock;
+  /** What is kept of namespaces, by what it is kept for: nothing of those that nobody uses. */
+  kept(): Readonly<Record<string, number>>;
   /** Begins what the domain does by itself. */
   start(): void;
   /** Stops all of it; resolves when nothing is under way any more. The journal stays open. */
@@ -124,6 +127,10 @@ async function amongOthers(
     onOpened(namespace, counts) {
       takeovers.onOpened(namespace, counts);
     },
+    dropIdle() {
+      follower.dropIdle();
+      takeovers.dropIdle();
+    },
   });
   const { committer } = parts;
   const takeovers = new TakeoverWatch({ journal, committer, node: membership, onFailure });
@@ -134,13 +141,22 @@ async function amongOthers(
     onFailure,
     pollIntervalMs: limits.pollIntervalMs,
     followers: [
-      { followed: () => tails.watched(), onRow: (row) => follower.onRow(row) },
-      { followed: () => committer.heldNamespaces(), onRow: (row) => takeovers.onRow(row) },
+      {
+        followed: () => tails.watched(),
+        isFollowed: (namespace) => tails.isWatched(namespace),
+        onRow: (row) => follower.onRow(row),
+      },
+      {
+        followed: () => committer.heldNamespaces(),
+        isFollowed: (namespace) => committer.holdsRunsIn(namespace),
+        onRow: (row) => takeovers.onRow(row),
+      },
     ],
   });
   return {
     ...parts,
     awayMs: () => membership.awayMs,
+    kept: () => ({ ...parts.kept(), ...follower.counts, told: takeovers.count }),
     start() {
       membership.start();
       watch.start();
@@ -168,6 +184,8 @@ interface Setting {
   readonly isReachable: () => boolean;
   readonly onCommitted: CommitterOptions["onCommitted"];
   readonly onOpened?: CommitterOptions["onOpened"];
+  /** Drops what else is kept of namespaces that nobody uses. */
+  readonly dropIdle?: () => void;
 }
 
 function partsOf(options: EngineOptions, setting: Setting) {
@@ -233,6 +251,16 @@ function partsOf(options: EngineOptions, setting: Setting) {
     defaultLeaseMs: limits.defaultLeaseMs,
   });
   const waitClock = new WaitClock({ journal, committer, isOnDuty, now, onFailure });
+  const idle = new Rounds({
+    intervalMs: limits.idleNamespaceMs,
+    onFailure,
+    round() {
+      tails.dropIdle();
+      committer.dropIdle();
+      setting.dropIdle?.();
+      return Promise.resolve();
+    },
+  });
   return {
     journal,
     limits,
@@ -247,15 +275,25 @@ function partsOf(options: EngineOptions, setting: Setting) {
     deletions,
     clock,
     retentionSettings: new RetentionSettings(journal),
+    kept: () => ({ tails: tails.count, ...committer.counts }),
     start() {
       looks?.start();
       leaseClock.start();
       retention.start();
       unfinished.start();
       waitClock.start();
+      idle.start();
     },
     async stop() {
-      const stopping = [leaseClock, retention, unfinished, waitClock, cancellations, deletions];
+      const stopping = [
+        leaseClock,
+        retention,
+        unfinished,
+        waitClock,
+        idle,
+        cancellations,
+        deletions,
+      ];
       await Promise.all([looks?.stop(), ...stopping.map((part) => part.stop())]);
       await committer.stop();
     },

@@ -83,6 +83,17 @@ describe("the tails of namespaces", () => {
     });
   }
 
+  it("take the memory that they are allowed, where each namespace has one record", () => {
+    const before = bytesInUse();
+    const tails = new Tails(bound);
+    for (let n = 0; n < 20_000; n++) tails.publish(`namespace-${n}`, [one(1, `run-${n}`)], 0);
+    const used = bytesInUse() - before;
+    console.log(`      ${(used / MiB).toFixed(1)} MiB for ${tails.count} namespaces`);
+    assert.ok(tails.bytes <= bound && tails.bytes > bound - 10_000, `${tails.bytes}`);
+    assert.ok(used < 1.25 * bound, `${used / MiB} MiB`);
+    assert.ok(used > 0.75 * tails.bytes, `${used / MiB} MiB`);
+  });
+
   it("give way at once where they are allowed less", () => {
     const tails = new Tails(MiB);
     for (let seq = 1; seq <= 1_000; seq++) tails.publish("a", [one(seq)], 0);
@@ -114,6 +125,34 @@ describe("the tails of namespaces", () => {
     assert.deepEqual(seen, ["+watched", "-watched"]);
     tails.setMaxBytes(0);
     assert.equal(tails.count, 0);
+  });
+
+  it("are dropped where nobody uses them", () => {
+    const tails = new Tails(64 * MiB);
+    const namesLeft = () =>
+      ["once", "left", "busy", "watched"].filter(
+        (name) => tails.read(name, everything, 0, page) !== undefined,
+      );
+    const leave = tails.watch("left", everything, () => undefined);
+    tails.watch("watched", everything, () => undefined);
+    for (const name of ["once", "left", "busy", "watched"]) tails.publish(name, [one(1)], 0);
+    tails.dropIdle();
+    assert.equal(tails.count, 4);
+    tails.publish("busy", [one(2)], 0);
+    leave();
+    tails.dropIdle();
+    assert.deepEqual(namesLeft(), ["left", "busy", "watched"]);
+    tails.dropIdle();
+    tails.dropIdle();
+    assert.deepEqual(namesLeft(), ["watched"]);
+    assert.deepEqual([...tails.watched()], ["watched"]);
+    assert.equal(tails.count, 1);
+    // It begins anew where it is used again.
+    tails.publish("once", [one(2)], 0);
+    assert.equal(tails.read("once", everything, 0, page), undefined);
+    assert.equal(tails.read("once", everything, 1, page)?.records.length, 1);
+    tails.setMaxBytes(0);
+    assert.equal(tails.bytes, 0);
   });
 
   it("forget a namespace at a cost that does not depend on what they hold", () => {
