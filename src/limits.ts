@@ -176,8 +176,15 @@ export const limitSpecs = {
     default: 10_000,
     what: "open connections",
     why: "Each takes a file descriptor and some tens of KiB, even without a call. Stay below the process's limit of descriptors, which the journal needs too. A client needs one connection, since each carries 10,000 streams.",
-    beyond: "HTTP's 503, then the server closes the connection",
+    beyond: "HTTP's 503, over TLS nothing, then the server closes the connection",
     range: { min: 10, max: 1_000_000 },
+  },
+  firstBytesTimeoutMs: {
+    unit: "milliseconds",
+    default: 10 * second,
+    what: "time for the handshake of TLS, and for the first bytes",
+    why: "A client that connects and says nothing would otherwise hold a connection for ever, and one that says it byte by byte almost as long.",
+    beyond: "the server closes the connection",
   },
   maxCommitBytes: {
     unit: "bytes",
@@ -412,5 +419,3 @@ export const maxStreamsPerConnection = 10_000;
 export const pingIntervalMs = 30_000;
 /** Milliseconds for the answer to a ping; then the server closes the connection. */
 export const pingTimeoutMs = 10_000;
-/** Milliseconds for the first bytes of a connection, all of them. */
-export const firstBytesTimeoutMs = 10_000;

@@ -21,6 +21,10 @@ export interface ServerEnvironment {
   readonly journal: string;
   /** RUNLOG_ACCESS: path of the access file. A flag overrides it. */
   readonly access: string | undefined;
+  /** RUNLOG_TLS_CERT: path of the server's certificate. A flag overrides it. */
+  readonly tlsCert: string | undefined;
+  /** RUNLOG_TLS_KEY: path of its key. A flag overrides it. */
+  readonly tlsKey: string | undefined;
   /** RUNLOG_LIMITS: settings `name=value`, not yet read. Flags override them. */
   readonly limits: readonly string[];
 }
@@ -33,12 +37,16 @@ const names = {
   journal: "RUNLOG_JOURNAL",
   limits: "RUNLOG_LIMITS",
   access: "RUNLOG_ACCESS",
+  tlsCert: "RUNLOG_TLS_CERT",
+  tlsKey: "RUNLOG_TLS_KEY",
 } as const;
 
 /** The variable that holds limits, for messages. */
 export const limitsVariable = names.limits;
 /** The variable that holds the path of the access file, for messages. */
 export const accessVariable = names.access;
+/** The variables that hold the paths of files for TLS, for messages. */
+export const tlsVariables = { cert: names.tlsCert, key: names.tlsKey } as const;
 /** The variable that holds the journal's URL, for messages. */
 export const journalVariable = names.journal;
 
@@ -64,8 +72,13 @@ export function readEnvironment(): Environment {
 export function readServerEnvironment(): ServerEnvironment {
   const limits = process.env[names.limits] ?? "";
   const journal = process.env[names.journal] || defaultJournal;
-  const access = process.env[names.access] || undefined;
-  return { journal, access, limits: limits.split(/\s+/).filter((setting) => setting !== "") };
+  return {
+    journal,
+    access: process.env[names.access] || undefined,
+    tlsCert: process.env[names.tlsCert] || undefined,
+    tlsKey: process.env[names.tlsKey] || undefined,
+    limits: limits.split(/\s+/).filter((setting) => setting !== ""),
+  };
 }
 
 /** The environment of a process that is part of the run `runId`. */

@@ -22,9 +22,12 @@ import { FailureLog } from "./failure-log.ts";
 import { healthService } from "./health.ts";
 import { rpcHandler } from "./http/connect-handler.ts";
 import { ConnectionAges } from "./http/connection-ages.ts";
+import { ConnectionSlots } from "./http/connection-slots.ts";
 import { grpcHandler } from "./http/grpc-handler.ts";
-import { listen, type Port, type RequestHandler } from "./http/port.ts";
+import type { RequestHandler } from "./http/port.ts";
+import { listenOn, type Ports } from "./http/ports.ts";
 import { probeHandler } from "./http/probes.ts";
+import { TlsFiles, type TlsPaths } from "./http/tls-files.ts";
 import { ingestGrpc, ingestService } from "./ingest-service.ts";
 import { Readiness } from "./readiness.ts";
 import { takingMessages } from "./request-messages.ts";
@@ -41,6 +44,10 @@ export interface ServerOptions {
   /** `sqlite:PATH` or `postgres://…`. */
   readonly journal: string;
   readonly logger: Logger;
+  /** TLS for `host` and `port`. Without it they speak plaintext. */
+  readonly tls?: TlsPaths;
+  /** An address for plaintext beside it; the same rules hold for both. */
+  readonly plaintext?: { readonly host: string; readonly port: number };
   /** Path of the access file. Without one the server does not authenticate, and listens on loopback only. */
   readonly accessFile?: string;
   /** Listens anywhere without an access file: whoever reaches the port may do everything. */
@@ -62,8 +69,10 @@ export interface ServerOptions {
 
 /** A server that serves. */
 export interface RunningServer {
-  /** http://HOST:PORT */
+  /** http://HOST:PORT, or https://HOST:PORT with TLS. */
   readonly url: string;
+  /** http://HOST:PORT of the port for plaintext beside it. */
+  readonly plaintextUrl: string | undefined;
   /** Where events are kept, for people: the path of a file, or the hosts of a database. */
   readonly journal: string;
   /**
@@ -84,24 +93,34 @@ const neverCompress = 0xffff_ffff;
  *
  * @throws ExposedError where it would serve everybody on a network
  * @throws MistakeError for an access file that is wrong
+ * @throws TlsFileError for a certificate or key that cannot be used
  * @throws JournalOpenError where the journal cannot be opened
  * @throws the system's error where the port cannot be bound, EADDRINUSE for one
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const { logger, accessFile, host } = options;
-  if (accessFile === undefined && options.allowAnyone !== true && !isLoopback(host)) {
-    throw new ExposedError(host);
+  const { logger, accessFile } = options;
+  for (const { host } of [options, options.plaintext ?? options]) {
+    if (accessFile === undefined && options.allowAnyone !== true && !isLoopback(host)) {
+      throw new ExposedError(host);
+    }
   }
-  const access = accessFile === undefined ? undefined : await Access.open(accessFile, { logger });
+  const tls = options.tls === undefined ? undefined : await TlsFiles.open(options.tls, logger);
+  let access: Access | undefined;
   try {
-    return await start(options, access);
+    access = accessFile === undefined ? undefined : await Access.open(accessFile, { logger });
+    return await start(options, access, tls);
   } catch (error) {
     await access?.close();
+    await tls?.close();
     throw error;
   }
 }
 
-async function start(options: ServerOptions, access: Access | undefined): Promise<RunningServer> {
+async function start(
+  options: ServerOptions,
+  access: Access | undefined,
+  tls: TlsFiles | undefined,
+): Promise<RunningServer> {
   const { logger } = options;
   const drainTimeoutMs = options.drainTimeoutMs ?? defaultDrainTimeoutMs;
   const limits: Limits = { ...defaultLimits, ...options.limits };
@@ -132,19 +151,17 @@ async function start(options: ServerOptions, access: Access | undefined): Promis
   const { draining } = context;
   const readiness = new Readiness({ draining, health, awayMs: engine.awayMs, limits });
   if (health !== undefined) failures.follow(health, options.onFatal ?? (() => undefined));
-  let port: Port;
+  const ages = new ConnectionAges(context.draining, limits.maxConnectionAgeMs, drainTimeoutMs);
+  const { maxMessageBytes: maxBytes, messageTimeoutMs } = limits;
+  const handling: Handling = {
+    contextValues: (session) =>
+      createContextValues().set(connectionDraining, ages.drainingOf(session)),
+    admit: access === undefined ? admitAnybody : admitBy(access, logger),
+    onFailure: (method, error) => logger.warn({ err: error, method }, "a response was cut"),
+  };
+  let ports: Ports;
   try {
-    const ages = new ConnectionAges(context.draining, limits.maxConnectionAgeMs, drainTimeoutMs);
-    const { maxMessageBytes: maxBytes, messageTimeoutMs } = limits;
-    const handling: Handling = {
-      contextValues: (session) =>
-        createContextValues().set(connectionDraining, ages.drainingOf(session)),
-      admit: access === undefined ? admitAnybody : admitBy(access, logger),
-      onFailure: (method, error) => logger.warn({ err: error, method }, "a response was cut"),
-    };
-    port = await listen({
-      host: options.host,
-      port: options.port,
+    ports = await listenOn(options, tls, {
       handler: requestHandler(context, readiness, handling),
       streamHandler: grpcHandler({
         ...handling,
@@ -154,7 +171,8 @@ async function start(options: ServerOptions, access: Access | undefined): Promis
       }),
       onSession: (session) => ages.add(session),
       onFault: (error) => logger.error({ err: error }, "a connection or request failed"),
-      maxConnections: limits.maxConnections,
+      firstBytesTimeoutMs: limits.firstBytesTimeoutMs,
+      slots: new ConnectionSlots(limits.maxConnections),
       onRefused: refusalLog(logger, limits.maxConnections),
     });
   } catch (error) {
@@ -164,16 +182,21 @@ async function start(options: ServerOptions, access: Access | undefined): Promis
     throw error;
   }
   engine.start();
-  const url = `http://${port.host}:${port.port}`;
-  logger.info({ url, journal: nameOfJournal(options.journal), journalId: journal.id }, "serving");
+  const { url, plaintextUrl } = ports;
+  logger.info(
+    { url, plaintextUrl, journal: nameOfJournal(options.journal), journalId: journal.id },
+    "serving",
+  );
   let drained: Promise<void> | undefined;
   return {
     url,
+    plaintextUrl,
     journal: placeOfJournal(options.journal),
     drain() {
-      drained ??= drain(context, engine, port, drainTimeoutMs, logger).finally(async () => {
+      drained ??= drain(context, engine, ports, drainTimeoutMs, logger).finally(async () => {
         readiness.stop();
         await access?.close();
+        await tls?.close();
       });
       return drained;
     },
@@ -226,22 +249,22 @@ function requestHandler(
 async function drain(
   context: ServiceContext,
   engine: Engine,
-  port: Port,
+  ports: Ports,
   timeoutMs: number,
   logger: Logger,
 ): Promise<void> {
   logger.info("draining");
   // Subscriptions end, producers are asked to, and health says NOT_SERVING.
   context.draining.start();
-  port.stopAccepting();
-  const closed = port.closed();
+  ports.stopAccepting();
+  const closed = ports.closed();
   if (!(await within(timeoutMs, closed))) {
     context.draining.end();
     void context.deletions.stop();
     void context.cancellations.stop();
     if (!(await within(closeTimeoutMs, closed))) {
       logger.warn("cutting connections that did not close in time");
-      port.destroy();
+      ports.destroy();
       await closed;
     }
   }

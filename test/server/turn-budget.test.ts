@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import * as net from "node:net";
+import { ConnectionSlots } from "../../src/server/http/connection-slots.ts";
 import { listen, type Port } from "../../src/server/http/port.ts";
 import { TurnBudget } from "../../src/server/http/turn-budget.ts";
 import {
@@ -86,7 +87,8 @@ describe("calls that a connection begins all at once", () => {
       },
       onSession: () => () => undefined,
       onFault: (error) => assert.fail(String(error)),
-      maxConnections: 10,
+      firstBytesTimeoutMs: 10_000,
+      slots: new ConnectionSlots(10),
       onRefused: assert.fail,
     });
   });

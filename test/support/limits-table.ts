@@ -3,7 +3,6 @@ import { limitText, offeredLimits, rangeText } from "../../src/cli/limit-setting
 import { exactDurationText } from "../../src/cli/quantities.ts";
 import {
   defaultPageSize,
-  firstBytesTimeoutMs,
   type LimitSpec,
   limitSpecs,
   maxAppendEvents,
@@ -163,12 +162,6 @@ const serverRows: readonly Row[] = [
     "ping",
     seconds(pingIntervalMs),
     `the server pings an HTTP/2 connection this often and waits ${seconds(pingTimeoutMs)} for the answer`,
-    "the server closes the connection",
-  ],
-  [
-    "first bytes",
-    seconds(firstBytesTimeoutMs),
-    "time for the first bytes of a connection",
     "the server closes the connection",
   ],
   [

@@ -9,6 +9,8 @@ import { giveBackDatabase, takeDatabase } from "./postgres.ts";
 /** A test's server. */
 export interface TestServer {
   readonly url: string;
+  /** Its port for plaintext beside TLS. */
+  readonly plaintextUrl: string | undefined;
   /** What the server logged as an error. */
   readonly errors: readonly string[];
   drain(): Promise<void>;
@@ -55,6 +57,7 @@ async function startOn(
   });
   return {
     url: server.url,
+    plaintextUrl: server.plaintextUrl,
     errors,
     drain: () => server.drain(),
     async restart(changes = {}) {

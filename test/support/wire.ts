@@ -54,13 +54,21 @@ export interface WireClient {
   close(): void;
 }
 
+/** What a client needs for `https://`, in PEM. */
+export interface ClientTls {
+  /** The authority of servers. */
+  readonly ca: string;
+  readonly cert?: string;
+  readonly key?: string;
+}
+
 /** A protocol. */
 export interface Wire {
   readonly name: string;
   /** HTTP/1.1 carries no stream in both directions. */
   readonly isBidirectional: boolean;
   /** @param token the bearer token of every call */
-  connect(url: string, token?: string): Promise<WireClient>;
+  connect(url: string, token?: string, tls?: ClientTls): Promise<WireClient>;
 }
 
 /** What a refused call tells, whichever client made it. */
@@ -115,8 +123,8 @@ export const wires: readonly Wire[] = [
   {
     name: "gRPC (connect-node)",
     isBidirectional: true,
-    async connect(baseUrl, token) {
-      const sessionManager = new Http2SessionManager(baseUrl);
+    async connect(baseUrl, token, tls) {
+      const sessionManager = new Http2SessionManager(baseUrl, {}, tls);
       const interceptors = showing(token);
       const transport = createGrpcTransport({ baseUrl, sessionManager, interceptors });
       return overTransport(transport, () => sessionManager.abort());
@@ -125,17 +133,21 @@ export const wires: readonly Wire[] = [
   {
     name: "gRPC-Web",
     isBidirectional: false,
-    async connect(baseUrl, token) {
-      const interceptors = showing(token);
-      const transport = createGrpcWebTransport({ baseUrl, httpVersion: "1.1", interceptors });
+    async connect(baseUrl, token, tls) {
+      const transport = createGrpcWebTransport({
+        interceptors: showing(token),
+        baseUrl,
+        httpVersion: "1.1",
+        nodeOptions: tls ?? {},
+      });
       return overTransport(transport, () => undefined);
     },
   },
   {
     name: "Connect (HTTP/2, JSON)",
     isBidirectional: true,
-    async connect(baseUrl, token) {
-      const sessionManager = new Http2SessionManager(baseUrl);
+    async connect(baseUrl, token, tls) {
+      const sessionManager = new Http2SessionManager(baseUrl, {}, tls);
       const transport = createConnectTransport({
         interceptors: showing(token),
         baseUrl,
@@ -149,11 +161,12 @@ export const wires: readonly Wire[] = [
   {
     name: "Connect (HTTP/1.1, JSON)",
     isBidirectional: false,
-    async connect(baseUrl, token) {
+    async connect(baseUrl, token, tls) {
       const transport = createConnectTransport({
         interceptors: showing(token),
         baseUrl,
         httpVersion: "1.1",
+        nodeOptions: tls ?? {},
         useBinaryFormat: false,
       });
       return overTransport(transport, () => undefined);
@@ -206,14 +219,14 @@ const protoFiles = [
   "grpc/health/v1/health.proto",
 ];
 
-async function connectGrpcJs(url: string, token?: string): Promise<WireClient> {
+async function connectGrpcJs(url: string, token?: string, tls?: ClientTls): Promise<WireClient> {
   const packages = await load(protoFiles, {
     includeDirs: [protoRoot],
     longs: String,
     defaults: true,
     oneofs: true,
   });
-  const channel = new grpc.Client(new URL(url).host, grpc.credentials.createInsecure());
+  const channel = new grpc.Client(new URL(url).host, grpcJsCredentials(tls));
   const metadata = new grpc.Metadata();
   if (token !== undefined) metadata.set("authorization", `Bearer ${token}`);
   const clientOf = <S extends DescService>(service: S): Client<S> => {
@@ -232,6 +245,12 @@ async function connectGrpcJs(url: string, token?: string): Promise<WireClient> {
     health: clientOf(Health),
     close: () => channel.close(),
   };
+}
+
+function grpcJsCredentials(tls: ClientTls | undefined): grpc.ChannelCredentials {
+  if (tls === undefined) return grpc.credentials.createInsecure();
+  const bytes = (pem: string | undefined) => (pem === undefined ? null : Buffer.from(pem));
+  return grpc.credentials.createSsl(bytes(tls.ca), bytes(tls.key), bytes(tls.cert));
 }
 
 type Init = MessageInitShape<DescMethod["input"]>;

@@ -2,7 +2,13 @@
 import { Command, InvalidArgumentError } from "commander";
 import type { Limits } from "../../limits.ts";
 import { startTimer } from "../../timers.ts";
-import { accessVariable, journalVariable, limitsVariable, readServerEnvironment } from "../env.ts";
+import {
+  accessVariable,
+  journalVariable,
+  limitsVariable,
+  readServerEnvironment,
+  tlsVariables,
+} from "../env.ts";
 import { CommandError, exitStatus } from "../failure.ts";
 import { limitLines, parseLimits } from "../limit-settings.ts";
 import { notice, stdout } from "../output.ts";
@@ -15,8 +21,16 @@ const exitTimeoutMs = 10_000;
 /** Bytes of log that wait for a disk that is full; what comes later is not logged. */
 const maxUnloggedBytes = 1024 * 1024;
 
+interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
 interface ServeFlags {
-  readonly listen: { readonly host: string; readonly port: number };
+  readonly listen: Address;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+  readonly plaintextListen?: Address;
   readonly journal: string;
   readonly logLevel: string;
   readonly limit?: readonly string[];
@@ -30,13 +44,24 @@ export function serveCommand(exit: (status: number) => void): Command {
   const command = new Command("serve");
   return command
     .description(
-      "Start a server. When it is ready, prints `listening on http://HOST:PORT` and the place of the events.",
+      "Start a server. When it is ready, prints `listening on URL` and the place of the events.",
     )
     .addOption(
       command
         .createOption("--listen <host:port>", "address to listen on; port 0 picks a free port")
         .argParser(parseListen)
         .default({ host: "127.0.0.1", port: 7400 }, "127.0.0.1:7400"),
+    )
+    .option(
+      "--tls-cert <file>",
+      "certificate of the server, in PEM, with those that lead to its authority",
+      readServerEnvironment().tlsCert,
+    )
+    .option("--tls-key <file>", "key of the certificate, in PEM", readServerEnvironment().tlsKey)
+    .addOption(
+      command
+        .createOption("--plaintext-listen <host:port>", "address for plaintext beside TLS")
+        .argParser(parseListen),
     )
     .addOption(
       command
@@ -83,6 +108,9 @@ postgres://HOST,HOST/DATABASE.
 Without an access file the server asks nobody who they are, and listens on this machine's
 own addresses only. docs/security.md describes the file; ${accessVariable} names it too.
 
+With --tls-cert and --tls-key, or ${tlsVariables.cert} and ${tlsVariables.key}, --listen speaks TLS
+only. The server uses changed files for new connections, and leaves open streams alone.
+
 Limits and their defaults. ${limitsVariable}="name=value name=value" sets them too;
 --limit overrides it. docs/limits.md has their ranges and reasons.
 ${limitLines().join("\n")}
@@ -95,11 +123,12 @@ Examples:
   $ runlog serve
   $ runlog serve --listen 127.0.0.1:0 --journal sqlite:/var/lib/runlog/runlog.db
   $ runlog serve --listen 0.0.0.0:7400 --access access.json       reachable from other machines
+  $ runlog serve --listen 0.0.0.0:7400 --access access.json --tls-cert cert.pem --tls-key key.pem
   $ ${journalVariable}=postgres://runlog:secret@db/runlog runlog serve
   $ runlog serve --limit max-event-bytes=256KiB --limit progress-interval=5s
 `;
 
-function parseListen(value: string): ServeFlags["listen"] {
+function parseListen(value: string): Address {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/.exec(value);
   const host = match?.[1] ?? match?.[2];
   const port = Number(match?.[3]);
@@ -118,8 +147,22 @@ function limitsOf(flags: ServeFlags, command: Command): Limits {
   return parsed.limits;
 }
 
+/** The files for TLS; undefined where there are none. */
+function tlsOf({ tlsCert: cert, tlsKey: key, plaintextListen }: ServeFlags) {
+  if (cert !== undefined && key !== undefined) return { cert, key };
+  if (cert === undefined && key === undefined) {
+    if (plaintextListen === undefined) return undefined;
+    throw new CommandError(
+      "--plaintext-listen is for a port beside TLS: give --tls-cert and --tls-key, or use --listen",
+      exitStatus.usage,
+    );
+  }
+  throw new CommandError("--tls-cert and --tls-key belong together: give both", exitStatus.usage);
+}
+
 async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
   const { host, port } = flags.listen;
+  const tls = tlsOf(flags);
   // Listened to from the start: a signal during start-up must not be lost.
   const stopping = Promise.withResolvers<NodeJS.Signals>();
   const onSignal = (signal: NodeJS.Signals) => {
@@ -157,11 +200,15 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
     holdFormat: flags.holdFormat ?? false,
     allowAnyone: flags.allowAnyone ?? false,
     ...(flags.access === undefined ? {} : { accessFile: flags.access }),
+    ...(tls === undefined ? {} : { tls }),
+    ...(flags.plaintextListen === undefined ? {} : { plaintext: flags.plaintextListen }),
     onFatal: endProcess,
   }).catch((error: unknown) => {
     throw startFailure(error, flags);
   });
-  await stdout.write(`listening on ${server.url}\nevents are in ${server.journal}\n`);
+  const { url, plaintextUrl, journal } = server;
+  const beside = plaintextUrl === undefined ? "" : `listening on ${plaintextUrl} in plaintext\n`;
+  await stdout.write(`listening on ${url}\n${beside}events are in ${journal}\n`);
   logger.info({ signal: await stopping.promise }, "draining");
   await server.drain();
   return exitStatus.ok;
@@ -185,16 +232,21 @@ function endProcess(problem: string): never {
 
 /** The system's own errors say neither what failed nor what to do. */
 function startFailure(error: unknown, flags: ServeFlags): unknown {
-  const { host, port } = flags.listen;
   const { name = "", message = "" } = error instanceof Error ? error : {};
   if (name === "ExposedError") {
+    const exposed = error instanceof Error && "host" in error ? String(error.host) : "";
     return new CommandError(
-      `anyone who can reach ${host} could read, write and delete everything: use --access FILE, ` +
-        "--listen 127.0.0.1:7400, or --allow-anyone if that is what you want",
+      `anyone who can reach ${exposed} could read, write and delete everything: use --access FILE, ` +
+        `${exposed === flags.listen.host ? "--listen 127.0.0.1:7400" : "--plaintext-listen 127.0.0.1:7401"}, ` +
+        "or --allow-anyone if that is what you want",
       exitStatus.usage,
     );
   }
-  if (name === "MistakeError") return new CommandError(message);
+  if (name === "MistakeError" || name === "TlsFileError") return new CommandError(message);
+  const { plaintextListen } = flags;
+  const failedPort = error instanceof Error && "port" in error ? error.port : undefined;
+  const isBeside = plaintextListen !== undefined && failedPort === plaintextListen.port;
+  const { host, port } = isBeside ? plaintextListen : flags.listen;
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   switch (code) {
     case "EADDRINUSE":

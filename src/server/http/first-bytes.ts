@@ -7,7 +7,6 @@
  * for more would never stop.
  */
 import type { Socket } from "node:net";
-import { firstBytesTimeoutMs } from "../../limits.ts";
 import { startTimer } from "../../timers.ts";
 
 /** First bytes of HTTP/2's preface that no HTTP/1.1 method begins with. */
@@ -21,11 +20,15 @@ export interface ProtocolServers {
   readonly http2: () => void;
 }
 
-/** Hands a connection to the server for its protocol; one that does not say it in time is closed. */
-export function serveByFirstBytes(socket: Socket, serve: ProtocolServers): void {
+/**
+ * Hands a connection to the server for its protocol.
+ *
+ * @param timeoutMs milliseconds after which one that has not said it is closed
+ */
+export function serveByFirstBytes(socket: Socket, serve: ProtocolServers, timeoutMs: number): void {
   let head: Buffer | undefined;
   const drop = () => socket.destroy();
-  const timer = startTimer(drop, firstBytesTimeoutMs);
+  const timer = startTimer(drop, timeoutMs);
   const onEnd = () => {
     if (head === undefined) drop();
     // What began like the preface is no request either.

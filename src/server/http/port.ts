@@ -1,6 +1,6 @@
 /**
- * One port for HTTP/2 with prior knowledge and for HTTP/1.1, told apart by the
- * connection's first bytes.
+ * One port for HTTP/2 and HTTP/1.1. In plaintext the connection's first bytes tell them
+ * apart; over TLS ALPN does, and the first bytes where the client does not use it.
  *
  * HTTP/2 sessions are looked after here, because nobody else does: dead ones
  * are found by pings and destroyed, and all are closed on the way out.
@@ -11,10 +11,14 @@
 import { once } from "node:events";
 import * as http from "node:http";
 import * as http2 from "node:http2";
+import * as https from "node:https";
 import type * as net from "node:net";
+import type { SecureContextOptions, TLSSocket } from "node:tls";
 import { maxStreamsPerConnection, pingIntervalMs, pingTimeoutMs } from "../../limits.ts";
 import { startTimer } from "../../timers.ts";
-import { serveByFirstBytes } from "./first-bytes.ts";
+import type { ConnectionSlots } from "./connection-slots.ts";
+import { type ProtocolServers, serveByFirstBytes } from "./first-bytes.ts";
+import { certificateProblem, type PortTls, securedBy, tlsOptions } from "./port-tls.ts";
 import { type Call, setTurnBudget, turnBudgetOf } from "./turn-budget.ts";
 
 /** A request of either protocol. */
@@ -39,6 +43,8 @@ export type StreamHandler = (
 export interface Port {
   readonly host: string;
   readonly port: number;
+  /** Uses other certificates from the next connection on. Only for a port with TLS. */
+  setTls(context: SecureContextOptions): void;
   /** Takes no more connections, and no more requests on those there are. */
   stopAccepting(): void;
   /** Resolves when all connections are closed. */
@@ -75,8 +81,12 @@ export interface PortOptions {
   readonly onSession: (session: http2.ServerHttp2Session) => () => void;
   /** Called with what a listener threw, which is a fault of the server, and with errors of the port itself. */
   readonly onFault: (error: unknown) => void;
-  /** Connections that may be open at once. */
-  readonly maxConnections: number;
+  /** Without it the port speaks plaintext. */
+  readonly tls?: PortTls | undefined;
+  /** Milliseconds for the handshake of TLS, and again for the first bytes behind it. */
+  readonly firstBytesTimeoutMs: number;
+  /** Connections that may be open at once, at other ports too. */
+  readonly slots: ConnectionSlots;
   /** Called for each connection beyond them, which is refused. */
   readonly onRefused: () => void;
 }
@@ -87,7 +97,7 @@ export interface PortOptions {
  * @throws the system's error, EADDRINUSE for one
  */
 export async function listen(options: PortOptions): Promise<Port> {
-  const { host, port, onFault } = options;
+  const { host, port, tls, slots, onFault } = options;
   const handler: RequestHandler = (request, response) => {
     // `close` follows, and ends both.
     request.on("error", ignore);
@@ -100,10 +110,14 @@ export async function listen(options: PortOptions): Promise<Port> {
       },
     );
   };
-  const http1Server = http.createServer({ noDelay: true }, (request, response) => {
+  const onRequest = (request: http.IncomingMessage, response: http.ServerResponse) => {
     const serve = () => handler(request, response);
     inTurn(request, { serve, isGone: () => response.destroyed });
-  });
+  };
+  const http1Server =
+    tls === undefined
+      ? http.createServer({ noDelay: true }, onRequest)
+      : https.createServer(tlsOptions(tls, options.firstBytesTimeoutMs), onRequest);
   // A subscription's request is short, its response is not; slow requests are cut by Node's default.
   http1Server.keepAliveTimeout = 65_000;
   const http2Server = http2.createServer(
@@ -155,7 +169,9 @@ export async function listen(options: PortOptions): Promise<Port> {
   http2Server.on("session", (session) => {
     caught(
       () => {
-        if (starting !== undefined) setTurnBudget(starting, session);
+        if (starting !== undefined) {
+          setTurnBudget(starting, session);
+        }
         addSession(session);
       },
       (error) => {
@@ -166,25 +182,13 @@ export async function listen(options: PortOptions): Promise<Port> {
     );
   });
   const sockets = new Set<net.Socket>();
-  // The HTTP/1.1 server owns the port, and so looks after its own idle and
-  // slow connections; only who gets a new connection is decided here.
-  const serveHttp1 = http1Server.listeners("connection")[0] as (socket: net.Socket) => void;
-  http1Server.removeAllListeners("connection");
-  http1Server.on("connection", (socket: net.Socket) => {
-    if (sockets.size >= options.maxConnections) {
-      options.onRefused();
-      // Whatever its protocol: a client of HTTP/2 shows it as what it did not expect.
-      socket.on("error", ignore).end(tooManyConnections, () => socket.destroy());
-      return;
-    }
-    sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
+  const serversOf = (socket: net.Socket): ProtocolServers => {
     const begin = (serve: () => void) => () =>
       caught(serve, (error) => {
         onFault(error);
         socket.destroy();
       });
-    serveByFirstBytes(socket, {
+    return {
       http1: begin(() => {
         setTurnBudget(socket);
         serveHttp1.call(http1Server, socket);
@@ -193,8 +197,63 @@ export async function listen(options: PortOptions): Promise<Port> {
         starting = socket;
         http2Server.emit("connection", socket);
       }),
+    };
+  };
+  // The HTTP/1.1 server owns the port, and so looks after its own idle and
+  // slow connections; only who gets a new connection is decided here.
+  const isReady = tls === undefined ? "connection" : "secureConnection";
+  const serveHttp1 = http1Server.listeners(isReady)[0] as (socket: net.Socket) => void;
+  const shakeHands = http1Server.listeners("connection")[0] as (socket: net.Socket) => void;
+  http1Server.removeAllListeners(isReady).removeAllListeners("connection");
+  const onPlain = (socket: net.Socket) => {
+    serveByFirstBytes(socket, serversOf(socket), options.firstBytesTimeoutMs);
+  };
+  const onSecure = (socket: TLSSocket) => {
+    const certificate = socket.getPeerX509Certificate();
+    if (certificate !== undefined && !socket.authorized) {
+      tls?.onRefused(
+        `its certificate is refused: ${certificateProblem(socket)}`,
+        socket.remoteAddress,
+      );
+      socket.destroy();
+      return;
+    }
+    const serve = serversOf(socket);
+    if (socket.alpnProtocol === "h2") serve.http2();
+    else if (socket.alpnProtocol === "http/1.1") serve.http1();
+    else
+      serveByFirstBytes(
+        socket,
+        { ...serve, http2: () => serveUnannounced(socket, serve) },
+        options.firstBytesTimeoutMs,
+      );
+  };
+  http1Server.on("connection", (socket: net.Socket) => {
+    if (!slots.take()) {
+      options.onRefused();
+      socket.on("error", ignore);
+      // Whatever its protocol: a client of HTTP/2 shows it as what it did not expect. In
+      // plaintext no client of TLS would.
+      if (tls === undefined) socket.end(tooManyConnections, () => socket.destroy());
+      else socket.destroy();
+      return;
+    }
+    sockets.add(socket);
+    socket.once("close", () => {
+      sockets.delete(socket);
+      slots.free();
     });
+    if (tls === undefined) onPlain(socket);
+    else shakeHands.call(http1Server, socket);
   });
+  if (tls !== undefined) {
+    http1Server.on("secureConnection", onSecure);
+    http1Server.removeAllListeners("tlsClientError");
+    http1Server.on("tlsClientError", (error: NodeJS.ErrnoException, socket: TLSSocket) => {
+      tls.onRefused(error.code ?? error.message, socket.remoteAddress);
+      socket.destroy();
+    });
+  }
   http1Server.listen(port, host);
   await once(http1Server, "listening");
   // A connection that cannot be accepted, for want of memory or of descriptors.
@@ -204,6 +263,10 @@ export async function listen(options: PortOptions): Promise<Port> {
   return {
     host: address.family === "IPv6" ? `[${address.address}]` : address.address,
     port: address.port,
+    setTls(context) {
+      if (!(http1Server instanceof https.Server)) throw new Error("the port speaks plaintext");
+      http1Server.setSecureContext(securedBy(context, tls?.asksClients === true));
+    },
     stopAccepting() {
       http1Server.close();
       // Streams that are open go on; new ones are refused with GOAWAY.
@@ -215,6 +278,12 @@ export async function listen(options: PortOptions): Promise<Port> {
       for (const socket of sockets) socket.destroy();
     },
   };
+}
+
+/** HTTP/2 without ALPN, which Node's server takes only for what the client announced. */
+function serveUnannounced(socket: TLSSocket, { http2: serve }: ProtocolServers): void {
+  socket.alpnProtocol = "h2";
+  serve();
 }
 
 /** Serves a call once it is its connection's turn, unless its client has given it up by then. */
