@@ -25,6 +25,10 @@ export interface ServerEnvironment {
   readonly tlsCert: string | undefined;
   /** RUNLOG_TLS_KEY: path of its key. A flag overrides it. */
   readonly tlsKey: string | undefined;
+  /** RUNLOG_TLS_CLIENT_CA: path of the authorities of clients. A flag overrides it. */
+  readonly tlsClientCa: string | undefined;
+  /** RUNLOG_TRUST_XFCC_FROM: addresses of proxies, not yet read. A flag overrides them. */
+  readonly trustXfccFrom: string | undefined;
   /** RUNLOG_LIMITS: settings `name=value`, not yet read. Flags override them. */
   readonly limits: readonly string[];
 }
@@ -39,6 +43,8 @@ const names = {
   access: "RUNLOG_ACCESS",
   tlsCert: "RUNLOG_TLS_CERT",
   tlsKey: "RUNLOG_TLS_KEY",
+  tlsClientCa: "RUNLOG_TLS_CLIENT_CA",
+  trustXfccFrom: "RUNLOG_TRUST_XFCC_FROM",
 } as const;
 
 /** The variable that holds limits, for messages. */
@@ -46,7 +52,12 @@ export const limitsVariable = names.limits;
 /** The variable that holds the path of the access file, for messages. */
 export const accessVariable = names.access;
 /** The variables that hold the paths of files for TLS, for messages. */
-export const tlsVariables = { cert: names.tlsCert, key: names.tlsKey } as const;
+export const tlsVariables = {
+  cert: names.tlsCert,
+  key: names.tlsKey,
+  clientCa: names.tlsClientCa,
+  trustXfccFrom: names.trustXfccFrom,
+} as const;
 /** The variable that holds the journal's URL, for messages. */
 export const journalVariable = names.journal;
 
@@ -77,6 +88,8 @@ export function readServerEnvironment(): ServerEnvironment {
     access: process.env[names.access] || undefined,
     tlsCert: process.env[names.tlsCert] || undefined,
     tlsKey: process.env[names.tlsKey] || undefined,
+    tlsClientCa: process.env[names.tlsClientCa] || undefined,
+    trustXfccFrom: process.env[names.trustXfccFrom] || undefined,
     limits: limits.split(/\s+/).filter((setting) => setting !== ""),
   };
 }

@@ -15,7 +15,8 @@ import { startTimer } from "../timers.ts";
 import { adminService } from "./admin-service.ts";
 import { Access } from "./auth/access.ts";
 import { admitAnybody, admitBy } from "./auth/admission.ts";
-import { ExposedError, isLoopback } from "./auth/exposure.ts";
+import { ExposedError, isLoopback, NoAccessFileError } from "./auth/exposure.ts";
+import { TrustedProxies } from "./auth/trusted-proxies.ts";
 import { Draining } from "./draining.ts";
 import { type Engine, openEngine } from "./engine.ts";
 import { FailureLog } from "./failure-log.ts";
@@ -24,6 +25,7 @@ import { rpcHandler } from "./http/connect-handler.ts";
 import { ConnectionAges } from "./http/connection-ages.ts";
 import { ConnectionSlots } from "./http/connection-slots.ts";
 import { grpcHandler } from "./http/grpc-handler.ts";
+import { type Peer, peerAt } from "./http/peer.ts";
 import type { RequestHandler } from "./http/port.ts";
 import { listenOn, type Ports } from "./http/ports.ts";
 import { probeHandler } from "./http/probes.ts";
@@ -32,7 +34,12 @@ import { ingestGrpc, ingestService } from "./ingest-service.ts";
 import { Readiness } from "./readiness.ts";
 import { takingMessages } from "./request-messages.ts";
 import { runService } from "./run-service.ts";
-import { connectionDraining, type Handling, type ServiceContext } from "./service-context.ts";
+import {
+  type Admit,
+  connectionDraining,
+  type Handling,
+  type ServiceContext,
+} from "./service-context.ts";
 import { subscribeGrpc, subscribeService } from "./subscribe-service.ts";
 
 /** How to run a server. */
@@ -48,6 +55,11 @@ export interface ServerOptions {
   readonly tls?: TlsPaths;
   /** An address for plaintext beside it; the same rules hold for both. */
   readonly plaintext?: { readonly host: string; readonly port: number };
+  /**
+   * IP addresses, or ranges of them, of proxies whose `x-forwarded-client-cert` counts.
+   * Default: none.
+   */
+  readonly trustXfccFrom?: readonly string[];
   /** Path of the access file. Without one the server does not authenticate, and listens on loopback only. */
   readonly accessFile?: string;
   /** Listens anywhere without an access file: whoever reaches the port may do everything. */
@@ -92,6 +104,8 @@ const neverCompress = 0xffff_ffff;
  * Starts a server.
  *
  * @throws ExposedError where it would serve everybody on a network
+ * @throws NoAccessFileError where certificates would identify callers without one
+ * @throws ProxyAddressError
  * @throws MistakeError for an access file that is wrong
  * @throws TlsFileError for a certificate or key that cannot be used
  * @throws JournalOpenError where the journal cannot be opened
@@ -104,11 +118,14 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       throw new ExposedError(host);
     }
   }
+  const proxies = new TrustedProxies(options.trustXfccFrom ?? []);
+  const isByCertificate = options.tls?.clientCa !== undefined || !proxies.isEmpty;
+  if (accessFile === undefined && isByCertificate) throw new NoAccessFileError();
   const tls = options.tls === undefined ? undefined : await TlsFiles.open(options.tls, logger);
   let access: Access | undefined;
   try {
     access = accessFile === undefined ? undefined : await Access.open(accessFile, { logger });
-    return await start(options, access, tls);
+    return await start(options, access && admitBy(access, proxies, logger), access, tls);
   } catch (error) {
     await access?.close();
     await tls?.close();
@@ -118,6 +135,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
 async function start(
   options: ServerOptions,
+  admit: Admit | undefined,
   access: Access | undefined,
   tls: TlsFiles | undefined,
 ): Promise<RunningServer> {
@@ -156,7 +174,7 @@ async function start(
   const handling: Handling = {
     contextValues: (session) =>
       createContextValues().set(connectionDraining, ages.drainingOf(session)),
-    admit: access === undefined ? admitAnybody : admitBy(access, logger),
+    admit: admit ?? admitAnybody,
     onFailure: (method, error) => logger.warn({ err: error, method }, "a response was cut"),
   };
   let ports: Ports;
@@ -169,7 +187,7 @@ async function start(
         bounds: { maxBytes, messageTimeoutMs, memory: engine.memory.messages },
         frames: engine.memory.frames,
       }),
-      onSession: (session) => ages.add(session),
+      onSession: (session) => ages.add(session, msOf(peerAt(session))),
       onFault: (error) => logger.error({ err: error }, "a connection or request failed"),
       firstBytesTimeoutMs: limits.firstBytesTimeoutMs,
       slots: new ConnectionSlots(limits.maxConnections),
@@ -201,6 +219,19 @@ async function start(
       return drained;
     },
   };
+}
+
+/** Milliseconds before a certificate expires at which its connection is ended. */
+const renewalMs = 60_000;
+
+/**
+ * Milliseconds that a connection may last for its client's certificate: it ends before that
+ * expires, or a tenth of the time before, so that the client connects with a new one in time.
+ */
+function msOf({ certificate }: Peer): number | undefined {
+  if (certificate === undefined) return undefined;
+  const leftMs = Math.max(0, certificate.validToDate.getTime() - Date.now());
+  return leftMs - Math.min(renewalMs, leftMs / 10);
 }
 
 /** Milliseconds between two lines about connections that are refused. */

@@ -21,6 +21,7 @@ import type { MemoryBudget } from "../memory-budget.ts";
 import { type Caller, callerOf } from "./auth/caller.ts";
 import type { Draining } from "./draining.ts";
 import { type OnUnexpected, toConnectError } from "./errors.ts";
+import type { Peer } from "./http/peer.ts";
 
 /** The server's parts, made once. */
 export interface ServiceContext {
@@ -49,6 +50,7 @@ export type Admit = (
   method: DescMethod,
   headers: IncomingHttpHeaders,
   values: ContextValues,
+  peer: Peer,
 ) => Admission;
 
 /** What calls have in common, whoever handles them. */

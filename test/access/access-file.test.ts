@@ -10,7 +10,7 @@ describe("the access file", () => {
   it("of docs/security.md is one", async () => {
     const [, text = ""] = /```json\n(.*?)```/s.exec(await readFile(securityPage, "utf8")) ?? [];
     const { tokens, issuers, policy } = parseAccessFile("/etc/access.json", text);
-    assert.deepEqual([tokens.length, issuers.length, policy.length], [1, 1, 1]);
+    assert.deepEqual([tokens.length, issuers.length, policy.length], [1, 1, 3]);
     assert.deepEqual(tokens[0]!.sha256, createHash("sha256").update("test-token").digest());
   });
 
@@ -69,6 +69,27 @@ describe("the access file", () => {
       /claims.level: must be a text/,
     ],
     [
+      "a rule for claims and certificates",
+      { policy: [{ claims: { a: "b" }, certificate: "CN=a", grants }] },
+      /both "certificate" and "claims": make two rules/,
+    ],
+    [
+      "a rule for certificates of an issuer of tokens",
+      { policy: [{ issuer: "i", certificate: "CN=a", grants }] },
+      /both "certificate" and "issuer"/,
+    ],
+    ["any certificate", { policy: [{ certificate: "*", grants }] }, /must be such as spiffe:/],
+    [
+      "any trust domain",
+      { policy: [{ certificate: "spiffe://*/a", grants }] },
+      /without \* in the trust domain/,
+    ],
+    [
+      "an unknown key in a rule",
+      { policy: [{ certificates: "CN=a", grants }] },
+      /unknown key "certificates"/,
+    ],
+    [
       "a namespace in part",
       { policy: [{ claims: { a: "b" }, grants: [{ ...grants[0], namespace: "n*" }] }] },
       /namespace/,
@@ -79,6 +100,30 @@ describe("the access file", () => {
       assert.throws(() => parseAccessFile("access.json", text), expected);
     });
   }
+});
+
+describe("a pattern for certificates", () => {
+  const matches = (certificate: string, identity: string) => {
+    const text = JSON.stringify({ policy: [{ certificate, grants: [] }] });
+    const [rule] = parseAccessFile("access.json", text).policy;
+    return rule?.t === "certificate" && rule.identities.test(identity);
+  };
+
+  it("is about an identity as a whole, and * about a part of its path", () => {
+    for (const [pattern, identity, expected] of [
+      ["spiffe://a.b/agents/x", "spiffe://a.b/agents/x", true],
+      ["spiffe://a.b/agents/x", "spiffe://a.b/agents/xy", false],
+      ["spiffe://a.b/agents/x", "spiffe://aXb/agents/x", false],
+      ["spiffe://a.b/*/x", "spiffe://a.b/agents/x", true],
+      ["spiffe://a.b/*/x", "spiffe://a.b/more/agents/x", false],
+      ["spiffe://a.b/agents/*", "spiffe://a.b/agents/", false],
+      ["CN=*,O=Example", "CN=planner,O=Example", true],
+      ["CN=*,O=Example", "CN=planner,O=Other,O=Example", false],
+      ["CN=*,O=Example", "CN=planner\\,O=Other,O=Example", false],
+    ] as const) {
+      assert.equal(matches(pattern, identity), expected, `${pattern} ${identity}`);
+    }
+  });
 });
 
 describe("rights", () => {

@@ -60,7 +60,11 @@ describe("runlog serve with TLS", () => {
   it("refuses what does not fit together", async () => {
     for (const [flags, problem] of [
       [["--tls-cert", own.certPath], /--tls-cert and --tls-key belong together/],
-      [["--plaintext-listen", "127.0.0.1:0"], /--plaintext-listen is for a port beside TLS/],
+      [["--plaintext-listen", "127.0.0.1:0"], /--plaintext-listen is for a server with TLS/],
+      [["--tls-client-ca", authority.caPath], /--tls-client-ca is for a server with TLS/],
+      [[...tlsFlags(), "--tls-client-ca", authority.caPath], /need --access FILE/],
+      [["--trust-xfcc-from", "10.0.0.1"], /need --access FILE/],
+      [["--trust-xfcc-from", "10.0.0.0/33"], /"10\.0\.0\.0\/33" is no address of a proxy/],
       [
         [...tlsFlags(), "--plaintext-listen", "0.0.0.0:0"],
         /reach 0\.0\.0\.0.*--plaintext-listen 127/,

@@ -21,10 +21,10 @@ export interface Certificate {
 export interface CertificateOptions {
   /** As openssl takes it: `/O=Acme/CN=planner`. */
   readonly subject: string;
-  /** As openssl takes them: `URI:spiffe://example.com/planner`. */
-  readonly names?: string;
-  /** Days from now; below 0: it has expired. Default 1. */
-  readonly days?: number;
+  /** Each as openssl takes it: `URI:spiffe://example.com/planner`. */
+  readonly names?: readonly string[];
+  /** When it expires, to the second. Default: tomorrow. */
+  readonly expires?: Date;
 }
 
 /** An authority that signs for tests, in a directory of its own. */
@@ -46,18 +46,29 @@ export class Authority {
     const [keyPath, caPath] = [join(directory, "ca.key"), join(directory, "ca.pem")];
     const files = ["-keyout", keyPath, "-out", caPath, "-subj", `/CN=${name}`, "-days", "1"];
     await run("openssl", ["req", "-x509", ...keyFlags, ...files]);
+    await writeFile(join(directory, "index.txt"), "");
     return new Authority(directory, await readFile(caPath, "utf8"));
   }
 
   /** Signs a certificate and writes it to NAME.pem and NAME.key, in the place of those before. */
-  async sign(name: string, { subject, names, days = 1 }: CertificateOptions): Promise<Certificate> {
+  async sign(
+    name: string,
+    { subject, names = [], expires = tomorrow() }: CertificateOptions,
+  ): Promise<Certificate> {
     const path = (ending: string) => join(this.#directory, `${name}.${ending}`);
     const asked = ["-keyout", path("key.new"), "-out", path("csr"), "-subj", subject];
-    const more = names === undefined ? [] : ["-addext", `subjectAltName=${names}`];
-    await run("openssl", ["req", ...keyFlags, ...asked, ...more]);
-    const by = ["-CA", this.caPath, "-CAkey", join(this.#directory, "ca.key")];
-    const out = ["-copy_extensions", "copy", "-days", `${days}`, "-out", path("pem.new")];
-    await run("openssl", ["x509", "-req", "-in", path("csr"), ...by, ...out]);
+    await run("openssl", ["req", ...keyFlags, ...asked]);
+    const by = ["-cert", this.caPath, "-keyfile", join(this.#directory, "ca.key")];
+    const listed = names.map((one, at) => one.replace(":", `.${at} = `));
+    const extensions = names.length === 0 ? "" : "subjectAltName = @names\n[names]\n";
+    await writeFile(path("ext"), `${extensions}${listed.join("\n")}\n`);
+    await writeFile(path("conf"), authorityConfig(this.#directory));
+    // What `x509 -req` counts in days.
+    const until = expires.toISOString().replace(/[-:T]|\.\d+/g, "");
+    const times = ["-startdate", "20200101000000Z", "-enddate", until];
+    const files = ["-in", path("csr"), "-out", path("pem.new"), "-extfile", path("ext")];
+    const how = ["-batch", "-notext", "-preserveDN", "-config", path("conf")];
+    await run("openssl", ["ca", ...how, ...by, ...times, ...files]);
     for (const ending of ["key", "pem"]) await rename(path(`${ending}.new`), path(ending));
     const [certPath, keyPath] = [path("pem"), path("key")];
     return {
@@ -69,8 +80,11 @@ export class Authority {
   }
 
   /** Signs for a server on loopback. */
-  signServer(name = "server", days = 1): Promise<Certificate> {
-    return this.sign(name, { subject: `/CN=${name}`, names: "IP:127.0.0.1,DNS:localhost", days });
+  signServer(name = "server"): Promise<Certificate> {
+    return this.sign(name, {
+      subject: `/CN=${name}`,
+      names: ["IP:127.0.0.1", "DNS:localhost"],
+    });
   }
 
   /** Writes another file beside them; returns its path. */
@@ -88,4 +102,22 @@ export class Authority {
   async remove(): Promise<void> {
     await rm(this.#directory, { recursive: true });
   }
+}
+
+const tomorrow = () => new Date(Date.now() + 86_400_000);
+
+/** What `openssl ca` wants to know: it takes any subject. */
+function authorityConfig(directory: string): string {
+  return `[ca]
+default_ca = tests
+[tests]
+new_certs_dir = ${directory}
+database = ${directory}/index.txt
+default_md = sha256
+rand_serial = yes
+unique_subject = no
+policy = any
+[any]
+commonName = optional
+`;
 }

@@ -30,7 +30,9 @@ interface ServeFlags {
   readonly listen: Address;
   readonly tlsCert?: string;
   readonly tlsKey?: string;
+  readonly tlsClientCa?: string;
   readonly plaintextListen?: Address;
+  readonly trustXfccFrom?: string;
   readonly journal: string;
   readonly logLevel: string;
   readonly limit?: readonly string[];
@@ -58,6 +60,11 @@ export function serveCommand(exit: (status: number) => void): Command {
       readServerEnvironment().tlsCert,
     )
     .option("--tls-key <file>", "key of the certificate, in PEM", readServerEnvironment().tlsKey)
+    .option(
+      "--tls-client-ca <file>",
+      "authorities, in PEM, whose certificates identify clients; needs --access",
+      readServerEnvironment().tlsClientCa,
+    )
     .addOption(
       command
         .createOption("--plaintext-listen <host:port>", "address for plaintext beside TLS")
@@ -72,6 +79,11 @@ export function serveCommand(exit: (status: number) => void): Command {
       "--access <file>",
       "who may do what: tokens, issuers of tokens, and their rights",
       readServerEnvironment().access,
+    )
+    .option(
+      "--trust-xfcc-from <addresses>",
+      "proxies whose x-forwarded-client-cert identifies clients: addresses or ranges such as 10.0.0.0/8, separated by commas; needs --access",
+      readServerEnvironment().trustXfccFrom,
     )
     .option(
       "--allow-anyone",
@@ -110,6 +122,7 @@ own addresses only. docs/security.md describes the file; ${accessVariable} names
 
 With --tls-cert and --tls-key, or ${tlsVariables.cert} and ${tlsVariables.key}, --listen speaks TLS
 only. The server uses changed files for new connections, and leaves open streams alone.
+${tlsVariables.clientCa} and ${tlsVariables.trustXfccFrom} set the other two flags.
 
 Limits and their defaults. ${limitsVariable}="name=value name=value" sets them too;
 --limit overrides it. docs/limits.md has their ranges and reasons.
@@ -148,16 +161,24 @@ function limitsOf(flags: ServeFlags, command: Command): Limits {
 }
 
 /** The files for TLS; undefined where there are none. */
-function tlsOf({ tlsCert: cert, tlsKey: key, plaintextListen }: ServeFlags) {
-  if (cert !== undefined && key !== undefined) return { cert, key };
+function tlsOf({ tlsCert: cert, tlsKey: key, tlsClientCa: clientCa, plaintextListen }: ServeFlags) {
+  if (cert !== undefined && key !== undefined) return { cert, key, clientCa };
   if (cert === undefined && key === undefined) {
-    if (plaintextListen === undefined) return undefined;
+    if (plaintextListen === undefined && clientCa === undefined) return undefined;
+    const [flag, instead] =
+      plaintextListen === undefined
+        ? ["--tls-client-ca", ""]
+        : ["--plaintext-listen", ", or use --listen"];
     throw new CommandError(
-      "--plaintext-listen is for a port beside TLS: give --tls-cert and --tls-key, or use --listen",
+      `${flag} is for a server with TLS: give --tls-cert and --tls-key${instead}`,
       exitStatus.usage,
     );
   }
   throw new CommandError("--tls-cert and --tls-key belong together: give both", exitStatus.usage);
+}
+
+function addressesIn(list = ""): readonly string[] {
+  return list === "" ? [] : list.split(",").map((one) => one.trim());
 }
 
 async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
@@ -201,6 +222,7 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
     allowAnyone: flags.allowAnyone ?? false,
     ...(flags.access === undefined ? {} : { accessFile: flags.access }),
     ...(tls === undefined ? {} : { tls }),
+    trustXfccFrom: addressesIn(flags.trustXfccFrom),
     ...(flags.plaintextListen === undefined ? {} : { plaintext: flags.plaintextListen }),
     onFatal: endProcess,
   }).catch((error: unknown) => {
@@ -241,6 +263,15 @@ function startFailure(error: unknown, flags: ServeFlags): unknown {
         "or --allow-anyone if that is what you want",
       exitStatus.usage,
     );
+  }
+  if (name === "NoAccessFileError") {
+    return new CommandError(
+      "--tls-client-ca and --trust-xfcc-from need --access FILE, which says what a certificate grants",
+      exitStatus.usage,
+    );
+  }
+  if (name === "ProxyAddressError") {
+    return new CommandError(`--trust-xfcc-from: ${message}`, exitStatus.usage);
   }
   if (name === "MistakeError" || name === "TlsFileError") return new CommandError(message);
   const { plaintextListen } = flags;

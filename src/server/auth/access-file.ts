@@ -3,7 +3,8 @@
  *
  *   tokens   static tokens, by the SHA-256 of each, with their grants
  *   issuers  who signs JWTs, and which of them count
- *   policy   what the claims of a JWT grant, besides those of its claim `runlog`
+ *   policy   what the claims of a JWT grant, besides those of its claim `runlog`, and what
+ *            a client's certificate grants
  */
 import { dirname, resolve } from "node:path";
 import { MistakeError, parseGrants, parseList, parseObject, parseText } from "./parse-grants.ts";
@@ -33,12 +34,24 @@ export interface Issuer {
   readonly clockToleranceS: number;
 }
 
-/** What one claim grants. */
-export interface PolicyRule {
+/** What grants something to those whom it is about. */
+export type PolicyRule = ClaimRule | CertificateRule;
+
+/** What claims grant. */
+export interface ClaimRule {
+  readonly t: "claims";
   /** The issuer whose tokens it is about; undefined: any. */
   readonly issuer: string | undefined;
   /** A token has to have all of these: as its value, or among the values of a list. */
   readonly claims: Readonly<Record<string, string>>;
+  readonly grants: readonly Grant[];
+}
+
+/** What certificates grant. */
+export interface CertificateRule {
+  readonly t: "certificate";
+  /** The identities that it is about, each as a whole. */
+  readonly identities: RegExp;
   readonly grants: readonly Grant[];
 }
 
@@ -205,7 +218,34 @@ function isLoopbackName(name: string): boolean {
 }
 
 function parseRule(at: string, value: unknown): PolicyRule {
-  const { issuer, claims, grants } = parseObject(at, value, ["issuer", "claims", "grants"]);
+  const rule = parseObject(at, value, ["issuer", "claims", "certificate", "grants"]);
+  if (rule.certificate === undefined) return parseClaimRule(at, rule);
+  for (const key of ["issuer", "claims"] as const) {
+    if (rule[key] === undefined) continue;
+    throw new MistakeError(at, `has both "certificate" and "${key}": make two rules of it`);
+  }
+  return {
+    t: "certificate",
+    identities: parsePattern(`${at}.certificate`, rule.certificate),
+    grants: parseGrants(`${at}.grants`, rule.grants),
+  };
+}
+
+/** `*` stands for a part of a path, or of a name: it never reaches into the next one. */
+function parsePattern(at: string, value: unknown): RegExp {
+  const text = parseText(at, value);
+  if (text.startsWith("spiffe://") ? !/^spiffe:\/\/[^/*]+\//.test(text) : !text.includes("=")) {
+    const problem = "must be such as spiffe://example.com/agents/*, without * in the trust domain";
+    throw new MistakeError(at, `${problem}, or a subject such as CN=planner,O=Example`);
+  }
+  const parts = text.split("*").map((part) => part.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
+  return new RegExp(`^${parts.join("[^/,+]+")}$`);
+}
+
+function parseClaimRule(
+  at: string,
+  { issuer, claims, grants }: Readonly<Partial<Record<"issuer" | "claims" | "grants", unknown>>>,
+): ClaimRule {
   const named = parseObject(`${at}.claims`, claims, Object.keys(Object(claims)));
   const pairs = Object.entries(named).map(([claim, wanted]): [string, string] => [
     claim,
@@ -213,6 +253,7 @@ function parseRule(at: string, value: unknown): PolicyRule {
   ]);
   if (pairs.length === 0) throw new MistakeError(`${at}.claims`, "is empty");
   return {
+    t: "claims",
     issuer: issuer === undefined ? undefined : parseText(`${at}.issuer`, issuer),
     claims: Object.fromEntries(pairs),
     grants: parseGrants(`${at}.grants`, grants),

@@ -1,9 +1,9 @@
 /**
  * Who may call: the access file, kept up to date, and the callers whose calls are open.
  *
- * Invariant: a token is accepted only by the rules that the file holds now. When
+ * Invariant: a token, or a certificate, is accepted only by the rules that the file holds now. When
  * they change, an open call goes on only if its caller may still do all that it
- * might before; whoever cannot shows its token again, and is answered by the new rules.
+ * might before; whoever cannot shows it again, and is answered by the new rules.
  */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { unwatchFile, watchFile } from "node:fs";
@@ -11,8 +11,9 @@ import { readFile } from "node:fs/promises";
 import type { Logger } from "pino";
 import { maxTokenBytes } from "../../limits.ts";
 import { RefusedError } from "../../refusal.ts";
-import { type AccessRules, type PolicyRule, parseAccessFile } from "./access-file.ts";
+import { type AccessRules, type ClaimRule, parseAccessFile } from "./access-file.ts";
 import { Caller } from "./caller.ts";
+import type { CertificateIdentity } from "./certificate-identity.ts";
 import { type CheckedToken, JsonWebTokens } from "./json-web-tokens.ts";
 import { MistakeError, parseGrants } from "./parse-grants.ts";
 import { type Grant, Rights } from "./rights.ts";
@@ -31,11 +32,16 @@ export interface AccessOptions {
   readonly now?: () => number;
 }
 
+/** What a caller shows. */
+type Credential =
+  | { readonly t: "token"; readonly token: string }
+  | ({ readonly t: "certificate" } & CertificateIdentity);
+
 /** What is known of the rules at one time. */
 interface Rules {
   readonly file: AccessRules;
   readonly tokens: JsonWebTokens;
-  /** Callers by the hash of their tokens. */
+  /** Callers by the hash of what they showed. */
   readonly remembered: Map<string, { readonly caller: Caller; readonly untilMs: number }>;
 }
 
@@ -45,8 +51,8 @@ export class Access {
   readonly #logger: Logger;
   readonly #now: () => number;
   readonly #watched = new Set<string>();
-  /** Those that may have open calls, with the token of each. */
-  readonly #callers = new Map<Caller, string>();
+  /** Those that may have open calls, with what each has shown. */
+  readonly #callers = new Map<Caller, Credential>();
   #rules: Rules;
   /** Looks at the files that are under way; one follows the other. */
   #reloading: Promise<void> = Promise.resolve();
@@ -70,20 +76,24 @@ export class Access {
   }
 
   /**
-   * Who shows this `authorization` header.
+   * Who shows this `authorization` header, or without one this certificate.
    *
+   * @param certificate asked for where there is no header. Default: none
    * @returns at once where the token is known already
    * @throws RefusedError unauthenticated, token_expired
    * @throws KeysUnavailableError
    */
-  authenticate(authorization: string | undefined): Caller | Promise<Caller> {
-    const token = tokenIn(authorization);
-    const known = this.#rules.remembered.get(keyOf(token));
+  authenticate(
+    authorization: string | undefined,
+    certificate: () => CertificateIdentity | undefined = () => undefined,
+  ): Caller | Promise<Caller> {
+    const credential = credentialOf(authorization, certificate);
+    const known = this.#rules.remembered.get(keyOf(credential));
     if (known !== undefined && known.untilMs > this.#now()) {
       if (known.caller.hasExpired) throw new RefusedError({ reason: "token_expired" });
       return known.caller;
     }
-    return this.#check(token);
+    return this.#check(credential);
   }
 
   /** Reads the files now. Logs mistakes in them, and then keeps the rules as they were. */
@@ -99,19 +109,19 @@ export class Access {
     await this.#reloading;
   }
 
-  async #check(token: string): Promise<Caller> {
+  async #check(credential: Credential): Promise<Caller> {
     const rules = this.#rules;
-    const caller = await callerOf(rules, token, this.#now);
+    const caller = await callerOf(rules, credential, this.#now);
     // The rules may have changed meanwhile.
-    if (rules !== this.#rules) return this.#check(token);
+    if (rules !== this.#rules) return this.#check(credential);
     const { remembered } = rules;
-    const key = keyOf(token);
+    const key = keyOf(credential);
     const before = remembered.get(key)?.caller;
     // Open calls are ended by the caller that they were admitted as.
     const known = before !== undefined && isSame(before, caller) ? before : caller;
     if (remembered.size >= maxRemembered) this.#forgetSome();
     remembered.set(key, { caller: known, untilMs: this.#now() + rememberMs });
-    this.#callers.set(known, token);
+    this.#callers.set(known, credential);
     return known;
   }
 
@@ -157,14 +167,14 @@ export class Access {
     const before = [...this.#callers];
     this.#callers.clear();
     for (const [caller] of before) if (!caller.hasOpenCalls) caller.retire();
-    for (const [caller, token] of before) if (caller.hasOpenCalls) await this.#again(caller, token);
+    for (const [caller, shown] of before) if (caller.hasOpenCalls) await this.#again(caller, shown);
   }
 
   /** Ends a caller's calls, unless it may still do what it might. */
-  async #again(caller: Caller, token: string): Promise<void> {
+  async #again(caller: Caller, shown: Credential): Promise<void> {
     // Not to be lost where the next change comes before the answer.
-    this.#callers.set(caller, token);
-    const now = await callerOf(this.#rules, token, this.#now).catch((error: unknown) => {
+    this.#callers.set(caller, shown);
+    const now = await callerOf(this.#rules, shown, this.#now).catch((error: unknown) => {
       if (error instanceof RefusedError) return undefined;
       // Keys that cannot be had now say nothing against it.
       this.#logger.warn({ err: error }, "an open call's token could not be checked again");
@@ -199,6 +209,16 @@ function isSame(some: Caller, other: Caller): boolean {
 }
 
 /** @throws RefusedError unauthenticated where there is none */
+function credentialOf(
+  authorization: string | undefined,
+  certificate: () => CertificateIdentity | undefined,
+): Credential {
+  const shown = authorization === undefined ? certificate() : undefined;
+  if (shown !== undefined) return { t: "certificate", ...shown };
+  return { t: "token", token: tokenIn(authorization) };
+}
+
+/** @throws RefusedError unauthenticated where there is none */
 function tokenIn(authorization: string | undefined): string {
   const [, token = ""] = /^bearer +([\x21-\x7e]+)$/i.exec(authorization ?? "") ?? [];
   if (token !== "" && token.length <= maxTokenBytes) return token;
@@ -213,12 +233,28 @@ function hashOf(token: string): Buffer {
   return createHash("sha256").update(token).digest();
 }
 
-function keyOf(token: string): string {
-  return hashOf(token).toString("latin1");
+/** Never the same for a token and a certificate. */
+function keyOf(credential: Credential): string {
+  if (credential.t === "token") return hashOf(credential.token).toString("latin1");
+  return `certificate ${credential.expiresAtMs} ${credential.identity}`;
 }
 
-async function callerOf(rules: Rules, token: string, now: () => number): Promise<Caller> {
-  return staticCaller(rules.file, token, now) ?? jwtCaller(rules, token, now);
+async function callerOf(rules: Rules, shown: Credential, now: () => number): Promise<Caller> {
+  if (shown.t === "certificate") return certificateCaller(rules.file, shown, now);
+  return staticCaller(rules.file, shown.token, now) ?? jwtCaller(rules, shown.token, now);
+}
+
+function certificateCaller(
+  { policy }: AccessRules,
+  { identity, expiresAtMs }: CertificateIdentity,
+  now: () => number,
+): Caller {
+  const grants = policy.flatMap((rule) =>
+    rule.t === "certificate" && rule.identities.test(identity) ? rule.grants : [],
+  );
+  const caller = new Caller({ identity, rights: new Rights(grants), expiresAtMs, now });
+  if (caller.hasExpired) throw new RefusedError({ reason: "token_expired" });
+  return caller;
 }
 
 function staticCaller(
@@ -252,7 +288,9 @@ async function jwtCaller({ file, tokens }: Rules, token: string, now: () => numb
 /** @throws RefusedError unauthenticated for a claim that is malformed */
 function grantsOf({ policy }: AccessRules, { issuer, claims }: CheckedToken): Grant[] {
   const grants: Grant[] = [];
-  for (const rule of policy) if (isAbout(rule, issuer, claims)) grants.push(...rule.grants);
+  for (const rule of policy) {
+    if (rule.t === "claims" && isAbout(rule, issuer, claims)) grants.push(...rule.grants);
+  }
   const { runlog } = claims as { readonly runlog?: unknown };
   if (runlog === undefined) return grants;
   try {
@@ -265,7 +303,7 @@ function grantsOf({ policy }: AccessRules, { issuer, claims }: CheckedToken): Gr
 }
 
 function isAbout(
-  { issuer: only, claims: wanted }: PolicyRule,
+  { issuer: only, claims: wanted }: ClaimRule,
   issuer: string,
   claims: Readonly<Record<string, unknown>>,
 ): boolean {

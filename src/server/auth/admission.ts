@@ -8,6 +8,7 @@ import type { Admission, Admit } from "../service-context.ts";
 import type { Access } from "./access.ts";
 import { anybody, type Caller, callerKey } from "./caller.ts";
 import { KeysUnavailableError } from "./json-web-tokens.ts";
+import type { TrustedProxies } from "./trusted-proxies.ts";
 
 /** Without authentication: everybody may do everything. */
 export const admitAnybody: Admit = (_method, _headers, values) => {
@@ -15,9 +16,13 @@ export const admitAnybody: Admit = (_method, _headers, values) => {
   return undefined;
 };
 
-/** Admits the callers that an access file names; health is public. */
-export function admitBy(access: Access, logger: Logger): Admit {
-  return (method, { authorization }, values) => {
+/**
+ * Admits the callers that an access file names; health is public.
+ *
+ * @param proxies whose word for their callers' certificates counts
+ */
+export function admitBy(access: Access, proxies: TrustedProxies, logger: Logger): Admit {
+  return (method, headers, values, peer) => {
     const onCaller = (caller: Caller): undefined => {
       values.set(callerKey, caller);
       logger.debug({ method: method.name, identity: caller.identity }, "call");
@@ -28,8 +33,14 @@ export function admitBy(access: Access, logger: Logger): Admit {
       logger.info({ method: method.name, problem: refusal.rawMessage }, "a call was refused");
       return refusal;
     };
-    if (method.parent.typeName === Health.typeName) return admitAnybody(method, {}, values);
-    return admit(() => access.authenticate(authorization), onCaller, onRefused);
+    if (method.parent.typeName === Health.typeName)
+      return admitAnybody(method, headers, values, peer);
+    const certificate = () => proxies.certificateOf(peer, headers);
+    return admit(
+      () => access.authenticate(headers.authorization, certificate),
+      onCaller,
+      onRefused,
+    );
   };
 }
 

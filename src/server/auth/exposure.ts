@@ -15,6 +15,14 @@ export class ExposedError extends Error {
   }
 }
 
+/** The server would know callers by their certificates, and not what they may do. */
+export class NoAccessFileError extends Error {
+  constructor() {
+    super("certificates of clients say who calls, and an access file what they may do: give one");
+    this.name = "NoAccessFileError";
+  }
+}
+
 /** Whether only the machine itself reaches an address, or a name that always means such a one. */
 export function isLoopback(host: string): boolean {
   switch (isIP(host)) {

@@ -95,6 +95,6 @@ function isSame(some: Subtree, other: Subtree | undefined): boolean {
 }
 
 function missing(permission: Permission, where: string): RefusedError {
-  const problem = `the token does not give the permission ${JSON.stringify(permission)} ${where}: use a token that does`;
+  const problem = `the token or certificate does not give the permission ${JSON.stringify(permission)} ${where}: use one that does`;
   return new RefusedError({ reason: "permission", problem });
 }

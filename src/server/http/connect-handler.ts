@@ -19,6 +19,7 @@ import { bodyPieces } from "./body-pieces.ts";
 import { isConnectionLoss } from "./connection-loss.ts";
 import { sendHeadersFirst } from "./early-headers.ts";
 import { writePlainMessage } from "./grpc-message.ts";
+import { peerOf } from "./peer.ts";
 import type { RequestHandler } from "./port.ts";
 import {
   isEnveloped,
@@ -80,7 +81,7 @@ export function rpcHandler(options: RpcHandlerOptions): RequestHandler {
     writePlainMessage(response);
     sendHeadersFirst(handler.method, request, response);
     const call = { ...asked, body, contextValues };
-    const admission = options.admit(handler.method, request.headers, contextValues);
+    const admission = options.admit(handler.method, request.headers, contextValues, peerOf(source));
     const take = (refusal: ConnectError | undefined) =>
       refusal === undefined
         ? withoutMessages(handler.method, call, messages, reading)

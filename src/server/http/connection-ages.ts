@@ -33,11 +33,15 @@ export class ConnectionAges {
     this.#random = random;
   }
 
-  /** Begins a connection's age; call the result once it has closed. */
-  add(session: ServerHttp2Session): () => void {
+  /**
+   * Begins a connection's age; call the result once it has closed.
+   *
+   * @param mostMs milliseconds at which it ends in any case: its client's certificate is about to expire
+   */
+  add(session: ServerHttp2Session, mostMs = Number.POSITIVE_INFINITY): () => void {
     const { draining, leave } = this.#whole.part();
     this.#drainings.set(session, draining);
-    const ageMs = this.#maxAgeMs * (1 + jitter * (2 * this.#random() - 1));
+    const ageMs = Math.min(mostMs, this.#maxAgeMs * (1 + jitter * (2 * this.#random() - 1)));
     let timer = startTimer(() => {
       // Asks the streams to go elsewhere, and the client to open no more here.
       draining.start();

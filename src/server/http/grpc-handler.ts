@@ -15,6 +15,7 @@ import type { Admission, Handling } from "../service-context.ts";
 import { percentEncode } from "./grpc-message.ts";
 import { messageBatches, type RequestBounds } from "./grpc-requests.ts";
 import { endRequest } from "./half-close.ts";
+import { peerOf } from "./peer.ts";
 import type { StreamHandler } from "./port.ts";
 import { untilRead } from "./until-read.ts";
 
@@ -64,7 +65,7 @@ export function grpcHandler(options: GrpcHandlerOptions): StreamHandler {
     const asked = plainGrpcOf(headers);
     if (asked === undefined) return false;
     const values = contextValues(stream.session);
-    const admission = admit(method.method, headers, values);
+    const admission = admit(method.method, headers, values, peerOf(stream));
     answer(method, stream, { ...asked, admission }, values, options).catch((error: unknown) => {
       onFailure(path, error);
     });

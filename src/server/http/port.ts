@@ -18,6 +18,7 @@ import { maxStreamsPerConnection, pingIntervalMs, pingTimeoutMs } from "../../li
 import { startTimer } from "../../timers.ts";
 import type { ConnectionSlots } from "./connection-slots.ts";
 import { type ProtocolServers, serveByFirstBytes } from "./first-bytes.ts";
+import { peerAt, setPeer } from "./peer.ts";
 import { certificateProblem, type PortTls, securedBy, tlsOptions } from "./port-tls.ts";
 import { type Call, setTurnBudget, turnBudgetOf } from "./turn-budget.ts";
 
@@ -171,6 +172,7 @@ export async function listen(options: PortOptions): Promise<Port> {
       () => {
         if (starting !== undefined) {
           setTurnBudget(starting, session);
+          setPeer(session, peerAt(starting));
         }
         addSession(session);
       },
@@ -206,6 +208,7 @@ export async function listen(options: PortOptions): Promise<Port> {
   const shakeHands = http1Server.listeners("connection")[0] as (socket: net.Socket) => void;
   http1Server.removeAllListeners(isReady).removeAllListeners("connection");
   const onPlain = (socket: net.Socket) => {
+    setPeer(socket, { address: socket.remoteAddress ?? "", certificate: undefined });
     serveByFirstBytes(socket, serversOf(socket), options.firstBytesTimeoutMs);
   };
   const onSecure = (socket: TLSSocket) => {
@@ -218,6 +221,7 @@ export async function listen(options: PortOptions): Promise<Port> {
       socket.destroy();
       return;
     }
+    setPeer(socket, { address: socket.remoteAddress ?? "", certificate });
     const serve = serversOf(socket);
     if (socket.alpnProtocol === "h2") serve.http2();
     else if (socket.alpnProtocol === "http/1.1") serve.http1();
