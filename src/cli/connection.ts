@@ -17,6 +17,7 @@ import {
 } from "../client/index.ts";
 import { connectTo, type NodeConnection } from "../client/node/index.ts";
 import { startTimer } from "../timers.ts";
+import { type CredentialPaths, freshTls, freshToken } from "./credential-files.ts";
 import { diagnose } from "./diagnose.ts";
 import { CommandError, shortReason } from "./failure.ts";
 import { notice } from "./output.ts";
@@ -28,7 +29,7 @@ const backoff: BackoffOptions = { ...defaultBackoff, capMs: 3_000 };
 const unaryTimeoutMs = 10_000;
 
 /** Flags that every client command has. */
-export interface ServerFlags {
+export interface ServerFlags extends CredentialPaths {
   readonly server: string;
   readonly token?: string;
   /** By lower-case name. */
@@ -42,27 +43,33 @@ export interface ConnectionFlags extends ServerFlags {
   readonly namespace: string;
 }
 
-/** Connects as the flags say. */
-export function connectBy({ server, token, header }: ServerFlags): NodeConnection {
-  const authorization = token === undefined ? {} : { authorization: `Bearer ${token}` };
-  return connectTo(server, { headers: { ...authorization, ...header } });
+/** Connects as the flags say. Throws CommandError for files that cannot be used. */
+export function connectBy(flags: ServerFlags): NodeConnection {
+  const { server, header } = flags;
+  const tokenNow = freshToken(flags);
+  const headers = () => {
+    const token = flags.token ?? tokenNow();
+    return { ...(token !== undefined && { authorization: `Bearer ${token}` }), ...header };
+  };
+  return connectTo(server, { headers, tls: freshTls(flags) });
 }
 
 /** The first connection did not come about. */
 export class CannotReachError extends CommandError {
-  readonly server: string;
+  readonly #flags: ServerFlags;
 
   constructor(flags: ServerFlags, last: unknown) {
     const why = last === undefined ? "" : ` (${shortReason(last)})`;
     super(`cannot reach ${flags.server} within ${flags.connectTimeout / 1000} s${why}`);
     this.name = "CannotReachError";
-    this.server = flags.server;
+    this.#flags = flags;
   }
 
   /** What to do, after a look at what listens there. */
   async advice(): Promise<string> {
-    const servers = this.server.split(",").map((one) => one.trim());
-    const found = await Promise.all(servers.map((one) => diagnose(one)));
+    const servers = this.#flags.server.split(",").map((one) => one.trim());
+    const tls = freshTls(this.#flags)();
+    const found = await Promise.all(servers.map((one) => diagnose(one, tls)));
     const [advice] = found.filter((one) => one !== undefined);
     return advice ?? "is `runlog serve` running there?";
   }

@@ -3,8 +3,9 @@
  * a first connection has failed; one TCP connection, one request, one look at the answer.
  */
 import { once } from "node:events";
-import { connect, type Socket } from "node:net";
+import { connect, isIP, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
+import type { ClientTls } from "../client/node/index.ts";
 
 /** Milliseconds for each step of the look. */
 const stepTimeoutMs = 2_000;
@@ -13,15 +14,19 @@ const maxAnswerBytes = 4_096;
 /** TLS says what it does not understand by an alert: record type 21, version 3.x. */
 const tlsAlert = Buffer.of(0x15, 0x03);
 
-/** A sentence about what listens there, or undefined where it cannot tell. */
-export async function diagnose(server: string): Promise<string | undefined> {
+/**
+ * A sentence about what listens there, or undefined where it cannot tell.
+ *
+ * @param tls what the real connection would show and trust
+ */
+export async function diagnose(server: string, tls: ClientTls): Promise<string | undefined> {
   const { protocol, hostname, port, host } = new URL(server);
   const isTls = protocol === "https:";
   const address = {
     host: hostname.replace(/^\[|\]$/g, ""),
     port: port === "" ? (isTls ? 443 : 80) : Number(port),
   };
-  if (isTls) return diagnoseTls(address, host);
+  if (isTls) return diagnoseTls(address, host, tls);
   const answer = await answerOf(
     connect(address),
     `GET /healthz HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`,
@@ -44,12 +49,27 @@ export async function diagnose(server: string): Promise<string | undefined> {
 async function diagnoseTls(
   address: { readonly host: string; readonly port: number },
   host: string,
+  { ca, ...own }: ClientTls,
 ): Promise<string | undefined> {
-  // Only whether there is TLS: the certificate is looked at by the real connection.
-  const socket = connectTls({ ...address, rejectUnauthorized: false });
+  const servername = isIP(address.host) === 0 ? address.host : "";
+  const trusted = ca === undefined ? {} : { ca: [ca] };
+  // Says what is wrong with the certificate, instead of leaving; nothing is sent.
+  const socket = connectTls({
+    ...own,
+    ...trusted,
+    ...address,
+    servername,
+    rejectUnauthorized: false,
+  });
   try {
     await once(socket, "secureConnect", { signal: AbortSignal.timeout(stepTimeoutMs) });
-    return undefined;
+    const { authorizationError: problem } = socket;
+    if (!socket.authorized) {
+      return `its certificate is not trusted (${String(problem)}): does --ca name its authority, and is it for this host?`;
+    }
+    return own.cert === undefined
+      ? undefined
+      : "it may have refused --cert: its log says so at the level info";
   } catch (error) {
     const { code = "" } = error as NodeJS.ErrnoException;
     const isPlain = code === "EPROTO" || code.startsWith("ERR_SSL");

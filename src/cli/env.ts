@@ -13,6 +13,14 @@ export interface Environment {
   readonly runId: string | undefined;
   /** RUNLOG_TOKEN: the bearer token of every call. */
   readonly token: string | undefined;
+  /** RUNLOG_TOKEN_FILE: path of a file with the token. */
+  readonly tokenFile: string | undefined;
+  /** RUNLOG_CA: path of the authorities of servers. */
+  readonly ca: string | undefined;
+  /** RUNLOG_CERT: path of this client's certificate. */
+  readonly cert: string | undefined;
+  /** RUNLOG_KEY: path of the certificate's key. */
+  readonly key: string | undefined;
 }
 
 /** What the environment sets for a server. */
@@ -38,6 +46,10 @@ const names = {
   namespace: "RUNLOG_NAMESPACE",
   runId: "RUNLOG_RUN_ID",
   token: "RUNLOG_TOKEN",
+  tokenFile: "RUNLOG_TOKEN_FILE",
+  ca: "RUNLOG_CA",
+  cert: "RUNLOG_CERT",
+  key: "RUNLOG_KEY",
   journal: "RUNLOG_JOURNAL",
   limits: "RUNLOG_LIMITS",
   access: "RUNLOG_ACCESS",
@@ -76,6 +88,10 @@ export function readEnvironment(): Environment {
     namespace: process.env[names.namespace] || defaultNamespace,
     runId: process.env[names.runId] || undefined,
     token: process.env[names.token] || undefined,
+    tokenFile: process.env[names.tokenFile] || undefined,
+    ca: process.env[names.ca] || undefined,
+    cert: process.env[names.cert] || undefined,
+    key: process.env[names.key] || undefined,
   };
 }
 
@@ -94,15 +110,24 @@ export function readServerEnvironment(): ServerEnvironment {
   };
 }
 
-/** The environment of a process that is part of the run `runId`. */
-export function childEnvironment(
-  environment: Omit<Required<Environment>, "token">,
-): NodeJS.ProcessEnv {
+/**
+ * The environment of a process that is part of the run `runId`. It reaches the same server; a
+ * token, or a certificate, that a flag named is not handed on.
+ */
+export function childEnvironment({
+  server,
+  namespace,
+  runId,
+  ca,
+}: Pick<Environment, "server" | "namespace" | "ca"> & {
+  readonly runId: string;
+}): NodeJS.ProcessEnv {
   return {
     ...process.env,
-    [names.server]: environment.server,
-    [names.namespace]: environment.namespace,
-    [names.runId]: environment.runId,
+    [names.server]: server,
+    [names.namespace]: namespace,
+    [names.runId]: runId,
+    ...(ca !== undefined && { [names.ca]: ca }),
   };
 }
 
@@ -112,6 +137,10 @@ Environment:
   ${names.server}     URL of the server (default ${defaultServerUrl})
   ${names.namespace}  namespace (default "default")
   ${names.token}      bearer token to send with every call
+  ${names.tokenFile} file with the bearer token, read again when it changes
+  ${names.ca}         authorities of servers, in PEM, for https:// (default: Node's)
+  ${names.cert}, ${names.key}
+                    certificate of this client and its key, in PEM
   ${names.runId}     the run that this process belongs to: the default parent
                     of runs that ingest, exec and fork start; exec sets it for its command
 `;

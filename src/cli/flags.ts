@@ -50,7 +50,7 @@ function parseServer(value: string): string {
     if (url.username !== "" || url.password !== "") {
       // Not as an invalid argument: that would print the password.
       throw new CommandError(
-        "remove user and password, which others can read in a URL: use RUNLOG_TOKEN or --header",
+        "remove user and password, which others can read in a URL: use RUNLOG_TOKEN, --token-file or --header",
         exitStatus.usage,
       );
     }
@@ -106,8 +106,9 @@ export function parseCount(value: string): number {
   return Number(value);
 }
 
-/** Adds --server and --connect-timeout. */
+/** Adds --server, --connect-timeout and the credentials. */
 export function addServerFlags(command: Command): Command {
+  const { token, tokenFile, ca, cert, key } = readEnvironment();
   // The environment's URL goes through the same check as the flag's.
   const server = command
     .createOption("--server <url>", "URL of the server, or of several nodes, separated by commas")
@@ -123,7 +124,16 @@ export function addServerFlags(command: Command): Command {
         .argParser(parseSeconds)
         .default(10_000, "10"),
     )
-    .option("--token <token>", "bearer token to send with every call", readEnvironment().token)
+    .addOption(
+      command
+        .createOption("--token <token>", "bearer token to send with every call")
+        // --help must not print it.
+        .default(token, "RUNLOG_TOKEN"),
+    )
+    .option("--token-file <file>", "the same in a file, read again when it changes", tokenFile)
+    .option("--ca <file>", "authorities of servers, in PEM, for https:// (default: Node's)", ca)
+    .option("--cert <file>", "certificate of this client, in PEM; needs --key", cert)
+    .option("--key <file>", "key of the certificate, in PEM", key)
     .addOption(
       command
         .createOption("--header <name: value>", "header to send with every call, repeatable")
@@ -137,7 +147,31 @@ export function addServerFlags(command: Command): Command {
         if (!(error instanceof InvalidArgumentError)) throw error;
         action.error(`error: RUNLOG_SERVER '${url}' is invalid: ${error.message}`);
       }
+      chooseToken(action);
+      refuseIdleTls(action, url);
     });
+}
+
+/** A flag wins over the environment; two flags, or two variables, leave open which one counts. */
+function chooseToken(action: Command): void {
+  const names = ["token", "tokenFile"] as const;
+  if (names.some((name) => action.getOptionValue(name) === undefined)) return;
+  const flags = names.filter((name) => action.getOptionValueSource(name) === "cli");
+  const [flag] = flags;
+  if (flag === undefined || flags.length > 1) {
+    const both =
+      flag === undefined ? "RUNLOG_TOKEN and RUNLOG_TOKEN_FILE" : "--token and --token-file";
+    action.error(`error: ${both} contradict each other: leave one out`);
+  }
+  action.setOptionValue(flag === "token" ? "tokenFile" : "token", undefined);
+}
+
+/** Whoever names a certificate expects TLS; variables may be there for other servers. */
+function refuseIdleTls(action: Command, url: string): void {
+  const flag = ["ca", "cert", "key"].find((name) => action.getOptionValueSource(name) === "cli");
+  const plain = url.split(",").find((one) => one.trim().startsWith("http:"));
+  if (flag === undefined || plain === undefined) return;
+  action.error(`error: --${flag} is for https://, and ${plain.trim()} is plaintext`);
 }
 
 /** Adds --server, --connect-timeout and --namespace. */
@@ -232,10 +266,15 @@ export function repeatFlags(flags: ConnectionFlags & SpecFlags): {
   const environment = readEnvironment();
   const flag = (name: string, value: string | undefined) =>
     value === undefined ? "" : ` --${name} ${shellWord(value)}`;
-  const unless = (value: string, usual: string) => (value === usual ? undefined : value);
+  const unless = (value: string | undefined, usual: string | undefined) =>
+    value === usual ? undefined : value;
   return {
     connection:
       flag("server", unless(flags.server, environment.server)) +
+      flag("token-file", unless(flags.tokenFile, environment.tokenFile)) +
+      flag("ca", unless(flags.ca, environment.ca)) +
+      flag("cert", unless(flags.cert, environment.cert)) +
+      flag("key", unless(flags.key, environment.key)) +
       flag("namespace", unless(flags.namespace, environment.namespace)),
     spec:
       (flags.parent === false ? " --no-parent" : flag("parent", flags.parent)) +

@@ -44,8 +44,13 @@ export class AccessFile {
 
   /** Writes another file beside it; returns its path. */
   async writeBeside(name: string, content: object): Promise<string> {
+    return this.writeText(name, JSON.stringify(content));
+  }
+
+  /** Writes a file beside it that is no JSON; returns its path. */
+  async writeText(name: string, text: string): Promise<string> {
     const path = join(this.#directory, name);
-    await writeFile(`${path}.new`, JSON.stringify(content));
+    await writeFile(`${path}.new`, text);
     await rename(`${path}.new`, path);
     return path;
   }

@@ -157,8 +157,8 @@ async function runChild(
   run: RecordedRun,
   flags: ExecFlags,
 ): Promise<Outcome> {
-  const { server, namespace, grace } = flags;
-  const env = childEnvironment({ server, namespace, runId: run.runId });
+  const { server, namespace, ca, grace } = flags;
+  const env = childEnvironment({ server, namespace, ca, runId: run.runId });
   const started = await start(file, args, env, flags).catch(async (error: unknown) => {
     // Not the command's doing, such as a TMPDIR that is not there: the run must not stay RUNNING.
     await run.finish(failed("not-started", explain(error)));

@@ -6,20 +6,35 @@
  * first frame is the server's SETTINGS, which it sends without being asked.
  */
 import { connect as connectTcp, isIP, type Socket } from "node:net";
-import { connect as connectTls } from "node:tls";
+import { connect as connectTls, type SecureContextOptions } from "node:tls";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { startTimer } from "../../timers.ts";
+
+/** What TLS needs, in PEM. */
+export interface ClientTls {
+  /** The authorities of servers. Default: those that Node trusts. */
+  readonly ca?: string | undefined;
+  /** The client's certificate, with those that lead to its authority. */
+  readonly cert?: string | undefined;
+  /** The certificate's key. */
+  readonly key?: string | undefined;
+}
 
 /** Opens the connections of a node, one after the other. */
 export class Sockets {
   readonly #url: URL;
   readonly #timeoutMs: number;
+  readonly #tls: () => ClientTls;
   #latest: Socket | undefined;
 
-  /** @param timeoutMs from the first packet to the server's first byte */
-  constructor(url: URL, timeoutMs: number) {
+  /**
+   * @param timeoutMs from the first packet to the server's first byte
+   * @param tls asked for each connection with TLS
+   */
+  constructor(url: URL, timeoutMs: number, tls: () => ClientTls) {
     this.#url = url;
     this.#timeoutMs = timeoutMs;
+    this.#tls = tls;
   }
 
   /** Whether anything came on the latest connection: otherwise no call can have reached the server. */
@@ -29,7 +44,7 @@ export class Sockets {
 
   /** Starts to connect. */
   open(): Socket {
-    const socket = openSocket(this.#url);
+    const socket = openSocket(this.#url, this.#tls);
     const { host } = this.#url;
     const timer = startTimer(() => {
       if (socket.bytesRead > 0) return;
@@ -45,12 +60,17 @@ export class Sockets {
   }
 }
 
-function openSocket(url: URL): Socket {
+function openSocket(url: URL, tls: () => ClientTls): Socket {
   const isTls = url.protocol === "https:";
   const host = url.hostname.replace(/^\[|\]$/g, "");
   const port = url.port === "" ? (isTls ? 443 : 80) : Number(url.port);
   if (!isTls) return connectTcp({ host, port });
   // As node:http2 does it; an address is no server name.
   const servername = isIP(host) === 0 ? host : "";
-  return connectTls({ host, port, servername, ALPNProtocols: ["h2"] });
+  return connectTls({ ...pemOf(tls()), host, port, servername, ALPNProtocols: ["h2"] });
+}
+
+/** What is set; an empty list of authorities would mean those of Node. */
+function pemOf({ ca, cert, key }: ClientTls): SecureContextOptions {
+  return { ...(ca !== undefined && { ca: [ca] }), ...(cert !== undefined && { cert, key }) };
 }

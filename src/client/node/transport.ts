@@ -19,7 +19,7 @@ import { fastIngest } from "./fast-ingest.ts";
 import { withFastSubscribe } from "./fast-subscribe.ts";
 import { grpcCallTo } from "./grpc-call.ts";
 import { type Node, overNodes } from "./nodes.ts";
-import { Sockets } from "./sockets.ts";
+import { type ClientTls, Sockets } from "./sockets.ts";
 
 /** Milliseconds to a connection on which the server has been heard: a few lost packets at most. */
 const defaultConnectTimeoutMs = 5_000;
@@ -39,10 +39,20 @@ const readMaxBytes = limitSpecs.maxEventBytes.range.max + responseRoomBytes;
 /** Megabytes; with Node's default of 10 a session closes the stream that sends a larger message. */
 const maxSessionMemoryMB = 512;
 
+type Headers = Readonly<Record<string, string>>;
+
 /** How to connect. */
 export interface ConnectOptions {
-  /** Sent with every call, under lower-case names: `{ authorization: "Bearer …" }`. Default: none. */
-  readonly headers?: Readonly<Record<string, string>>;
+  /**
+   * Sent with every call, under lower-case names: `{ authorization: "Bearer …" }`. A function
+   * is asked for each call, so that it can give the newest token; it must not throw. Default: none.
+   */
+  readonly headers?: Headers | (() => Headers);
+  /**
+   * For `https://`: authorities of servers, and the client's own certificate. A function is
+   * asked for each connection, so that it can give the newest certificate; it must not throw.
+   */
+  readonly tls?: ClientTls | (() => ClientTls);
   /** Milliseconds until a new connection is given up on which the server was not heard. Default 5,000. */
   readonly connectTimeoutMs?: number;
   /** Milliseconds without anything from the server before it gets a PING, while calls run. Default 20,000. */
@@ -66,7 +76,8 @@ export interface NodeConnection {
  * commas: calls go to one of them, and to the next one when it cannot be
  * reached, does not answer in time, or says that it cannot work now (DRAINING,
  * OVERLOADED, JOURNAL_UNAVAILABLE). A unary call without `timeoutMs` has 60 s; 0 is no
- * deadline. Throws TypeError for an invalid URL.
+ * deadline. Throws TypeError for an invalid URL, and for one with a user or a password, which
+ * ends up in logs: send `headers`.
  */
 export function connectTo(urls: string, options: ConnectOptions = {}): NodeConnection {
   const nodes = urls.split(",").map((url) => connectToNode(url.trim(), options));
@@ -80,14 +91,20 @@ export function connectTo(urls: string, options: ConnectOptions = {}): NodeConne
 }
 
 function connectToNode(url: string, options: ConnectOptions): Node & NodeConnection {
-  const { origin } = new URL(url);
+  const { origin, username, password } = new URL(url);
+  if (username !== "" || password !== "") {
+    throw new TypeError("remove user and password from the URL: send them in `headers`");
+  }
   const {
-    headers: ownHeaders = {},
+    headers = {},
+    tls = {},
     connectTimeoutMs = defaultConnectTimeoutMs,
     pingIntervalMs = defaultPingIntervalMs,
     pingTimeoutMs = defaultPingTimeoutMs,
   } = options;
-  const sockets = new Sockets(new URL(origin), connectTimeoutMs);
+  const headersNow = typeof headers === "function" ? headers : () => headers;
+  const tlsNow = typeof tls === "function" ? tls : () => tls;
+  const sockets = new Sockets(new URL(origin), connectTimeoutMs, tlsNow);
   const sessions = new Http2SessionManager(
     origin,
     { pingIntervalMs, pingTimeoutMs },
@@ -103,13 +120,13 @@ function connectToNode(url: string, options: ConnectOptions): Node & NodeConnect
     async request(
       method: string,
       path: string,
-      headers: OutgoingHttpHeaders,
+      callHeaders: OutgoingHttpHeaders,
       requestOptions: Omit<ClientSessionRequestOptions, "signal">,
     ): Promise<ClientHttp2Stream> {
       const stream = await sessions.request(
         method,
         path,
-        { ...headers, ...ownHeaders },
+        { ...callHeaders, ...headersNow() },
         requestOptions,
       );
       const session = stream.session;
