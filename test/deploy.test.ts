@@ -1,13 +1,17 @@
 /** What can be said of deploy/ without an engine that runs it: its schemas, and the code that it names. */
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { validate as validateDockerfile } from "dockerfile-utils";
 import { Deployment } from "kubernetes-models/apps/v1";
 import { NetworkPolicy } from "kubernetes-models/networking.k8s.io/v1";
 import { PodDisruptionBudget } from "kubernetes-models/policy/v1";
 import { Namespace, Service, ServiceAccount } from "kubernetes-models/v1";
 import { parse } from "yaml";
+import { Authority } from "./support/certificates.ts";
+import { startTestServer } from "./support/server.ts";
 
 const directory = join(import.meta.dirname, "../deploy");
 
@@ -91,7 +95,11 @@ describe("deploy/", () => {
     assert.deepEqual(at(container, "securityContext", "capabilities", "drop"), ["ALL"]);
     const preStop = Number(at(container, "lifecycle", "preStop", "sleep", "seconds"));
     assert.ok(Number(at(pod, "terminationGracePeriodSeconds")) >= preStop + 10);
-    assert.equal(at(container, "readinessProbe", "grpc", "port"), port);
+    const [containerPort] = at(container, "ports") as { name: string; containerPort: number }[];
+    assert.deepEqual(containerPort, { name: "grpc", containerPort: port });
+    // Over TLS, which gRPC probes do not know.
+    const probe = { path: "/readyz", port: "grpc", scheme: "HTTPS" };
+    assert.deepEqual(at(container, "readinessProbe", "httpGet"), probe);
     // A node that drains is not to be killed for it.
     assert.ok(at(container, "livenessProbe", "tcpSocket") !== undefined);
     const replicas = Number(at(deployment, "spec", "replicas"));
@@ -143,10 +151,46 @@ describe("deploy/", () => {
     }
   });
 
+  it("gives pods a certificate, in a directory so that a new one reaches them", () => {
+    const pod = at(parse(read("kubernetes/deployment.yaml")), "spec", "template", "spec");
+    const container = at(pod, "containers", 0);
+    const variables = at(container, "env") as { name: string; value?: string }[];
+    const mounts = at(container, "volumeMounts") as { name: string; mountPath: string }[];
+    const mount = mounts.find(({ name }) => name === "tls")?.mountPath ?? "";
+    for (const [name, file] of [
+      ["RUNLOG_TLS_CERT", "tls.crt"],
+      ["RUNLOG_TLS_KEY", "tls.key"],
+    ] as const) {
+      assert.equal(variables.find((one) => one.name === name)?.value, join(mount, file));
+    }
+    const volumes = at(pod, "volumes") as { name: string; secret: { items?: unknown } }[];
+    assert.equal(volumes.find(({ name }) => name === "tls")?.secret.items, undefined);
+    assert.equal(
+      at(parse(read("kubernetes/service.yaml")), "spec", "ports", 0, "appProtocol"),
+      "https",
+    );
+  });
+
+  it("has a health check that works with TLS and without", async () => {
+    const [, code = ""] = /CMD \["node", "-e", "(.*)"\]/.exec(read("Dockerfile")) ?? [];
+    const authority = await Authority.make();
+    const own = await authority.signServer();
+    for (const tls of [undefined, { cert: own.certPath, key: own.keyPath }]) {
+      const server = await startTestServer(tls === undefined ? {} : { tls });
+      const script = code.replace(String(port), new URL(server.url).port);
+      assert.notEqual(script, code);
+      const env = { ...process.env, RUNLOG_TLS_CERT: tls?.cert ?? "" };
+      await promisify(execFile)(process.execPath, ["-e", script], { env });
+      await server.remove();
+      await assert.rejects(promisify(execFile)(process.execPath, ["-e", script], { env }));
+    }
+    await authority.remove();
+  });
+
   it("names environment variables that the code reads", () => {
     const known = readFileSync(join(directory, "../src/cli/env.ts"), "utf8");
     for (const name of ["Dockerfile", "compose.yaml", "kubernetes/deployment.yaml", "README.md"]) {
-      for (const [variable] of read(name).matchAll(/RUNLOG_[A-Z]+/g)) {
+      for (const [variable] of read(name).matchAll(/RUNLOG_[A-Z_]+/g)) {
         assert.ok(known.includes(`"${variable}"`), `${name}: ${variable}`);
       }
     }
