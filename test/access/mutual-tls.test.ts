@@ -1,5 +1,7 @@
 /** Client certificates as identities, over every protocol: the right ones, wrong ones, and a proxy's word. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import * as tls from "node:tls";
 import { Code } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import { AccessFile, allPermissions, tokenEntry, tokenOf } from "../support/access.ts";
@@ -141,6 +143,28 @@ describeWire("a client certificate", (wire) => {
     assert.deepEqual(await reasonOf(proxy.runs.listRuns({})), unauthenticated);
     const malformed = { headers: { "x-forwarded-client-cert": "writer" } };
     assert.deepEqual(await reasonOf(proxy.runs.listRuns({}, malformed)), unauthenticated);
+  });
+});
+
+describe("a session of TLS", () => {
+  it("is not resumed, since it would bring back a certificate that nobody looks at again", async () => {
+    const { hostname: host, port } = new URL(server.url);
+    const connect = async (more: tls.ConnectionOptions) => {
+      const own = { ...authority.clientTls(writer), ALPNProtocols: ["http/1.1"] };
+      const socket = tls.connect({ host, port: Number(port), ...own, ...more });
+      socket.write("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+      await once(socket, "data");
+      return socket;
+    };
+    for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
+      const first = await connect({ maxVersion });
+      const session = first.getSession();
+      first.destroy();
+      assert.ok(session !== undefined);
+      const second = await connect({ maxVersion, session });
+      assert.equal(second.isSessionReused(), false);
+      second.destroy();
+    }
   });
 });
 
