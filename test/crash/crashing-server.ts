@@ -31,15 +31,28 @@ function crashing(journal: Journal, point: CrashPoint): Journal {
     return new Promise<never>(() => undefined);
   };
   const { append } = journal;
+  /** Appends that were sent and have not been answered. */
+  const inFlight = new Set<Promise<boolean>>();
+  /** Set from the chosen append on: later ones wait, so that none commits before the kill. */
+  let chosen: PromiseWithResolvers<void> | undefined;
   return {
     ...journal,
     ...(append && {
       async append(what) {
+        while (chosen !== undefined) await chosen.promise;
         const isReached = ++transactions >= point.transaction && what.records.length > 0;
+        if (isReached) chosen = Promise.withResolvers();
         // Its statements and its commit are one message to the thread that writes.
-        if (isReached && point.at === "before-commit") await crash();
-        const isWritten = await append(what);
+        if (isReached && point.at === "before-commit") {
+          await Promise.allSettled(inFlight);
+          await crash();
+        }
+        const answer = append(what);
+        inFlight.add(answer);
+        const isWritten = await answer.finally(() => inFlight.delete(answer));
         if (isReached && isWritten) await crash();
+        chosen?.resolve();
+        chosen = undefined;
         return isWritten;
       },
     }),
