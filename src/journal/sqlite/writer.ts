@@ -29,6 +29,8 @@ const workerFile = import.meta.url.endsWith(".ts") ? "./worker.ts" : "./worker.j
 
 /** Bytes of a buffer that is kept for later: as much as a commit has at most. */
 const maxSpareBytes = 32 * 1024 * 1024;
+/** Buffers that are kept: two commits are in flight. */
+const maxSpares = 2;
 
 type Settle = PromiseWithResolvers<unknown>;
 
@@ -37,8 +39,11 @@ export class SqliteWriter {
   readonly #worker: Worker;
   /** The callers that wait for an answer; answers come in order. */
   readonly #waiting: Settle[] = [];
-  /** A buffer for values that is free: memory that has been used already costs no page faults. */
-  #spare: ArrayBuffer | undefined;
+  /**
+   * Buffers for values that are free: memory that has been used already costs no page faults,
+   * and no collection of garbage.
+   */
+  readonly #spares: ArrayBuffer[] = [];
   #ended: Error | undefined;
   #isStopping = false;
   readonly #died = Promise.withResolvers<Error>();
@@ -52,7 +57,7 @@ export class SqliteWriter {
         return;
       }
       const { value, values } = answer;
-      if (values !== undefined && values.byteLength <= maxSpareBytes) this.#spare = values;
+      if (values !== undefined) this.#keep(values);
       waiting?.resolve(value);
     });
     this.#worker.on("error", (error) => {
@@ -94,8 +99,7 @@ export class SqliteWriter {
    * @returns the rows of the last one
    */
   run(statements: readonly Statement[]): Promise<unknown[]> {
-    const packed = pack(statements, this.#spare);
-    this.#spare = undefined;
+    const packed = pack(statements, this.#spares.pop());
     return this.#send({ t: "run", ...packed }, [packed.values]) as Promise<unknown[]>;
   }
 
@@ -106,8 +110,7 @@ export class SqliteWriter {
    * @throws GuardError; SqliteError where the commit failed
    */
   transact(statements: readonly Statement[]): Promise<boolean> {
-    const packed = pack(statements, this.#spare);
-    this.#spare = undefined;
+    const packed = pack(statements, this.#spares.pop());
     return this.#send({ t: "transaction", ...packed }, [packed.values]) as Promise<boolean>;
   }
 
@@ -142,6 +145,11 @@ export class SqliteWriter {
     const exited = once(this.#worker, "exit");
     this.#worker.postMessage({ t: "close" } satisfies Work);
     await exited;
+  }
+
+  #keep(values: ArrayBuffer): void {
+    const isSmall = values.byteLength <= maxSpareBytes;
+    if (isSmall && this.#spares.length < maxSpares) this.#spares.push(values);
   }
 
   #send(work: Work, transfer: ArrayBuffer[] = []): Promise<unknown> {
