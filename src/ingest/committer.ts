@@ -243,7 +243,7 @@ export class Committer {
     /** The group that is being written while the next one is decided. */
     let writing: PipelinedGroup | undefined;
     while (queue.waiting.length > 0 || writing !== undefined) {
-      if (queue.waiting.length === 0) await arrivalOr(writing!.isWritten, queue);
+      if (writing !== undefined) await this.#arrivalsOr(writing.isWritten, queue);
       // One turn of the event loop, so that frames which have arrived by now
       // join this commit instead of the next one.
       if (queue.waiting.length > 0) await yieldToEventLoop();
@@ -257,6 +257,18 @@ export class Committer {
       else await takeExclusive(queue)?.run();
     }
     this.#queues.delete(namespace);
+  }
+
+  /** Resolves when enough is waiting to be sent ahead, or the answer has come. */
+  #arrivalsOr(answer: Promise<unknown>, queue: NamespaceQueue): Promise<void> {
+    const { minPipelinedOps = 1 } = this.#options.journal;
+    return new Promise((resolve) => {
+      queue.onArrival = () => {
+        if (queue.waiting.length >= minPipelinedOps) resolve();
+      };
+      queue.onArrival();
+      void answer.catch(() => undefined).finally(resolve);
+    });
   }
 
   async #send(
@@ -365,12 +377,4 @@ function eventBytesOf(operation: Operation): number {
 
 function operationsOf(group: readonly Waiting[]): Operation[] {
   return group.map(({ operation }) => operation);
-}
-
-/** Resolves when something arrives, or has been answered. */
-function arrivalOr(answer: Promise<unknown>, queue: NamespaceQueue): Promise<void> {
-  return new Promise((resolve) => {
-    queue.onArrival = resolve;
-    void answer.catch(() => undefined).finally(resolve);
-  });
 }

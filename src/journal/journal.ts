@@ -79,6 +79,12 @@ export interface Journal {
   /** Runs of one append at most; any number unless given. */
   readonly maxAppendRuns?: number;
   /**
+   * Operations from which on a group is sent before the last one is answered. Fewer gain
+   * nothing where no network is in between, and those that come behind them would wait for two
+   * commits. Default: 1.
+   */
+  readonly minPipelinedOps?: number;
+  /**
    * Gives some of the space that deletions have freed back to the file system;
    * returns whether there is more.
    */

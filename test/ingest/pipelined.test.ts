@@ -26,6 +26,7 @@ describeJournal("a group that is sent ahead", (open) => {
     const { append: real } = journal;
     const held: Journal = {
       ...journal,
+      minPipelinedOps: 1,
       ...(real && {
         async append(what) {
           const isWritten = await real(what);

@@ -54,6 +54,7 @@ function fateful(journal: Journal, ahead: Fate[]): Journal {
   const unavailable = () => new RefusedError({ reason: "journal_unavailable" });
   return {
     ...journal,
+    minPipelinedOps: 1,
     async append(what) {
       switch (ahead.shift()) {
         case "overtaken":

@@ -24,6 +24,8 @@ import { lazyReader } from "./reader.ts";
 import { watchSqlite } from "./watch.ts";
 import { SqliteWriter, writerDialect } from "./writer.ts";
 
+/** See Journal. */
+const minPipelinedOps = 64;
 /** Tries of one transaction that found the database locked, or changed. */
 const maxTries = 3;
 
@@ -75,6 +77,7 @@ export async function openSqliteJournal(options: SqliteOptions): Promise<Journal
       history: new History(),
       onForeignWrite: (listener) => void listeners.push(listener),
       write: (work) => write(writer, work, { path, health, onForeignWrite }),
+      minPipelinedOps,
       append: (what) => append(writer, thread, what, { path, health, onForeignWrite }),
       // Kysely hands out the writer's connection to one at a time.
       reclaimSpace: () => writer.connection().execute(() => thread.reclaimSpace()),
