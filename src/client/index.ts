@@ -33,6 +33,7 @@ export type {
   ResultInit,
   SenderState,
   SenderStats,
+  SignalsOptions,
   WaitInit,
 } from "./sender-types.ts";
 export type { RunSignal } from "./signal-inbox.ts";

@@ -1,17 +1,19 @@
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Transport } from "@connectrpc/connect";
-import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { IngestResponse } from "../../gen/runlog/v1/ingest_pb.js";
-import type {
-  Run,
-  RunResultSchema,
-  RunSpecSchema,
-  WaitSchema,
-} from "../../gen/runlog/v1/run_pb.js";
+import type { Run, RunSpecSchema } from "../../gen/runlog/v1/run_pb.js";
 import { startTimer } from "../timers.ts";
 import { isRetryable, NoAnswerError, RunlogError } from "./errors.ts";
+import {
+  checkSize,
+  type FinishGoal,
+  finishFrame,
+  type Goal,
+  type WaitGoal,
+  waitFrame,
+} from "./goals.ts";
 import { ingestPoolOf } from "./ingest-pool.ts";
-import { type MessageFrame, messageFrame, type RequestFrame } from "./ingest-transport.ts";
+import { messageFrame, type RequestFrame } from "./ingest-transport.ts";
 import { defaultMaxAppendBytes, maxAnswerWaits, type SenderLimits } from "./limits.ts";
 import type { FrameLimits, SendBuffer } from "./send-buffer.ts";
 import type { Lane, Leaving, SharedIngest, StreamEnd } from "./shared-ingest.ts";
@@ -39,23 +41,6 @@ export type CallEnd =
   | { readonly t: "broken"; readonly progressed: boolean; readonly error: unknown }
   /** The next one would end the same way. */
   | { readonly t: "refused"; readonly error: unknown };
-
-/** What the producer wants: to go on, to leave, or to end the run. */
-export type Goal =
-  | { readonly t: "stream" | "close" }
-  | {
-      readonly t: "finish";
-      readonly result: MessageInitShape<typeof RunResultSchema>;
-      /** Only if every signal of the run is handled. */
-      readonly requireSignalsHandled: boolean;
-    };
-
-/** A run is to wait, once all its events are durable. */
-export interface WaitGoal {
-  readonly wait: MessageInitShape<typeof WaitSchema>;
-  /** Only if every signal of the run is handled. */
-  readonly requireSignalsHandled: boolean;
-}
 
 /** What a call needs from its sender. */
 export interface IngestCallOptions {
@@ -165,9 +150,12 @@ export class IngestCall implements Lane {
     const opening = this.#opening;
     this.#opening = undefined;
     if (opening !== undefined || this.#phase !== "open") return opening;
-    const { runId, buffer, limits } = this.#options;
-    const frame = buffer.nextFrame(this.#frameLimits);
-    if (frame === undefined) return this.#handling() ?? this.#nextOfGoal();
+    const { runId, buffer, limits, wait } = this.#options;
+    const handling = this.#handling();
+    if (handling !== undefined) return handling;
+    const wished = wait();
+    const frame = buffer.nextFrame(this.#frameLimits, wished?.position);
+    if (frame === undefined) return this.#nextOfGoal(wished);
     this.#options.onResent(frame.resent);
     if (this.#deadline === undefined) this.#expect("AppendAck", limits.ackTimeoutMs);
     const { firstRunSeq, events, bytes, handledSignalSeq } = frame;
@@ -178,64 +166,56 @@ export class IngestCall implements Lane {
   /** An Append without events, where signals are handled that no event answers. */
   #handling(): RequestFrame | undefined {
     const { runId, buffer, limits, inbox } = this.#options;
-    const handledSignalSeq = inbox?.toHandle ?? 0;
-    if (handledSignalSeq <= this.#toldHandled || !buffer.isSent) return undefined;
+    if (inbox === undefined) return undefined;
+    const { signalSeq: handledSignalSeq, position } = inbox.toHandle;
+    // Not before the events that were emitted before it.
+    if (handledSignalSeq <= this.#toldHandled || !buffer.isSent(position)) return undefined;
     this.#toldHandled = handledSignalSeq;
     if (this.#deadline === undefined) this.#expect("AppendAck", limits.ackTimeoutMs);
-    const firstRunSeq = buffer.lastRunSeq + 1;
+    const firstRunSeq = buffer.sentRunSeq + 1;
     return { t: "append", append: { runId, firstRunSeq, events: [], handledSignalSeq }, bytes: 0 };
   }
 
-  #nextOfGoal(): RequestFrame | undefined {
-    const { buffer, goal, wait } = this.#options;
+  #nextOfGoal(wished: WaitGoal | undefined): RequestFrame | undefined {
+    const { buffer, goal, inbox } = this.#options;
     const wanted = goal();
-    // The run ends, and waits, only once all its events are durable: waiting for the
-    // last acknowledgement here costs one round trip and no refusal.
-    if (buffer.unacked > 0 || this.#asked !== undefined) return undefined;
-    const wished = wait();
-    if (wished !== undefined) return this.#waiting(wished);
+    if (this.#asked !== undefined) return undefined;
+    // The run ends, and waits, only once its events are durable: waiting for the last
+    // acknowledgement here costs one round trip and no refusal.
+    if (wished !== undefined) {
+      return buffer.isDurable(wished.position) ? this.#waiting(wished) : undefined;
+    }
+    if (buffer.unacked > 0) return undefined;
     if (wanted.t === "stream") return undefined;
     if (wanted.t === "finish") return this.#finishing(wanted);
+    if (inbox?.isRecorded === false) return undefined;
     this.#phase = "half_closed";
     void this.#shared?.leave(this, "drained").then((end) => this.onEnd(end));
     return undefined;
   }
 
   #waiting(wished: WaitGoal): RequestFrame | undefined {
-    const { runId, buffer, limits } = this.#options;
-    const lastRunSeq = BigInt(buffer.lastRunSeq);
-    const { wait, requireSignalsHandled } = wished;
-    return this.#asking(() => {
-      const frame = messageFrame({
-        case: "wait",
-        value: { runId, lastRunSeq, wait, requireSignalsHandled },
-      });
-      checkSize(frame, "wait", this.#frameLimits.maxAppendBytes);
+    return this.#asking(({ runId, buffer }) => {
+      const frame = waitFrame(runId, buffer.sentRunSeq, wished, this.#frameLimits.maxAppendBytes);
       this.#asked = wished;
-      this.#expect("RunNowWaiting", limits.ackTimeoutMs);
+      this.#expect("RunNowWaiting", this.#options.limits.ackTimeoutMs);
       return frame;
     });
   }
 
-  #finishing({ result, requireSignalsHandled }: Goal & { t: "finish" }): RequestFrame | undefined {
-    const { runId, buffer, limits } = this.#options;
-    const lastRunSeq = BigInt(buffer.lastRunSeq);
-    return this.#asking(() => {
-      const frame = messageFrame({
-        case: "finish",
-        value: { runId, lastRunSeq, result, requireSignalsHandled },
-      });
-      checkSize(frame, "finish", this.#frameLimits.maxAppendBytes);
+  #finishing(goal: FinishGoal): RequestFrame | undefined {
+    return this.#asking(({ runId, buffer }) => {
+      const frame = finishFrame(runId, buffer.sentRunSeq, goal, this.#frameLimits.maxAppendBytes);
       this.#phase = "finishing";
-      this.#expect("RunEnded", limits.ackTimeoutMs);
+      this.#expect("RunEnded", this.#options.limits.ackTimeoutMs);
       return frame;
     });
   }
 
   /** A frame; where it cannot be made, the run cannot go on. */
-  #asking(frame: () => RequestFrame): RequestFrame | undefined {
+  #asking(frame: (options: IngestCallOptions) => RequestFrame): RequestFrame | undefined {
     try {
-      return frame();
+      return frame(this.#options);
     } catch (error) {
       this.#leave("aborted", { t: "refused", error });
       return undefined;
@@ -281,6 +261,7 @@ export class IngestCall implements Lane {
       }
       case "ack":
         this.#acked = buffer.ack(toNumber(frame.value.runSeq, "run_seq")) > 0 || this.#acked;
+        this.#options.inbox?.recorded(toNumber(frame.value.handledSignalSeq, "handled_signal_seq"));
         if (this.#phase === "open" && this.#asked === undefined) {
           this.#expectNothing();
           if (buffer.inFlight > 0) this.#expect("AppendAck", limits.ackTimeoutMs);
@@ -373,18 +354,6 @@ export class IngestCall implements Lane {
       (this.#openedAtMs !== undefined && now() - this.#openedAtMs >= limits.stableAfterMs)
     );
   }
-}
-
-/**
- * Refuses what the server would not even read: it would end the call, and with
- * it the calls of other runs.
- */
-function checkSize(frame: MessageFrame, field: string, limit: number): MessageFrame {
-  const { length } = frame.encoded;
-  if (length <= limit) return frame;
-  const data = { reason: Reason.TOO_LARGE, field, limit: BigInt(limit) };
-  const message = `${field} has ${length} bytes, the limit is ${limit}`;
-  throw new RunlogError(message, undefined, create(ErrorDetailSchema, data));
 }
 
 /** 0 or nothing: the server told no limit. */

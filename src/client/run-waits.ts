@@ -1,4 +1,4 @@
-import type { WaitGoal } from "./ingest-call.ts";
+import type { WaitGoal } from "./goals.ts";
 
 interface Asked {
   readonly goal: WaitGoal;

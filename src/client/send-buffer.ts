@@ -79,14 +79,24 @@ export class SendBuffer {
     return this.#acked;
   }
 
-  /** run_seq of the last event, acknowledged or not. Only after the first opening. */
-  get lastRunSeq(): number {
-    return this.#baseRunSeq() + this.#last;
+  /** run_seq of the last event that is on the wire or durable. Only after the first opening. */
+  get sentRunSeq(): number {
+    return this.#baseRunSeq() + this.#sent;
   }
 
-  /** Whether all events are on the wire, or durable. */
-  get isSent(): boolean {
-    return this.#sent === this.#last;
+  /** The position of the last event, sent or not. */
+  get position(): number {
+    return this.#last;
+  }
+
+  /** Whether the events up to a position are on the wire, or were dropped since. */
+  isSent(position: number): boolean {
+    return this.#sent >= position || this.#sent === this.#last;
+  }
+
+  /** Whether the events up to a position are durable, or were dropped since. */
+  isDurable(position: number): boolean {
+    return this.#acked >= position || this.unacked === 0;
   }
 
   /**
@@ -166,14 +176,16 @@ export class SendBuffer {
    * flight, or they are few: these wait for others while one frame is being
    * committed and another one is on its way, as in Nagle's algorithm
    * (https://www.rfc-editor.org/rfc/rfc896).
+   *
+   * @param upTo the position of the last event that may be sent
    */
-  nextFrame(limits: FrameLimits): Frame | undefined {
+  nextFrame(limits: FrameLimits, upTo = this.#last): Frame | undefined {
     const isFull = this.#last - this.#sent >= limits.maxEvents || this.#bytes >= limits.maxBytes;
     if (this.#frames.length >= maxSmallFrames && !isFull) return undefined;
     const room = Math.min(
       limits.maxEvents,
       limits.maxUnackedEvents - this.inFlight,
-      this.#last - this.#sent,
+      Math.min(upTo, this.#last) - this.#sent,
     );
     const events: Uint8Array[] = [];
     let bytes = 0;

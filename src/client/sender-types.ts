@@ -21,6 +21,12 @@ export interface ConditionOptions {
   readonly requireSignalsHandled?: boolean;
 }
 
+/** How to read a run's signals. */
+export interface SignalsOptions {
+  /** Ends the reading; signals that come later are for the next reader. */
+  readonly signal?: AbortSignal;
+}
+
 /** An event that was not taken. It got no run_seq, so the run has no gap. */
 export interface Drop {
   /** Why: over the server's limit, no room in the buffer, or not a valid event. */

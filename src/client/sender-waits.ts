@@ -37,8 +37,8 @@ export class SenderWaits {
 
   /** Resolves once everything that is in the buffer now is durable; rejects once the sender is over before. */
   async untilDurable(): Promise<void> {
-    const position = this.#buffer.durable + this.#buffer.unacked;
-    while (!this.#isDurable(position)) {
+    const { position } = this.#buffer;
+    while (!this.#buffer.isDurable(position)) {
       this.#throwIfOver();
       await new Promise<void>((resume) => this.#flushes.push({ position, resume }));
     }
@@ -46,7 +46,7 @@ export class SenderWaits {
 
   /** Events have left the buffer: ends the waits for that. */
   note(): void {
-    while (this.#flushes.length > 0 && this.#isDurable(this.#flushes[0]!.position)) {
+    while (this.#flushes.length > 0 && this.#buffer.isDurable(this.#flushes[0]!.position)) {
       this.#flushes.shift()!.resume();
     }
     if (this.#buffer.hasRoom) this.#resumeRoomWaiters();
@@ -56,11 +56,6 @@ export class SenderWaits {
   end(): void {
     this.#resumeRoomWaiters();
     for (const { resume } of this.#flushes.splice(0)) resume();
-  }
-
-  /** Whether the events up to a position are durable, or were dropped since. */
-  #isDurable(position: number): boolean {
-    return this.#buffer.durable >= position || this.#buffer.unacked === 0;
   }
 
   #resumeRoomWaiters(): void {

@@ -11,7 +11,8 @@ import {
   SignalsPendingError,
   toFinalError,
 } from "./errors.ts";
-import { type CallEnd, type Goal, IngestCall, type Opened, type WaitGoal } from "./ingest-call.ts";
+import type { Goal, WaitGoal } from "./goals.ts";
+import { type CallEnd, IngestCall, type Opened } from "./ingest-call.ts";
 import { nodeCountOf } from "./ingest-transport.ts";
 import { Intake } from "./intake.ts";
 import { defaultSenderLimits, type SenderLimits } from "./limits.ts";
@@ -28,6 +29,7 @@ import type {
   ResultInit,
   SenderState,
   SenderStats,
+  SignalsOptions,
   WaitInit,
 } from "./sender-types.ts";
 import { SenderWaits } from "./sender-waits.ts";
@@ -165,31 +167,33 @@ export class RunSender {
 
   /**
    * The run's signals after the last handled one, each once and in order, until the
-   * sender is over; a run opened with receiveSignals has them. For one reader. A signal
-   * counts as handled once the event that answers it is durable (see emit), or as handle
-   * says: a producer that dies before gets it again.
+   * sender is over; a run opened with receiveSignals has them. For one reader at a time: one
+   * that stops leaves the rest to the next. A signal counts as handled once the event that
+   * answers it is durable (see emit), or as handle says: a producer that dies before gets it
+   * again.
    */
-  signals(): AsyncIterableIterator<RunSignal> {
-    return this.#inboxOf("signals").read();
+  signals({ signal }: SignalsOptions = {}): AsyncIterableIterator<RunSignal> {
+    return this.#inboxOf("signals").read(signal);
   }
 
   /**
-   * Records the signals up to this one as handled, where no event answers them.
+   * Records the signals up to this one as handled, where no event answers them; after the
+   * events that were emitted before, and at the latest with close or finish.
    *
    * @throws RangeError for a signal that has not come
    */
   handle(signalSeq: number): void {
-    this.#inboxOf("handle").handle(signalSeq);
+    this.#inboxOf("handle").handle(signalSeq, this.#buffer.position);
     this.#call?.wake();
   }
 
   /**
    * Lets the run wait for input, once everything that was emitted is durable, and resolves
-   * when that is so: no lease runs then, and the producer may leave. The next event
-   * resumes it. By default only if every signal of the run is handled; rejects with
-   * SignalsPendingError otherwise, as finish does where the run is over, and with
-   * RunlogError for a wait that every server refuses. The sender goes on after the first
-   * and the last.
+   * when that is so: no lease runs then, and the producer may leave. An event that is emitted
+   * later comes after the wait, and ends it. By default only if every signal of the run is
+   * handled; rejects with SignalsPendingError otherwise, as finish does where the run is over,
+   * and with RunlogError for a wait that every server refuses. The sender goes on after the
+   * first and the last.
    */
   async wait(
     wait: WaitInit,
@@ -197,7 +201,8 @@ export class RunSender {
   ): Promise<void> {
     this.#throwIfOver();
     refuseInvalidWait(wait, this.#intake.maxEventBytes);
-    const waiting = this.#runWaits.ask({ wait, requireSignalsHandled });
+    const { position } = this.#buffer;
+    const waiting = this.#runWaits.ask({ position, wait, requireSignalsHandled });
     this.#call?.wake();
     await waiting;
   }
@@ -280,7 +285,7 @@ export class RunSender {
           this.#enter({ t: "failed", error: toFinalError(end.error) });
           return;
         }
-        if (end.t === "ended" && this.#goal.t === "close" && this.#buffer.unacked === 0) {
+        if (end.t === "ended" && this.#goal.t === "close" && this.#isDrained) {
           this.#enter({ t: "closed", unacked: 0 });
           return;
         }
@@ -301,6 +306,10 @@ export class RunSender {
     } finally {
       this.#lifetime.abort();
     }
+  }
+
+  get #isDrained(): boolean {
+    return this.#buffer.unacked === 0 && (this.#inbox?.isRecorded ?? true);
   }
 
   /** A server is there, whatever it says. */

@@ -16,6 +16,14 @@ export interface RunSignal {
   readonly sender: string;
 }
 
+/** Signals that the producer has handled without an event that answers them. */
+interface ToHandle {
+  /** Up to this one. */
+  readonly signalSeq: number;
+  /** Of the last event that the producer had emitted before, in its buffer. */
+  readonly position: number;
+}
+
 /**
  * Holds signals until the producer takes them.
  *
@@ -27,7 +35,8 @@ export class SignalInbox {
   readonly #signals: RunSignal[] = [];
   readonly #wakeup = new Wakeup();
   #lastSignalSeq = 0;
-  #toHandle = 0;
+  #toHandle: ToHandle = { signalSeq: 0, position: 0 };
+  #recorded = 0;
   #isOver = false;
   #isRead = false;
 
@@ -36,19 +45,30 @@ export class SignalInbox {
     return this.#lastSignalSeq;
   }
 
-  /** The producer has handled the signals up to this one. */
-  get toHandle(): number {
+  /** What the producer has handled, as `handle` noted it. */
+  get toHandle(): ToHandle {
     return this.#toHandle;
+  }
+
+  /** Whether the server has recorded what `handle` noted. */
+  get isRecorded(): boolean {
+    return this.#recorded >= this.#toHandle.signalSeq;
   }
 
   /**
    * Notes that the producer has handled the signals up to this one.
    *
+   * @param position of the last event that it has emitted, in its buffer
    * @throws RangeError where it has not come yet
    */
-  handle(signalSeq: number): void {
+  handle(signalSeq: number, position: number): void {
     this.check(signalSeq);
-    this.#toHandle = Math.max(this.#toHandle, signalSeq);
+    if (signalSeq > this.#toHandle.signalSeq) this.#toHandle = { signalSeq, position };
+  }
+
+  /** The server has recorded the signals up to this one as handled. */
+  recorded(handledSignalSeq: number): void {
+    this.#recorded = Math.max(this.#recorded, handledSignalSeq);
   }
 
   /** @throws RangeError where this signal has not come */
@@ -63,6 +83,7 @@ export class SignalInbox {
   /** The run was opened with its signals up to this one handled: later ones come. */
   opened(handledSignalSeq: number): void {
     this.#lastSignalSeq = Math.max(this.#lastSignalSeq, handledSignalSeq);
+    this.recorded(handledSignalSeq);
   }
 
   /** Takes what the server sent. */
@@ -82,15 +103,22 @@ export class SignalInbox {
     this.#wakeup.wake();
   }
 
-  /** The signals, as they come, until the sender is over. For one reader. */
-  async *read(): AsyncGenerator<RunSignal> {
+  /**
+   * The signals, as they come, until the sender is over. For one reader at a time: the next one
+   * goes on after the last signal that this one took. Stops once `abort` aborts.
+   */
+  async *read(abort?: AbortSignal): AsyncGenerator<RunSignal> {
     if (this.#isRead) throw new TypeError("signals() has a reader already");
     this.#isRead = true;
-    for (;;) {
-      const signal = this.#signals.shift();
-      if (signal !== undefined) yield signal;
-      else if (this.#isOver) return;
-      else await this.#wakeup.wait();
+    try {
+      while (abort?.aborted !== true) {
+        const signal = this.#signals.shift();
+        if (signal !== undefined) yield signal;
+        else if (this.#isOver) return;
+        else await this.#wakeup.wait(abort);
+      }
+    } finally {
+      this.#isRead = false;
     }
   }
 }

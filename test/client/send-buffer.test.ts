@@ -36,16 +36,18 @@ class Model {
     return this.waiting.length < maxEvents && bytes < maxBytes;
   }
 
-  frame(limits: FrameLimits): readonly Item[] {
-    const room = Math.min(limits.maxEvents, limits.maxUnackedEvents - (this.sent - this.acked));
+  frame(limits: FrameLimits, upTo: number): readonly Item[] {
+    const unsent = Math.max(0, upTo - this.sent);
+    const unacked = this.sent - this.acked;
+    const room = Math.min(limits.maxEvents, limits.maxUnackedEvents - unacked, unsent);
     const candidates = this.items.slice(this.sent, this.sent + Math.max(0, room));
     const fits = (items: readonly Item[]) => {
       const bytes = items.reduce((sum, item) => sum + item.bytes, 0);
       const wire = bytes + appendFramingBytes + items.length * eventFramingBytes;
       return items.length <= 1 || (bytes <= limits.maxBytes && wire <= limits.maxAppendBytes);
     };
-    const unacked = this.waiting.reduce((sum, item) => sum + item.bytes, 0);
-    const isFull = this.items.length - this.sent >= limits.maxEvents || unacked >= limits.maxBytes;
+    const bytes = this.waiting.reduce((sum, item) => sum + item.bytes, 0);
+    const isFull = this.items.length - this.sent >= limits.maxEvents || bytes >= limits.maxBytes;
     if (this.frames.length >= 2 && !isFull) return [];
     let count = candidates.length;
     while (!fits(candidates.slice(0, count))) count--;
@@ -55,7 +57,7 @@ class Model {
 
 type Step =
   | { readonly t: "push" | "drop_over"; readonly bytes: number }
-  | { readonly t: "frame"; readonly limits: FrameLimits }
+  | { readonly t: "frame"; readonly limits: FrameLimits; readonly upTo?: number }
   | { readonly t: "ack"; readonly share: number }
   | { readonly t: "open"; readonly share: number; readonly ours: boolean };
 
@@ -79,6 +81,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
         maxAppendBytes: fc.integer({ min: 150, max: 400 }),
         maxUnackedEvents: fc.integer({ min: 1, max: 12 }),
       }),
+      upTo: fc.option(fc.integer({ min: 0, max: 60 }), { nil: undefined }),
     }),
   },
   { weight: 3, arbitrary: fc.record({ t: fc.constant("ack"), share }) },
@@ -109,8 +112,9 @@ function take(buffer: SendBuffer, model: Model, action: Step): void {
     case "frame": {
       // The sender sends nothing before the first opening.
       if (model.base === undefined) return;
-      const expected = model.frame(action.limits);
-      const frame = buffer.nextFrame(action.limits);
+      const upTo = action.upTo ?? model.items.length;
+      const expected = model.frame(action.limits, upTo);
+      const frame = buffer.nextFrame(action.limits, action.upTo);
       assert.equal(
         frame?.firstRunSeq,
         expected.length > 0 ? model.base + model.sent + 1 : undefined,
@@ -168,7 +172,7 @@ describe("the send buffer", () => {
           assert.equal(buffer.inFlight, model.sent - model.acked);
           assert.equal(buffer.durable, model.acked);
           if (model.base !== undefined) {
-            assert.equal(buffer.lastRunSeq, model.base + model.items.length);
+            assert.equal(buffer.sentRunSeq, model.base + model.sent);
           }
         }
       }),
@@ -213,7 +217,7 @@ describe("the send buffer", () => {
   it("refuses a journal that went back, and events that it never sent", () => {
     const buffer = new SendBuffer(maxEvents, maxBytes);
     const limits = { maxEvents: 2, maxBytes: 100, maxAppendBytes: 400, maxUnackedEvents: 10 };
-    assert.throws(() => buffer.lastRunSeq, /not been opened/);
+    assert.throws(() => buffer.sentRunSeq, /not been opened/);
     buffer.opened(100, true);
     for (let i = 0; i < 3; i++) buffer.push(Buffer.from("e"));
     buffer.nextFrame(limits);

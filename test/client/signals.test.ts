@@ -1,9 +1,10 @@
 /** A producer that receives input: signals, what it answers, and waits. */
 import assert from "node:assert/strict";
-import { create } from "@bufbuild/protobuf";
-import { createClient } from "@connectrpc/connect";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { createClient, createRouterTransport } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
+import { IngestResponseSchema, IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import type { SequencedEvent } from "../../gen/runlog/v1/record_pb.js";
 import { RunService, RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy } from "../../gen/runlog/v1/subscribe_pb.js";
@@ -144,6 +145,85 @@ describe("a producer that receives signals", () => {
     assert.deepEqual([handledSignalSeq, lastRunSeq], [2n, 0n]);
   });
 
+  it("leaves what one reader did not take to the next, which may stop waiting", async () => {
+    const sender = open();
+    await sender.opened;
+    for (const text of ["a", "b", "c"]) await send(text);
+    assert.deepEqual((await take(sender, 1)).map(textOf), ["a"]);
+    assert.deepEqual((await take(sender, 2)).map(textOf), ["b", "c"]);
+    const waiting = new AbortController();
+    const none = sender.signals({ signal: waiting.signal }).next();
+    await assert.rejects(sender.signals().next(), TypeError);
+    waiting.abort();
+    assert.equal((await none).done, true);
+    await send("d");
+    assert.deepEqual((await take(sender, 1)).map(textOf), ["d"]);
+  });
+
+  it("gets none twice, and loses no answer, where its server restarts in between", async () => {
+    const sender = open();
+    await sender.opened;
+    for (const text of ["a", "b"]) await send(text);
+    await take(sender, 2);
+    const port = Number(new URL(server.url).port);
+    await server.drain();
+    // Handled, and not recorded: there is nobody to record it.
+    sender.emit({ type: "answer" }, 1);
+    sender.handle(2);
+    server = await server.restart({ port });
+    await sender.flush();
+    await send("c");
+    assert.deepEqual((await take(sender, 1)).map(textOf), ["c"]);
+    sender.emit({ type: "answer" }, 3);
+    await sender.finish(succeeded, { requireSignalsHandled: true });
+    const answers = (await records()).filter(({ handledSignalSeq }) => handledSignalSeq > 0n);
+    assert.deepEqual(
+      answers.map(({ handledSignalSeq }) => handledSignalSeq),
+      [1n, 3n],
+    );
+  });
+
+  it("records what it handled while its server was leaving, before it closes", async () => {
+    const left = Promise.withResolvers<void>();
+    const answer = (frame: MessageInitShape<typeof IngestResponseSchema>["frame"]) =>
+      create(IngestResponseSchema, { frame: frame! });
+    let calls = 0;
+    let handled = 0n;
+    const transport = createRouterTransport(({ service }) => {
+      service(IngestService, {
+        async *ingest(requests) {
+          const isFirst = ++calls === 1;
+          for await (const { frame } of requests) {
+            if (frame.case === "open") {
+              yield answer({ case: "opened", value: { runId, epoch: BigInt(calls) } });
+              if (!isFirst) continue;
+              const signal = { signalSeq: 1n, signalId: "a", event: { type: "message" } };
+              yield answer({ case: "signal", value: { runId, signal } });
+              yield answer({ case: "goAway", value: {} });
+              await left.promise;
+              return;
+            }
+            if (frame.case !== "append") continue;
+            handled = frame.value.handledSignalSeq;
+            yield answer({ case: "ack", value: { runId, seq: 2n, handledSignalSeq: handled } });
+          }
+        },
+      });
+    });
+    const sender = openRun(transport, {
+      runId,
+      spec: {},
+      receiveSignals: true,
+      limits: { backoff },
+    });
+    const [signal] = await take(sender, 1);
+    sender.handle(signal!.signalSeq);
+    const closed = sender.close(5_000);
+    left.resolve();
+    await closed;
+    assert.deepEqual([handled, calls], [1n, 2]);
+  });
+
   it("cannot handle what has not come, nor receive what it did not ask for", async () => {
     const sender = open();
     await sender.opened;
@@ -203,6 +283,30 @@ describe("a producer that receives signals", () => {
     const { run } = await sender.finish(succeeded, { requireSignalsHandled: true });
     assert.equal(run.state, RunState.SUCCEEDED);
     await assert.rejects(sender.wait({ code: "input" }), SenderClosedError);
+  });
+
+  it("puts a wait between the events before and after it", async () => {
+    const sender = open();
+    await sender.opened;
+    sender.emit({ type: "before" });
+    const waited = sender.wait({ code: "approval" });
+    sender.emit({ type: "after" });
+    await waited;
+    await sender.flush();
+    const seen = (await records()).map(({ record }) =>
+      record.case === "event" ? record.value.type : record.case,
+    );
+    assert.deepEqual(seen, ["runStarted", "before", "runWaiting", "runResumed", "after"]);
+    await send("a");
+    await take(sender, 1);
+    // The answer that comes after the wait does not let the run wait while its agent works on.
+    const refused = assert.rejects(sender.wait({ code: "approval" }), SignalsPendingError);
+    sender.emit({ type: "answer" }, 1);
+    await refused;
+    await sender.flush();
+    const { state, handledSignalSeq } = await runNow();
+    assert.deepEqual([state, handledSignalSeq], [RunState.RUNNING, 1n]);
+    await sender.finish(succeeded);
   });
 
   it("goes on after a wait that no server takes", async () => {
