@@ -37,3 +37,9 @@ export type {
   WaitInit,
 } from "./sender-types.ts";
 export type { RunSignal } from "./signal-inbox.ts";
+export {
+  type SentSignal,
+  type SignalInit,
+  type SignalRunOptions,
+  signalRun,
+} from "./signal-run.ts";

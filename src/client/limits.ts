@@ -92,3 +92,9 @@ export const silentHeartbeats = 3;
 
 /** Milliseconds of silence that are never too long: a pause of the machine is no death. */
 export const minSilenceMs = 3_000;
+
+/** Milliseconds for which a signal is sent again and again: longer than a server's restart takes. */
+export const defaultSignalTimeoutMs = 60_000;
+
+/** Milliseconds to the answer to a signal, before it is sent again. */
+export const signalAnswerTimeoutMs = 10_000;

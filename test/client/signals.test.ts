@@ -17,6 +17,7 @@ import {
   type RunSignal,
   SenderClosedError,
   SignalsPendingError,
+  signalRun,
 } from "../../src/client/index.ts";
 import { connectTo, type NodeConnection } from "../../src/client/node/index.ts";
 import { chosenSeed, randomOf } from "../crash/random.ts";
@@ -332,6 +333,47 @@ describe("a producer that receives signals", () => {
     await sender.wait({ code: "approval" });
     assert.equal((await runNow()).state, RunState.WAITING);
     await sender.close(5_000);
+  });
+
+  it("gets a signal once whose answer was lost", async () => {
+    const sender = open();
+    await sender.opened;
+    let losses = 2;
+    proxy.newFault = () => (from, chunk) => {
+      // Longer than SETTINGS and acknowledgements: the answer.
+      if (from === "client" || chunk.length < 60 || losses === 0) return "forward";
+      losses--;
+      return "cut";
+    };
+    const event = { type: "message", data: Buffer.from("a") };
+    const sent = await signalRun(connect(proxy.url), { runId, event }, { backoff });
+    assert.equal(proxy.cuts, 2);
+    const last = await signalRun(connect(), { runId, signalId: "last", event });
+    assert.deepEqual([sent.signalSeq, last.signalSeq, last.signalId], [1, 2, "last"]);
+    const taken = await take(sender, 2);
+    assert.deepEqual(
+      taken.map(({ signalId }) => signalId),
+      [sent.signalId, "last"],
+    );
+    await sender.finish(succeeded);
+    const isOver = (error: unknown) =>
+      error instanceof RunlogError && error.reason === Reason.RUN_FINISHED;
+    await assert.rejects(signalRun(connect(), { runId, event }), isOver);
+  });
+
+  it("is not waited for longer than its sender wants", async () => {
+    await open().opened;
+    proxy.newFault = () => (from) => (from === "server" ? "swallow" : "forward");
+    const transport = connect(proxy.url);
+    const signal = { runId, event: { type: "message" } };
+    const deadline = await signalRun(transport, signal, { timeoutMs: 50, backoff }).catch(
+      (error: unknown) => error,
+    );
+    assert.ok(deadline instanceof RunlogError);
+    const gone = new AbortController();
+    const aborted = signalRun(transport, signal, { signal: gone.signal });
+    gone.abort(new Error("gone"));
+    await assert.rejects(aborted, /gone/);
   });
 
   const seed = chosenSeed();

@@ -2,6 +2,7 @@
 import { create } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import { Command } from "commander";
+import { v7 as uuidv7 } from "uuid";
 import { EventSchema } from "../../../gen/runlog/v1/event_pb.js";
 import {
   RunService,
@@ -54,7 +55,8 @@ Examples:
 `;
 
 async function signal(runId: string, data: Uint8Array, flags: SignalFlags): Promise<void> {
-  const { namespace, type, id: signalId = "" } = flags;
+  // An answer may be lost: what is asked again under the same id counts once.
+  const { namespace, type, id: signalId = uuidv7() } = flags;
   const contentType = flags.contentType ?? (isJson(data) ? "" : "text/plain");
   const event = create(EventSchema, { type, data, contentType });
   await inNamespace(flags, async (transport) => {
