@@ -1,6 +1,6 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { AppendSchema } from "../../gen/runlog/v1/ingest_pb.js";
+import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
 import type { EventInit, RunSender } from "../client/index.ts";
 import { startTimer } from "../timers.ts";
 import { notice } from "./output.ts";
@@ -18,6 +18,8 @@ const outageMs = 1_000;
  * for a second, events go to the spool until that is full, and only then does the reader wait.
  */
 export class EventQueue {
+  /** Gives an event to the sender, which has room for it. */
+  emit: (event: EventInit) => void;
   readonly #sender: RunSender;
   readonly #spool: Spool;
   readonly #maxSpoolBytes: number;
@@ -29,6 +31,8 @@ export class EventQueue {
 
   constructor(sender: RunSender, maxSpoolBytes: number) {
     this.#sender = sender;
+    // What it does not take it reports to onDrop.
+    this.emit = (event) => void sender.emit(event);
     this.#maxSpoolBytes = maxSpoolBytes;
     this.#spool = new Spool(maxSpoolBytes);
   }
@@ -36,15 +40,13 @@ export class EventQueue {
   /**
    * Takes an event; resolves once the next one may come. Rejects once the run takes
    * nothing more.
-   *
-   * @param handledSignalSeq the last of the run's signals that it answers; 0: none
    */
-  async put(event: EventInit, handledSignalSeq = 0): Promise<void> {
+  async put(event: EventInit): Promise<void> {
     this.#throwIfFailed();
     while (this.#pump === undefined) {
       // Looked at here, not when it came: whoever else waited may have taken the room.
       if (this.#sender.hasRoom) {
-        this.#sender.emit(event, handledSignalSeq);
+        this.emit(event);
         return;
       }
       const isOutage = !(await this.#hasRoomSoon());
@@ -52,16 +54,13 @@ export class EventQueue {
       // Another one may have begun meanwhile.
       if (isOutage) this.#pump ??= this.#empty();
     }
-    const spooled = {
-      events: [{ time: timestampFromMs(Date.now()), ...event }],
-      handledSignalSeq: BigInt(handledSignalSeq),
-    };
-    const bytes = toBinary(AppendSchema, create(AppendSchema, spooled));
+    const timed = create(EventSchema, { time: timestampFromMs(Date.now()), ...event });
+    const bytes = toBinary(EventSchema, timed);
     while (!this.#spool.put(bytes)) {
       this.#tellFull();
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
       this.#throwIfFailed();
-      if (this.#pump === undefined) return this.put(event, handledSignalSeq);
+      if (this.#pump === undefined) return this.put(event);
     }
   }
 
@@ -96,9 +95,7 @@ export class EventQueue {
         while (this.#sender.hasRoom) {
           const bytes = this.#spool.take();
           if (bytes === undefined) break;
-          const { events, handledSignalSeq } = fromBinary(AppendSchema, bytes);
-          // What it does not take it reports to onDrop.
-          this.#sender.emit(events[0]!, Number(handledSignalSeq));
+          this.emit(fromBinary(EventSchema, bytes));
         }
         this.#wake();
       } while (this.#spool.count > 0);

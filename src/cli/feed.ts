@@ -4,7 +4,7 @@
  * Invariant: every line becomes an event; for one that cannot, because it is over the
  * server's limit, an event `runlog.dropped` stands in the log, and it is reported and counted.
  */
-import type { Drop, RunSender } from "../client/index.ts";
+import type { Drop, EventInit, RunSender } from "../client/index.ts";
 import { defaultMaxEventBytes } from "../client/limits.ts";
 import { startTimer } from "../timers.ts";
 import { EventQueue } from "./event-queue.ts";
@@ -25,10 +25,6 @@ export interface FeedOptions {
   readonly newlinesOnly?: boolean;
   /** Lines at the beginning that are in the run already. Default 0. */
   readonly skip?: number;
-  /** Sees each line that becomes an event of its own; returns the last signal that it answers, or 0. */
-  readonly answers?: ((line: Uint8Array) => number) | undefined;
-  /** Called once the line's event was taken. */
-  readonly onTaken?: ((line: Uint8Array) => void) | undefined;
 }
 
 /** Turns inputs into events of one run. */
@@ -58,6 +54,11 @@ export class LineFeed {
   attach(sender: RunSender, maxEventBytes: number | undefined, maxSpoolBytes: number): void {
     this.#queue = new EventQueue(sender, maxSpoolBytes);
     this.#maxLineBytes = maxEventBytes ?? defaultMaxEventBytes;
+  }
+
+  /** Lets `emit` give events to the sender, in the order in which they are recorded. */
+  emitBy(emit: (event: EventInit) => void): void {
+    this.#attached().emit = emit;
   }
 
   /**
@@ -110,15 +111,12 @@ export class LineFeed {
     this.#queue?.close();
   }
 
-  async #take(line: Line, options: FeedOptions): Promise<void> {
-    const { name, attributes, answers = () => 0, onTaken } = options;
-    const queue = this.#queue;
-    if (queue === undefined) throw new Error("LineFeed.attach comes first");
+  async #take(line: Line, { name, attributes }: FeedOptions): Promise<void> {
+    const queue = this.#attached();
     const all =
       line.end === "newline" ? attributes : { ...attributes, [lineEndAttribute]: line.end };
     if (line.t === "line") {
-      await queue.put(eventOfLine(line.bytes, all), answers(line.bytes));
-      onTaken?.(line.bytes);
+      await queue.put(eventOfLine(line.bytes, all));
       return;
     }
     this.#dropped++;
@@ -127,6 +125,11 @@ export class LineFeed {
       `${name} line ${line.number} has ${line.size} bytes, the limit is ${limit}: not recorded`,
     );
     await queue.put(droppedEvent({ bytes: line.size, limit }, all));
+  }
+
+  #attached(): EventQueue {
+    if (this.#queue === undefined) throw new Error("LineFeed.attach comes first");
+    return this.#queue;
   }
 
   /** Puts a report behind those before it; drained waits for it, and the run's end says more than its failure. */

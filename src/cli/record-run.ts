@@ -20,8 +20,10 @@ export interface RecordedRun {
   readonly lastRunSeq: number;
   readonly cancelled: AbortSignal;
   readonly feed: LineFeed;
+  /** The last of its signals that was handled when it was opened. */
+  readonly handledSignalSeq: number;
   /** Its producer; it has signals where the run was opened with them. */
-  readonly sender: Pick<RunSender, "signals" | "handle" | "wait">;
+  readonly sender: Pick<RunSender, "emit" | "signals" | "handle" | "wait">;
   /** Aborts with the final error where the run takes nothing more. */
   readonly failed: AbortSignal;
   /** Makes everything durable, ends the run and says so. */
@@ -40,7 +42,6 @@ export interface RecordOptions {
 
 /**
  * Opens the run that the flags name, and says its id. Throws CommandError, RunlogError.
- *
  */
 export async function recordRun(
   flags: RecordFlags,
@@ -86,6 +87,7 @@ async function openOver(
   return {
     runId: sender.runId,
     lastRunSeq: opened.lastRunSeq,
+    handledSignalSeq: opened.handledSignalSeq,
     cancelled: sender.cancelled,
     feed,
     sender,

@@ -8,13 +8,13 @@
 import type { Writable } from "node:stream";
 import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import {
+  type EventInit,
   type RunSignal,
   SenderClosedError,
   SignalsPendingError,
   type WaitInit,
 } from "../client/index.ts";
 import { explain } from "./failure.ts";
-import { eventOfLine } from "./line-event.ts";
 import { notice } from "./output.ts";
 import type { RecordedRun } from "./record-run.ts";
 
@@ -23,25 +23,29 @@ type JsonLine = Readonly<Record<string, unknown>>;
 
 /** Signals of one command. */
 export class SignalLines {
-  readonly #run: Pick<RecordedRun, "sender" | "feed">;
+  readonly #sender: RecordedRun["sender"];
   readonly #handlesWhenWritten: boolean;
-  #lastWritten = 0;
+  /** The last one that the command could have read, or an earlier process of the run. */
+  #lastWritten: number;
 
   /** @param handlesWhenWritten whether a signal counts as handled once the command could read it */
-  constructor(run: Pick<RecordedRun, "sender" | "feed">, handlesWhenWritten: boolean) {
-    this.#run = run;
+  constructor(
+    { sender, handledSignalSeq }: Pick<RecordedRun, "sender" | "handledSignalSeq">,
+    handlesWhenWritten: boolean,
+  ) {
+    this.#sender = sender;
+    this.#lastWritten = handledSignalSeq;
     this.#handlesWhenWritten = handlesWhenWritten;
   }
 
   /** Writes signals until the run takes nothing more, or the command reads nothing more. Never rejects. */
   async write(input: Writable): Promise<void> {
-    const { sender } = this.#run;
     try {
-      for await (const signal of sender.signals()) {
+      for await (const signal of this.#sender.signals()) {
         // Before it is written: the answer may come before the write has ended.
         this.#lastWritten = signal.signalSeq;
         await written(input, `${JSON.stringify(lineOf(signal))}\n`);
-        if (this.#handlesWhenWritten) sender.handle(signal.signalSeq);
+        if (this.#handlesWhenWritten) this.#sender.handle(signal.signalSeq);
       }
     } catch (error) {
       const isClosed = input.destroyed || (error as NodeJS.ErrnoException).code === "EPIPE";
@@ -50,9 +54,16 @@ export class SignalLines {
     }
   }
 
-  /** The last signal that a line of the command answers; 0: none. */
-  readonly answers = (line: Uint8Array): number => {
-    const signalSeq = objectOf(line)?.["signal_seq"];
+  /** Gives an event to the run. A line of the command's standard output may say more about it. */
+  readonly emit = (event: EventInit): void => {
+    const said = event.attributes?.["stream"] === "stdout" ? objectOf(event.data) : undefined;
+    this.#sender.emit(event, this.#answeredBy(said?.["signal_seq"]));
+    const wait = said?.["wait"];
+    if (wait !== undefined) void this.#wait(wait, event);
+  };
+
+  /** The last signal that a line answers; 0: none. */
+  #answeredBy(signalSeq: unknown): number {
     if (signalSeq === undefined || this.#handlesWhenWritten) return 0;
     const isWritten =
       typeof signalSeq === "number" &&
@@ -64,28 +75,19 @@ export class SignalLines {
       `a line has the signal_seq ${JSON.stringify(signalSeq)}, and the last signal was ${this.#lastWritten}: recorded as a line that answers none`,
     );
     return 0;
-  };
+  }
 
-  /** Lets the run wait where a line of the command says so. */
-  readonly onTaken = (line: Uint8Array): void => {
-    const wait = objectOf(line)?.["wait"];
-    if (wait === undefined) return;
-    const wanted = waitOf(wait, line);
+  /** Lets the run wait, after this event and before the next one. */
+  async #wait(wait: unknown, question: EventInit): Promise<void> {
+    const wanted = waitOf(wait, question);
     if (wanted === undefined) {
       notice(
         'a line has a wait that is none, such as {"code": "approval", "deadline": "2027-01-01T00:00:00Z"}: ignored',
       );
       return;
     }
-    void this.#wait(wanted);
-  };
-
-  async #wait(wait: WaitInit): Promise<void> {
-    const { feed, sender } = this.#run;
     try {
-      // The line that says so comes before.
-      await feed.drained();
-      await sender.wait(wait);
+      await this.#sender.wait(wanted);
     } catch (error) {
       // The command has signals to read; why a run is over is reported with its end.
       if (error instanceof SignalsPendingError || error instanceof SenderClosedError) return;
@@ -120,9 +122,9 @@ function dataOf(data: Uint8Array, contentType: string): object {
   }
 }
 
-function objectOf(line: Uint8Array): JsonLine | undefined {
+function objectOf(line: Uint8Array | undefined): JsonLine | undefined {
   // "{"
-  if (line[0] !== 0x7b) return undefined;
+  if (line?.[0] !== 0x7b) return undefined;
   try {
     return JSON.parse(Buffer.from(line).toString()) as JsonLine;
   } catch {
@@ -130,13 +132,16 @@ function objectOf(line: Uint8Array): JsonLine | undefined {
   }
 }
 
-function waitOf(wait: unknown, line: Uint8Array): WaitInit | undefined {
+function waitOf(
+  wait: unknown,
+  { type = "", data = new Uint8Array(), contentType = "" }: EventInit,
+): WaitInit | undefined {
   if (typeof wait !== "object" || wait === null) return undefined;
   const { code, deadline } = wait as JsonLine;
   if (typeof code !== "string") return undefined;
   const until = typeof deadline === "string" ? new Date(deadline) : undefined;
   if (until !== undefined && Number.isNaN(until.getTime())) return undefined;
-  const question = eventOfLine(line, {});
+  const question = { type, data, contentType };
   return until === undefined
     ? { code, question }
     : { code, question, deadline: timestampFromDate(until) };

@@ -1,9 +1,10 @@
 /** `runlog exec --signals`: a command that can be talked to, and the example of docs/input.md. */
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { BreakingProxy } from "../client/breaking-proxy.ts";
 import { Commands, type RunningCommand } from "./commands.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -109,6 +110,27 @@ describe("runlog exec --signals", () => {
     assert.equal(all.at(-1)?.runFinished?.result.state, "RUN_STATE_SUCCEEDED");
   });
 
+  it("gets a signal once, though the answer to its sender was lost", async () => {
+    const command = exec("echo begun; read a");
+    await begun(command);
+    let losses = 2;
+    const proxy = await BreakingProxy.start(servers.url, () => (from, chunk) => {
+      // Longer than SETTINGS and acknowledgements: the answer.
+      if (from === "client" || chunk.length < 60 || losses === 0) return "forward";
+      losses--;
+      return "cut";
+    });
+    try {
+      const args = ["signal", "r", "--type", "m", "1"];
+      const { status } = await commands.run(args, "", { RUNLOG_SERVER: proxy.url });
+      assert.deepEqual([status, proxy.cuts], [0, 2]);
+    } finally {
+      await proxy.close();
+    }
+    await command.ended;
+    assert.equal((await records()).filter((record) => record.signal !== undefined).length, 1);
+  });
+
   it("passes again what was not answered, and nothing else", async () => {
     const first = exec(
       `echo begun; read a; echo '{"type":"answer","signal_seq":1}'; read b; kill -9 $$`,
@@ -119,6 +141,10 @@ describe("runlog exec --signals", () => {
     const killed = commands.start(["tail", "--run", "r", "--json"]);
     await killed.until("stdout", /"handledSignalSeq":"1"/);
     await first.kill("SIGKILL");
+    // It may say again what it has handled.
+    const idle = exec(`echo '{"type":"again","signal_seq":1}'; echo begun; read a`);
+    await begun(idle);
+    assert.doesNotMatch((await idle.kill("SIGKILL")).stderr, /answers none/);
     await signal("m", '"two"');
     const second = exec('read a; echo "$a"');
     const { stdout, stderr } = await second.ended;
@@ -151,9 +177,9 @@ describe("runlog exec --signals", () => {
     assert.deepEqual(handledBy(await records()), []);
   });
 
-  it("does not disturb a command that reads nothing", async () => {
+  it("does not disturb a command that has closed its standard input", async () => {
     const command = exec(
-      "exec 0<&-; echo begun; until [ -e $0.go ]; do sleep 0.02; done; echo end",
+      "exec 0<&-; echo begun; while kill -0 $PPID; do sleep 0.02; done",
       "--grace",
       "5s",
     );
@@ -164,6 +190,34 @@ describe("runlog exec --signals", () => {
     await command.kill("SIGTERM");
     assert.equal((await records()).filter((record) => record.signal !== undefined).length, 3);
     assert.equal(await lastHandled(), undefined);
+  });
+
+  it("records a command that does not read its standard input, to its end", async () => {
+    const go = join(directory, "go");
+    const command = exec(
+      `echo begun; while [ ! -e ${go} ] && kill -0 $PPID; do sleep 0.02; done; echo end`,
+    );
+    await begun(command);
+    const large = `"${"x".repeat(200_000)}"`;
+    for (let i = 0; i < 3; i++) await commands.run(["signal", "r", "--type", "m", "-"], large);
+    await writeFile(go, "");
+    const { status, stdout } = await command.ended;
+    assert.deepEqual([status, `${stdout}`], [0, "begun\nend\n"]);
+    assert.equal(await lastHandled(), undefined);
+    assert.equal((await records()).at(-1)?.runFinished?.result.state, "RUN_STATE_SUCCEEDED");
+  });
+
+  it("does not let the run wait once the next line answers what came before", async () => {
+    const command = exec(
+      `echo begun; read a
+       printf '{"type":"q","wait":{"code":"a"}}\\n{"type":"answer","signal_seq":1}\\n'`,
+    );
+    await begun(command);
+    await signal("m", "1");
+    assert.equal((await command.ended).status, 0);
+    const all = await records();
+    assert.deepEqual(handledBy(all), ["answer 1"]);
+    assert.ok(!all.some(({ runWaiting }) => runWaiting !== undefined));
   });
 
   it("lets the run wait where a line says so, and go on with the next", async () => {

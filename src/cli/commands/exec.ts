@@ -77,8 +77,10 @@ memory, then on disk (--spool), and sends them later.
 With --signals stdin the command reads the run's signals from its standard input, a line
 of JSON each:
   {"signal_seq":1,"signal_id":"…","type":"approval","data":{"approved":true},"sender":"…"}
-"data" is JSON as it was sent, or text (text/*); other bytes are in "data_base64". A signal
-counts as handled when the command prints a line of JSON with its signal_seq, such as
+and "time", "content_type" and "attributes" where the signal has them. "data" is JSON as it
+was sent, or text (text/*); other bytes are in "data_base64". A signal counts as handled,
+with those before it, when the command prints a line of JSON with its signal_seq on its
+standard output, such as
   {"type":"answer","signal_seq":1,"text":"thank you"}
 which is recorded as an event in the same commit. So a command that dies before it answers
 gets the signal again when exec continues the run (--run). With --signals-when-written it
@@ -86,7 +88,8 @@ counts as handled once it was written: what the command had not read, or not act
 it died is lost. A line such as
   {"type":"question","wait":{"code":"approval","deadline":"2027-01-01T00:00:00Z"}}
 lets the run wait: it is WAITING, without a lease, until the command's next line, also where
-exec itself has ended. The standard input stays open as long as the command runs.
+exec itself has ended. It does not wait if a signal has come that no earlier line answers.
+The standard input stays open as long as the command runs.
 
 Result of the run: SUCCEEDED for status 0; FAILED with the code exit-n for status n, or
 with the name of the signal that ended the command; CANCELLED if somebody asked the run to
@@ -165,8 +168,11 @@ async function runChild(
     throw error;
   });
   const child = lookAfter(started, grace);
-  const signals = started.input && new SignalLines(run, flags.signalsWhenWritten ?? false);
-  if (signals !== undefined) void signals.write(started.input!);
+  if (started.input !== undefined) {
+    const signals = new SignalLines(run, flags.signalsWhenWritten ?? false);
+    run.feed.emitBy(signals.emit);
+    void signals.write(started.input);
+  }
   const onCancelled = () => {
     notice(`asked to stop: ${printable(String(run.cancelled.reason)) || "no reason given"}`);
     child.terminate();
@@ -179,10 +185,7 @@ async function runChild(
       const chunks = source.iterator({ destroyOnReturn: false });
       const show = viewerOf(name, seen);
       try {
-        const said = name === "stdout" ? signals : undefined;
-        const { answers, onTaken } = said ?? {};
-        const options = { name, attributes: { stream: name }, answers, onTaken };
-        await run.feed.read(chunks, options, show);
+        await run.feed.read(chunks, { name, attributes: { stream: name } }, show);
         return true;
       } catch (error) {
         if (!run.failed.aborted) throw error;
