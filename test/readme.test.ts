@@ -1,6 +1,10 @@
-/** The README's commands and code run as they are written, against a server of their own. */
+/**
+ * The commands and code of the README, and the code of docs/input.md, run as they are written,
+ * against a server of their own.
+ */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { once } from "node:events";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -35,6 +39,15 @@ describe("the README's code", () => {
     await rm(directory, { recursive: true });
   });
 
+  /** Writes code to a file, for this server and for a clone. */
+  const program = async (name: string, block: string): Promise<string> => {
+    let code = block.replace("http://127.0.0.1:7400", server.url);
+    for (const [from, to] of Object.entries(sources)) code = code.replaceAll(from, to);
+    const file = join(directory, name);
+    await writeFile(file, code);
+    return file;
+  };
+
   it("is used from a shell first, line by line", async () => {
     const readme = await readFile(join(root, "README.md"), "utf8");
     const firstUse = readme.slice(
@@ -61,10 +74,7 @@ describe("the README's code", () => {
     assert.equal(blocks.length, 4);
     const outputs: string[] = [];
     for (const [index, block] of blocks.entries()) {
-      let code = block.replace("http://127.0.0.1:7400", server.url);
-      for (const [name, source] of Object.entries(sources)) code = code.replaceAll(name, source);
-      const file = join(directory, `block-${index}.ts`);
-      await writeFile(file, code);
+      const file = await program(`block-${index}.ts`, block);
       outputs.push((await run(process.execPath, [file])).stdout);
     }
     const [runId, durable] = outputs[0]!.trim().split(" ");
@@ -79,5 +89,22 @@ describe("the README's code", () => {
     assert.deepEqual(counts.toSorted(), ["everything 3", "lives 2"]);
     const frames = outputs[3]!.trim().split("\n");
     assert.deepEqual(frames, ["1 response", "1 response", "1 response", "1 ended"]);
+  });
+
+  it("of docs/input.md waits for a signal, and sends one", async () => {
+    const page = await readFile(join(root, "docs/input.md"), "utf8");
+    const [agent, sender, ...rest] = [...page.matchAll(/```ts\n(.*?)```/gs)].map(
+      ([, code]) => code!,
+    );
+    assert.equal(rest.length, 0);
+    const running = run(process.execPath, [await program("agent.ts", agent!)]);
+    try {
+      assert.match(String(await once(running.child.stdout!, "data")), /waiting/);
+      const sent = await run(process.execPath, [await program("sender.ts", sender!)]);
+      assert.equal(sent.stdout, "sent 1\n");
+      await running;
+    } finally {
+      running.child.kill();
+    }
   });
 });
