@@ -33,9 +33,9 @@ function isOnSocket({ args }: SystemCall): boolean {
 }
 
 /**
- * Asserts: the record with `stored` was written to the log, every write to the
- * log was followed by a sync that succeeded, and only then the answer with
- * `answered` began to be written to the client's socket.
+ * Asserts: the transaction with `stored` was written to the log, the thread that wrote
+ * it synced the log with success, and only then the answer began to be written to the
+ * client's socket.
  */
 function assertSyncedBefore(
   calls: readonly SystemCall[],
@@ -46,19 +46,17 @@ function assertSyncedBefore(
   assert.ok(written !== undefined, "the record was not written to the log");
   assert.ok((written.result ?? -1) > 0);
   assert.ok(written.ended < answer.began, "the answer precedes the record");
-  const lastWrite = calls.findLast(
-    (call) => isOnWal(call) && !syncs.includes(call.name) && call.began < answer.began,
-  );
-  assert.ok(lastWrite !== undefined);
+  // A thread writes the rest of a transaction, and syncs, before it begins another.
   const synced = calls.find(
     (call) =>
+      call.thread === written.thread &&
       isOnWal(call) &&
       syncs.includes(call.name) &&
-      call.result === 0 &&
-      call.began > lastWrite.ended &&
-      call.ended < answer.began,
+      call.began > written.ended,
   );
-  assert.ok(synced !== undefined, "the answer was written before the log was synced");
+  assert.ok(synced !== undefined, "the log was not synced after the record");
+  assert.equal(synced.result, 0);
+  assert.ok(synced.ended < answer.began, "the answer was written before the log was synced");
 }
 
 describe("the system calls of a server", () => {

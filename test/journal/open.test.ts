@@ -178,6 +178,13 @@ describe("opening a SQLite journal", () => {
     assert.deepEqual(await journal.write(settings), durable);
   });
 
+  it("writes nothing where another connection begins to read", async () => {
+    const journal = await open();
+    const before = await readFile(`${file}-wal`);
+    await sql`select 1`.execute(journal.scans);
+    assert.ok(before.equals(await readFile(`${file}-wal`)), "the reader has written to the log");
+  });
+
   it("refuses a database that this process has open, and opens it once that is closed", async () => {
     const first = await openJournal(`sqlite:${file}`, { ...defaultLimits, lockTimeoutMs: 100 });
     await assertRefused(`sqlite:${file}`, /in use by another runlog process/);

@@ -15,6 +15,8 @@ const maxPreparedStatements = 256;
 const maxIdleWalBytes = 64 * 1024 * 1024;
 /** "rnlg", so that `file` and a later version recognise the database. */
 export const applicationId = 0x726e6c67;
+/** What SQLite calls auto_vacuum = INCREMENTAL. */
+export const incrementalVacuum = 2;
 
 /** KiB of pages that are kept by a connection that looks through much once, and by others. */
 const readerCacheKiB = 16 * 1024;
@@ -30,9 +32,12 @@ const cacheKiB = 64 * 1024;
 export function connect(path: string, lockTimeoutMs: number, isReader = false): Database.Database {
   const connection = new Database(path, { timeout: lockTimeoutMs, fileMustExist: isReader });
   try {
-    // First of all: it takes effect only in a database without tables.
-    connection.pragma("auto_vacuum = INCREMENTAL");
-    // Not written again: others would take that for a change.
+    // What is set already is not set again: SQLite would write it, and wait for the lock;
+    // other connections would find a change. First of all auto_vacuum: it takes effect
+    // only in a database without tables.
+    if (connection.pragma("auto_vacuum", { simple: true }) !== incrementalVacuum) {
+      connection.pragma("auto_vacuum = INCREMENTAL");
+    }
     if (connection.pragma("application_id", { simple: true }) !== applicationId) {
       connection.pragma(`application_id = ${applicationId}`);
     }

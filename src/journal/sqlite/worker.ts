@@ -2,7 +2,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import type Database from "better-sqlite3";
 import { SqliteError } from "better-sqlite3";
-import { connect, preparedBy } from "./connection.ts";
+import { connect, incrementalVacuum, preparedBy } from "./connection.ts";
 import { GuardError, refuseOtherFiles, SqliteGuard } from "./guard.ts";
 import {
   type Answer,
@@ -16,8 +16,6 @@ import type { SqliteOptions } from "./options.ts";
 
 /** Pages that one step gives back: 2 MiB. */
 const reclaimedPages = 512;
-/** What SQLite calls auto_vacuum = INCREMENTAL. */
-const incrementalVacuum = 2;
 
 const port = parentPort!;
 const { path, lockTimeoutMs, isReader, files } = workerData as SqliteOptions;
