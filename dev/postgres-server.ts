@@ -102,7 +102,7 @@ export class PostgresServer extends PostgresAddress {
   readonly #isOwnDirectory: boolean;
   readonly #settings: Readonly<Record<string, string>>;
   #process: ChildProcess | undefined;
-  readonly #lines = new EventEmitter<{ line: [string] }>();
+  readonly #lines = new EventEmitter<{ line: [string]; close: [] }>();
 
   private constructor(directory: string, port: number, options: PostgresServerOptions) {
     super(port);
@@ -183,6 +183,7 @@ export class PostgresServer extends PostgresAddress {
     // Read to the end: whoever tells much would else be blocked.
     const lines = createInterface({ input: child.stderr });
     lines.on("line", (line) => this.#lines.emit("line", line));
+    lines.on("close", () => this.#lines.emit("close"));
     const timer = setTimeout(() => child.kill("SIGQUIT"), startTimeoutMs);
     try {
       for await (const [line] of on(lines, "line", { close: ["close"] }) as AsyncIterable<
@@ -213,6 +214,8 @@ export class PostgresServer extends PostgresAddress {
     const child = this.#process;
     if (child === undefined) return;
     this.#process = undefined;
+    // After a panic it may have ended by itself.
+    if (child.exitCode !== null || child.signalCode !== null) return;
     const exited = once(child, "exit");
     child.kill(signal);
     await exited;
@@ -257,11 +260,17 @@ export class PostgresServer extends PostgresAddress {
     return standby;
   }
 
-  /** Resolves once the server's log says something. */
-  async told(text: string): Promise<void> {
-    for await (const [line] of on(this.#lines, "line") as AsyncIterable<[string]>) {
+  /**
+   * Resolves once the server's log holds a text.
+   *
+   * @throws Error where the server ends before
+   */
+  async logged(text: string): Promise<void> {
+    const lines = on(this.#lines, "line", { close: ["close"] }) as AsyncIterable<[string]>;
+    for await (const [line] of lines) {
       if (line.includes(text)) return;
     }
+    throw new Error(`PostgreSQL ended before it logged ${JSON.stringify(text)}`);
   }
 
   /** Makes a standby the primary. */

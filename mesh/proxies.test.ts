@@ -4,7 +4,7 @@ import { createClient } from "@connectrpc/connect";
 import { IngestService } from "../gen/runlog/v1/ingest_pb.js";
 import { type FollowState, follow, openRun } from "../src/client/index.ts";
 import { connectTo } from "../src/client/node/index.ts";
-import { runLoad } from "../test/faults/load.ts";
+import { Faults, runLoad } from "../test/faults/load.ts";
 import { type Wire, wires } from "../test/support/wire.ts";
 import { type Cluster, startCluster } from "./nodes.ts";
 import { proxies, type RunningProxy } from "./proxies.ts";
@@ -68,8 +68,7 @@ for (const [name, startProxy] of Object.entries(proxies)) {
           headers: { "content-type": "application/json" },
           body: "{}",
         });
-      let rolling: Promise<void> | undefined;
-      const roll = async () => {
+      const faults = new Faults([300], async () => {
         for (const node of cluster.nodes) {
           await node.drain();
           // It is away: whoever is sent there now is sent on.
@@ -80,19 +79,14 @@ for (const [name, startProxy] of Object.entries(proxies)) {
           }
           await node.start();
         }
-      };
+      });
       await runLoad({
         nodes: [proxy.http2Url],
         senders: 3,
         followers: 2,
         events: 1_500,
-        onRecords(count) {
-          if (count < 300 || rolling !== undefined) return;
-          rolling = roll();
-          rolling.catch(() => undefined);
-        },
+        faults,
       });
-      await rolling;
       plain.close();
     });
 

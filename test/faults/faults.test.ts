@@ -49,9 +49,8 @@ describe("faults, with processes of their own", () => {
     const reconnects = await runLoad({
       ...load,
       nodes: urlsOf(running),
-      onRecords: faults.onRecords,
+      faults,
     });
-    await faults.done();
     assert.ok(reconnects > 0);
     await assertLoadKept(running[2]!.url, load);
   });
@@ -63,8 +62,7 @@ describe("faults, with processes of their own", () => {
       await postgres.kill();
       await postgres.start();
     });
-    await runLoad({ ...load, nodes: urlsOf(running), onRecords: faults.onRecords });
-    await faults.done();
+    await runLoad({ ...load, nodes: urlsOf(running), faults });
     await assertLoadKept(running[1]!.url, load);
   });
 
@@ -88,7 +86,7 @@ describe("faults, with processes of their own", () => {
       journal.port = `${proxy.port}`;
       const running = await startNodes(journal.href, count);
       isServing = true;
-      await runLoad({ ...load, nodes: urlsOf(running), onRecords: () => undefined });
+      await runLoad({ ...load, nodes: urlsOf(running) });
       assert.ok(proxy.cuts[way] > 4, JSON.stringify(proxy.cuts));
       await assertLoadKept(running[0]!.url, load);
     });
@@ -107,8 +105,7 @@ describe("faults, with processes of their own", () => {
       await primary.kill();
       await standby.promote();
     });
-    await runLoad({ ...load, nodes: urlsOf(running), onRecords: faults.onRecords });
-    await faults.done();
+    await runLoad({ ...load, nodes: urlsOf(running), faults });
     await assertLoadKept(running[0]!.url, load);
   });
 
@@ -130,8 +127,7 @@ describe("faults, with processes of their own", () => {
       await set("off");
     });
     const urls = urlsOf(running);
-    const reconnects = await runLoad({ ...load, nodes: urls, onRecords: faults.onRecords });
-    await faults.done();
+    const reconnects = await runLoad({ ...load, nodes: urls, faults });
     assert.equal(reconnects, 0, "to producers it was a pause");
     await assertLoadKept(running[0]!.url, load);
   });
@@ -146,15 +142,21 @@ describe("faults, with processes of their own", () => {
       await run("umount", [directory]);
       await rm(directory, { recursive: true });
     });
-    // Its log of changes has all the room that it takes before the disk is full.
     const settings = { min_wal_size: "64MB", max_wal_size: "64MB", wal_init_zero: "on" };
     const postgres = await startPostgres({ directory, settings });
+    // Without room for its log PostgreSQL panics. So it has all that before the disk is full:
+    // a checkpoint renames the segments that are used up to those that come next.
+    for (let segments = 0; segments < 4; segments++) {
+      await postgres.query("select pg_logical_emit_message(false, 'test', 'used up')");
+      await postgres.query("select pg_switch_wal()");
+    }
+    await postgres.query("checkpoint");
     const running = await startNodes(await postgres.createDatabase("runlog"), 2);
     // More than what the server has set room aside for.
     const larger = { ...load, events: 5_000 };
     const filler = join(directory, "filler");
     const faults = new Faults([larger.events], async () => {
-      const isFull = postgres.told("No space left on device");
+      const isFull = postgres.logged("No space left on device");
       await assert.rejects(appendFile(filler, Buffer.alloc(diskBytes)), { code: "ENOSPC" });
       await isFull;
       const connection = connect(running[0]!.url);
@@ -162,8 +164,7 @@ describe("faults, with processes of their own", () => {
       connection.close();
       await rm(filler);
     });
-    await runLoad({ ...larger, nodes: urlsOf(running), onRecords: faults.onRecords });
-    await faults.done();
+    await runLoad({ ...larger, nodes: urlsOf(running), faults });
     await assertLoadKept(running[0]!.url, larger);
   });
 });

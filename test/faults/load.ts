@@ -18,8 +18,8 @@ export interface LoadOptions {
   readonly followers: number;
   /** Events of each run. */
   readonly events: number;
-  /** Told by the first follower after each record: where a test makes its faults. */
-  readonly onRecords: (count: number) => void;
+  /** What is made meanwhile. */
+  readonly faults?: Faults;
 }
 
 /** The nodes, beginning with another one for each. */
@@ -28,9 +28,13 @@ function from(nodes: readonly string[], index: number): string {
   return [...nodes.slice(at), ...nodes.slice(0, at)].join(",");
 }
 
-/** Writes and reads to the end, and then checks the whole journal; resolves with the reconnects of all senders. */
+/**
+ * Writes and reads to the end; resolves with the reconnects of all senders.
+ *
+ * @throws what a fault throws, at once: without it the load may have no end
+ */
 export async function runLoad(options: LoadOptions): Promise<number> {
-  const { nodes, events, onRecords } = options;
+  const { nodes, events, faults } = options;
   const life = new AbortController();
   const connections = Array.from({ length: options.senders + options.followers }, (_, index) =>
     connectTo(from(nodes, index)),
@@ -68,12 +72,14 @@ export async function runLoad(options: LoadOptions): Promise<number> {
           assert.equal(seq, last + 1n, "a seq was left out or repeated");
           last = seq;
         }
-        if (index === 0) onRecords(Number(last));
+        if (index === 0) faults?.onRecords(Number(last));
         if (last === total) return;
       }
     };
     const followers = Array.from({ length: options.followers }, (_, index) => consume(index));
-    await Promise.all([...senders.map(produce), ...followers]);
+    const done = Promise.all([...senders.map(produce), ...followers]);
+    await (faults === undefined ? done : Promise.race([done, faults.failed]));
+    await faults?.done();
     return senders.reduce((sum, sender) => sum + sender.stats.reconnects, 0);
   } finally {
     life.abort();
@@ -99,29 +105,39 @@ export async function assertLoadKept(
   }
 }
 
-/** Calls `fault` once after so many records each; what it throws fails the test. */
+/** Calls `fault` once after so many records each, in turn. */
 export class Faults {
   readonly #at: number[];
   readonly #fault: () => Promise<void>;
+  readonly #failed = Promise.withResolvers<never>();
   #making: Promise<void> = Promise.resolve();
 
   /** @param at counts of records, ascending */
   constructor(at: readonly number[], fault: () => Promise<void>) {
     this.#at = [...at];
     this.#fault = fault;
+    this.failed.catch(() => undefined);
   }
 
-  readonly onRecords = (count: number): void => {
+  /** Rejects with what a fault throws. */
+  get failed(): Promise<never> {
+    return this.#failed.promise;
+  }
+
+  /** Called with the number of records that have been read. */
+  onRecords(count: number): void {
     while (this.#at[0] !== undefined && count >= this.#at[0]) {
       this.#at.shift();
       this.#making = this.#making.then(this.#fault);
-      this.#making.catch(() => undefined);
+      this.#making.catch((error: unknown) => {
+        this.#failed.reject(error);
+      });
     }
-  };
+  }
 
   /** Resolves once all faults have been made. */
   async done(): Promise<void> {
-    await this.#making;
+    await Promise.race([this.#making, this.failed]);
     assert.deepEqual(this.#at, [], "the load was over before all faults");
   }
 }

@@ -83,7 +83,7 @@ default_pool_size = 4
   });
 
   it("append in one order and deliver it, by looking often", async () => {
-    await runLoad({ ...load, nodes: running.map(({ url }) => url), onRecords: () => undefined });
+    await runLoad({ ...load, nodes: running.map(({ url }) => url) });
     for (const { url } of running) await assertLoadKept(url, load);
   });
 
