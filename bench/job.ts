@@ -3,7 +3,7 @@ import type { SystemClient } from "./systems/system.ts";
 import { workloads } from "./workloads/index.ts";
 import type { Case } from "./workloads/workload.ts";
 
-/** What a round is told. */
+/** The settings of a round. */
 export interface Job {
   readonly workload: string;
   readonly system: string;

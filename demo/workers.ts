@@ -50,7 +50,7 @@ export class Workers {
   }
 }
 
-/** Ends this process when the one that forked it has gone. */
+/** Ends this process when its parent has ended. */
 export function endWithParent(): void {
   process.once("disconnect", () => process.exit(1));
 }

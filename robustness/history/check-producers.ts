@@ -173,7 +173,7 @@ function checkRefusal(
   if (reason === "RUN_NOT_OPEN") {
     if (journal.byRun.get(run)?.some(({ state }) => state === "LOST") === true) return [];
   }
-  // Whoever sends two events under one id is told so; check-signals.ts looks for that.
+  // Two events under one signal id are refused; check-signals.ts looks for that.
   if (reason === "SIGNAL_CONFLICT") return [];
   if (reason === "") {
     // Broken connections come as almost any code; these ones only from a server that failed.

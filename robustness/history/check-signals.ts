@@ -225,7 +225,7 @@ function checkAnswers(entries: readonly Entry[], { byRun }: Journal): Violation[
   return found;
 }
 
-/** Whoever was asked to stop does not wait. */
+/** A run that was asked to stop does not wait. */
 function checkCancels(entries: readonly Entry[], { byRun }: Journal): Violation[] {
   const found: Violation[] = [];
   const cancelled = new Set<string>();

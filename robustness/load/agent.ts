@@ -78,7 +78,7 @@ export class Agent {
     this.#plan = options.nextPlan();
   }
 
-  /** Produces run after run, until it is told to close and has ended the last one. */
+  /** Produces run after run, until it is asked to close and has ended the last one. */
   async run(): Promise<void> {
     const { random, reachable, nextPlan } = this.#options;
     const { closing, ending } = this.#stage;

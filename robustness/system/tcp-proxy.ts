@@ -6,7 +6,7 @@ export type Weather =
   | { readonly t: "fine" }
   /** Connections break, and new ones are refused. */
   | { readonly t: "cut" }
-  /** Nothing arrives any more, and nobody is told. */
+  /** Nothing arrives any more, and nobody notices. */
   | { readonly t: "hole" }
   /** Each piece takes so many milliseconds longer, in either direction. */
   | { readonly t: "slow"; readonly delayMs: number };

@@ -166,7 +166,7 @@ function chooseToken(action: Command): void {
   action.setOptionValue(flag === "token" ? "tokenFile" : "token", undefined);
 }
 
-/** Whoever names a certificate expects TLS; variables may be there for other servers. */
+/** A flag that names a certificate asks for TLS; a variable may be meant for other servers. */
 function refuseIdleTls(action: Command, url: string): void {
   const flag = ["ca", "cert", "key"].find((name) => action.getOptionValueSource(name) === "cli");
   const plain = url.split(",").find((one) => one.trim().startsWith("http:"));

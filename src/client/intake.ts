@@ -37,7 +37,7 @@ export class Intake {
     this.#options = options;
   }
 
-  /** Bytes of the largest event that the server takes, as far as is known. */
+  /** Bytes of the largest event that the server takes, if the server has said so. */
   get maxEventBytes(): number {
     return this.#maxEventBytes;
   }

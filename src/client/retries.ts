@@ -2,10 +2,10 @@ import { isMisdirected, isRetryable } from "./errors.ts";
 import { misdirectedTimeoutMs } from "./limits.ts";
 
 /**
- * Which ends of calls are final, for one who calls again and again.
+ * Decides which ends of calls are final, for a caller that repeats its call.
  *
  * Invariant: once the server has been reached, what a proxy answers in its place (401, 403,
- * 404 while it is being set up anew) ends nothing before it has gone on for a bounded time.
+ * 404 while it is being set up anew) ends nothing until it has lasted for a bounded time.
  */
 export class Retries {
   readonly #now: () => number;

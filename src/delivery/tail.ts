@@ -80,8 +80,8 @@ export class Tail {
   }
 
   /**
-   * Begins after a seq that is durable, with nothing in it. Whoever is not so far
-   * yet is woken: what lies before is not in the tail.
+   * Begins after a seq that is durable, with nothing in it. Wakes the
+   * subscribers that are not so far yet: what lies before is not in the tail.
    *
    * @param deletionCount trees of the namespace that have been deleted
    */

@@ -49,7 +49,7 @@ export function applyOutcome(
   }
 }
 
-/** Whoever holds the run learns of its end at once: it may be quiet until its signal comes. */
+/** Tells the run's producer of its end at once: it may be quiet until its signal comes. */
 function applyEndOfWait(namespace: string, run: RunView, producers: ProducerRegistry): void {
   const { run_id: runId, state } = run;
   const holder = producers.of(namespace, runId);

@@ -84,7 +84,7 @@ export class Producer {
     if (!this.#rejected) this.#events.onSignalled?.(lastSignalSeq);
   }
 
-  /** Tells the producer what the journal says, unless it was told that last. */
+  /** Tells the producer what the journal says, unless that is what it heard last. */
   cancelNoticed(reason: string): void {
     if (reason !== this.#toldReason) this.cancelRequested(reason);
   }

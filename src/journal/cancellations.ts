@@ -96,7 +96,7 @@ export async function askRuns(
   const asked = await tx
     .updateTable("runs")
     .set({ cancel_reason: reason, cancel_request: request })
-    // Whoever looks for waits that are over finds it, should we not come so far.
+    // If this stops here, the scan for waits that are over finds it.
     .set(
       "wait_deadline_ms",
       sql`case when ${isWaiting} then ${sql.lit(askedToStop)} else wait_deadline_ms end`,

@@ -39,9 +39,9 @@ export interface MembershipOptions {
  * is on duty: it takes out the dead, looks after their runs, and does what has
  * to be done from time to time.
  *
- * No clock is compared with another one. A beat stands still only as far as the
- * observer saw it do so, on a clock that goes on only while the observer runs
- * and the database answers; so a suspended observer, or an outage of the
+ * No clock is compared with another one. A beat stands still only for the time in
+ * which the observer saw it do so, on a clock that runs only while the observer
+ * does and the database answers; so a suspended observer, or an outage of the
  * database, kills nobody. Two nodes may both take themselves for the one on duty
  * for a moment: duties are decided in transactions.
  */

@@ -16,9 +16,9 @@ export interface ReadinessOptions {
 }
 
 /**
- * Whether this node should be sent calls. What is found out by using the node is
- * of no use here: a node that is not ready is not used. So it is told by those
- * who look by themselves, and nothing here waits for what it vouches for.
+ * Whether this node should get calls. Calls themselves cannot report its state: a node
+ * that is not ready gets none. So checks that run by themselves report it, and nothing
+ * here waits for what it vouches for.
  *
  * A cause of the node itself, such as a full disk, counts at once. A database that
  * is away counts only after the time for which calls wait for it: a failover of

@@ -83,7 +83,7 @@ export class EnvelopeReader {
       }
       messages.push(this.#partial.subarray(headerBytes, this.#needed));
       flags?.push(this.#partial[0]!);
-      // Whoever takes the message keeps it for as long as it is needed, this does not.
+      // The caller keeps the message for as long as it needs it; the parser does not.
       this.#partial = empty;
       this.#filled = 0;
       return at;

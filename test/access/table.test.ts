@@ -166,7 +166,7 @@ describeService("the rights", (wire, startServer) => {
     it(`to call ${name} are those of the table`, async () => {
       await expectResults("UNAUTHENTICATED", ["nobody", "unknown"], inside);
       for (const target of [inside, outside, missing]) {
-        // Whatever exists, who may nothing is told the same.
+        // Without rights, the answer is the same whatever exists.
         const others = allPermissions.filter((one) => !permissions.includes(one));
         const lacking = permissions.map((permission) => `without-${permission}`);
         const refused = ["powerless", ...others, ...lacking];

@@ -259,7 +259,7 @@ describe("recording while the server is away", () => {
     command.child.stdin.write("go\n");
     await command.until("stderr", /keeping them on disk/);
     await command.until("stdout", new RegExp(`^${count}\n`, "m"));
-    // The command has gone on to its next line, and the server is still away.
+    // The command is at its next line, and the server is still away.
     command.child.stdin.write("end\n");
     const isDone = async () => (await readFile(done, "utf8").catch(() => "")) === "yes\n";
     while (!(await isDone())) await new Promise((resolve) => setImmediate(resolve));

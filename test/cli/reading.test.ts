@@ -195,7 +195,7 @@ describe("a server that cannot be reached", () => {
       // What every TLS server says to plain bytes: a fatal alert.
       socket.once("data", () => socket.end(Buffer.of(0x15, 3, 1, 0, 2, 2, 70)));
     }).listen(0, "127.0.0.1");
-    // It reads, or it would not see that the client has gone.
+    // It reads, or it would not see that the client has closed.
     const silent = createTcpServer((socket) => socket.on("error", () => undefined).resume());
     silent.listen(0, "127.0.0.1");
     await Promise.all([once(tls, "listening"), once(silent, "listening")]);

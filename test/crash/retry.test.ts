@@ -1,6 +1,6 @@
 /**
  * Retrying never doubles an event: transactions that are run again, and
- * commits whose outcome nobody was told.
+ * commits whose outcome no client learnt.
  */
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -171,7 +171,7 @@ describe("retrying", () => {
       return seqs;
     }
 
-    // The finish is committed and nobody was told: the tail ends before it, the journal does not.
+    // The finish is committed, and its answer is lost: the tail ends before it, the journal does not.
     for (const stop of [StopPolicy.FINISHED, StopPolicy.CAUGHT_UP] as const) {
       for (const after of [0n, 4n]) {
         it(`brings it to a subscriber after ${after} that stops when ${StopPolicy[stop]}`, async () => {

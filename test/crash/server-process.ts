@@ -10,7 +10,7 @@ import type { Limits } from "../../src/limits.ts";
 
 /** Where a server kills itself. */
 export interface CrashPoint {
-  /** Inside the transaction once its work is done, or once it is committed and nobody was told. */
+  /** Inside the transaction once its work is done, or once it is committed, before the answer. */
   readonly at: "before-commit" | "after-commit";
   /** The first transaction from this one on that adds records; 1 is the first. */
   readonly transaction: number;

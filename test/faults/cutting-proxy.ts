@@ -74,7 +74,7 @@ export class CuttingProxy {
       isCut ||= cut === "after";
     });
     upstream.on("data", (chunk: Buffer) => {
-      // Its answer has come, so it is committed; nobody is told.
+      // Its answer has come, so it is committed; the client never sees it.
       if (isCut) end();
       else client.write(chunk);
     });

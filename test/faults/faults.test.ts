@@ -118,7 +118,7 @@ describe("faults, with processes of their own", () => {
     };
     const faults = new Faults([total / 2], async () => {
       await set("on");
-      // Whoever reads is served all the while, from the beginning.
+      // Readers are served all the while, from the beginning.
       for (const { url } of running) {
         const connection = connect(url);
         assert.ok((await replay(connection)).length >= total / 2);

@@ -1,4 +1,4 @@
-/** Who has gone holds nothing, however it went. */
+/** A producer that has left holds nothing, however it left. */
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import { type IngestRequest, IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";

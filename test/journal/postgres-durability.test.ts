@@ -37,7 +37,7 @@ describe("commits to a PostgreSQL with a standby", () => {
     await primary.query(`alter system set ${name} = ${value}`);
     await primary.query("select pg_reload_conf()");
     if (value === "default") return;
-    // Sessions that begin after the reload have it, and the others were told before them.
+    // Sessions that begin after the reload have it, and the others got it before them.
     const wanted = value.replaceAll("'", "");
     for (let now: unknown; now !== wanted; ) {
       [[now]] = (await primary.query(`show ${name}`)) as [[unknown]];

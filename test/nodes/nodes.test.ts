@@ -21,7 +21,7 @@ const namespace = "default";
 /** Milliseconds; shorter leases are not allowed. */
 const leaseMs = 1_000;
 
-/** Opens a run that is lost soon after its producer has gone. */
+/** Opens a run that is lost soon after its producer left. */
 async function openBriefly(
   { committer }: Engine,
   runId: string,

@@ -45,7 +45,7 @@ interface ModelRun {
   holder: { readonly told: string[] } | undefined;
 }
 
-/** Who was told what: the real one beside the model's. */
+/** The answers of the real one beside the model's. */
 interface Told {
   readonly real: string[];
   readonly expected: string[];

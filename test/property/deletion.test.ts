@@ -191,7 +191,7 @@ async function runSteps(engine: Engine, steps: readonly Step[]): Promise<Sequenc
         consumers[one.consumer]!.read();
         break;
       case "drop":
-        // A run that was deleted and made anew is told only while it is followed:
+        // A run that was deleted and made anew is announced only while it is followed:
         // who resumes has no way to say which of the two it was.
         await consumers[0]!.drop();
         break;
@@ -222,7 +222,7 @@ async function runSteps(engine: Engine, steps: readonly Step[]): Promise<Sequenc
       assert.ok(gone.size > 0, "nobody is refused for nothing");
       continue;
     }
-    // Who was told nothing has every tree as a whole, or has not heard of it.
+    // A reader that was not refused has every tree whole, or not at all.
     const received = new Set(last.received.map((record) => record.seq));
     const { scope } = last.wanted;
     const isAttached = last.received.length > 0;

@@ -77,7 +77,7 @@ export interface SignalStep {
 /** The last signal that is reported as handled, relative to the run's last one; undefined reports none. */
 export type Handled = number | undefined;
 
-/** What a stream is told, acknowledgements apart. */
+/** The frames that a stream gets, without acknowledgements. */
 export type ModelAnswer =
   | {
       readonly t: "opened";

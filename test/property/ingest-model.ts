@@ -93,7 +93,7 @@ export class IngestModel {
     return handled === undefined ? 0 : Math.max(0, last + handled);
   }
 
-  /** Somebody sends a signal; what the sender is told. */
+  /** Sends a signal; returns the sender's answer. */
   signal(step: SignalStep): string | number {
     const known = this.runs.get(step.run);
     if (known === undefined) return "run_not_found";

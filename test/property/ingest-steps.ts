@@ -1,4 +1,4 @@
-/** The steps of the ingest property: how they are drawn, sent, and what is told for them. */
+/** The steps of the ingest property: how they are drawn, sent, and the answers to them. */
 import { create, fromBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { type IngestRequest, IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";
@@ -179,7 +179,7 @@ function pauseOf(
   };
 }
 
-/** What a stream was told, acknowledgements and signals apart. */
+/** The frames that a stream got, without acknowledgements and signals. */
 export function toAnswers(frames: readonly IngestFrame[]): ModelAnswer[] {
   return frames.flatMap((frame): ModelAnswer[] => {
     switch (frame.t) {

@@ -120,7 +120,7 @@ async function compare(
         ({ signalSeq }): string | number => signalSeq,
         (error: RefusedError) => error.refusal.reason,
       );
-      signalling.push(sent.then((told) => assert.equal(told, expected, "what a sender is told")));
+      signalling.push(sent.then((told) => assert.equal(told, expected, "the answer to a sender")));
     } else if (one.kind === "cancel") {
       await settle();
       model.cancel(one.run);
@@ -161,7 +161,7 @@ async function compare(
       assert.deepEqual(
         answers.filter((answer) => answer.run === runIndex),
         expected.answers.filter((answer) => answer.run === runIndex),
-        `what stream ${index} is told of run ${runIndex}`,
+        `what stream ${index} hears of run ${runIndex}`,
       );
       checkSignals(model, connection.frames, runIndex);
     }
@@ -183,7 +183,11 @@ async function compare(
       assert.equal(handledSignalSeq, expected.ackedSignals.get(runIndex));
     }
   }
-  assert.deepEqual(engine.committer.heldRunIds("default"), [], "whoever has gone holds nothing");
+  assert.deepEqual(
+    engine.committer.heldRunIds("default"),
+    [],
+    "a producer that has left holds nothing",
+  );
   return { model, acks };
 }
 
@@ -238,7 +242,7 @@ describeJournal("ingest does what its model does", (open, backend) => {
                   record.case === "event" ? Buffer.from(record.value.data).toString() : "",
                 ),
                 known.payloads,
-                "a run holds what its producers were told that it holds",
+                "a run holds what its producers were acknowledged",
               );
               const facts = own.filter(
                 ({ record }) => record.case !== "event" && record.case !== "signal",

@@ -18,9 +18,9 @@ type Fate =
   | "written"
   /** Somebody else commits before it. */
   | "overtaken"
-  /** It does not arrive, and nobody is told. */
+  /** It does not arrive, and there is no answer. */
   | "lost before"
-  /** It is written, and nobody is told. */
+  /** It is written, and its answer is lost. */
   | "lost after";
 
 const fates = fc.oneof(
@@ -117,7 +117,7 @@ describeJournal("groups that are sent ahead", (open, { histories }) => {
           }
           const last = new Set(producers.values());
           for (const { producer, outcome } of await Promise.all(outcomes)) {
-            // One that was written, and nobody was told, finds that another producer has the run.
+            // One that was written without an answer finds that another producer has the run.
             const isFenced = outcome.t === "refused" && outcome.refusal.reason === "fenced";
             const isDiscarded = outcome.t === "discarded";
             if ((isFenced || isDiscarded) && !last.has(producer)) continue;

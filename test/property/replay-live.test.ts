@@ -75,7 +75,7 @@ const start: fc.Arbitrary<Start> = fc.oneof(
   { weight: 2, arbitrary: fc.record({ t: fc.constant("from" as const), timeMs: fc.nat(100) }) },
 );
 
-/** Checks that a consumer was told a seq that is what its start means. */
+/** Checks that the seq in Subscribed is what the consumer's start means. */
 function checkStart(
   start: Start,
   { started, wanted }: Consumer,

@@ -1,4 +1,4 @@
-/** An agent on nodes in this process, and the history of all that it and its senders were told, for the rig's checker. */
+/** An agent on nodes in this process, and the history of every answer to it and its senders, for the rig's checker. */
 import assert from "node:assert/strict";
 import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { IngestRequestSchema } from "../../gen/runlog/v1/ingest_pb.js";

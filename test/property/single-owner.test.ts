@@ -18,9 +18,9 @@ import { startNodes } from "../support/nodes.ts";
 /** What becomes of a commit. */
 type Fate =
   | "written"
-  /** It does not arrive, and nobody is told. */
+  /** It does not arrive, and there is no answer. */
   | "lost before"
-  /** It is written, and nobody is told. */
+  /** It is written, and its answer is lost. */
   | "lost after"
   /** It arrives when its producer has long gone on elsewhere. */
   | "late";

@@ -121,7 +121,7 @@ describe("a message that does not arrive", () => {
     const connection = connectTo(server.url);
     const sender = openRun(connection.transport, { runId: "r", spec: {} });
     await sender.opened;
-    // A second passes until the follower is told that nothing has happened.
+    // A second passes until a Progress tells the follower that nothing has happened.
     const progressIntervalMs = 1_000;
     const frames = follow(connection.transport, { filter: all, progressIntervalMs });
     for await (const item of frames) if (item.t === "progress") break;

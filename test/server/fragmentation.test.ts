@@ -68,7 +68,7 @@ class CuttingPort {
       }
       to.end();
     } catch {
-      // One of them has gone; both are closed.
+      // One of them has closed already; close both.
     }
   }
 }

@@ -1,6 +1,6 @@
 /**
- * One ceiling for the process, against clients that make it hold as much as they can. What
- * it holds is told by the kernel; meanwhile a producer, a subscriber and a health check go on.
+ * One ceiling for the process, against clients that make it hold as much as they can. The
+ * kernel says what it holds; meanwhile a producer, a subscriber and a health check go on.
  */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
@@ -110,7 +110,7 @@ describe("the process's memory", () => {
     }
   }
 
-  /** An event goes through the server, and health is told, `count` times. */
+  /** An event goes through the server, and a health check is answered, `count` times. */
   async function sing(count: number): Promise<void> {
     const { appendEvents } = createClient(IngestService, canary.transport);
     const health = createClient(Health, canary.transport);

@@ -1,6 +1,6 @@
 /**
  * Subscribers that do not read. If the server kept for each of them what it has
- * not read, it would hold a gigabyte here; what it holds is told by the kernel.
+ * not read, it would hold a gigabyte here; the kernel says what it holds.
  */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";

@@ -25,7 +25,7 @@ export const deliverySettings: Readonly<Record<string, Partial<Limits>>> = {
 export class Consumer {
   readonly wanted: Wanted;
   readonly received: SequencedEvent[] = [];
-  /** Why it cannot go on, once it was told so. */
+  /** Why it cannot go on, once the server has said so. */
   failure: RefusedError | undefined;
   #cursor = 0;
   #frames: AsyncGenerator<SubscriptionFrame> | undefined;
@@ -34,7 +34,7 @@ export class Consumer {
 
   readonly #allowMissing: boolean;
   readonly #start: Start;
-  /** What it was told of its start, by the first call that was accepted. */
+  /** What Subscribed said of its start, in the first call that was accepted. */
   started: { readonly afterSeq: number; readonly latestSeq: number } | undefined;
 
   /**

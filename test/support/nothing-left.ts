@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { stopOwnServer } from "./postgres.ts";
 
-/** Milliseconds for what is about to end: sockets that close, processes that were told to. */
+/** Milliseconds for what is about to end: sockets that close, processes that were asked to. */
 const graceMs = 20_000;
 const pollMs = 20;
 const root = fileURLToPath(new URL("../..", import.meta.url));

@@ -4,7 +4,7 @@ import * as net from "node:net";
 
 const preface = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
 
-/** Frame types and flags, as far as tests need them. */
+/** Frame types and flags, those that tests need. */
 export const frameType = {
   data: 0,
   headers: 1,

@@ -122,7 +122,7 @@ describeService("deleting a run", (wire, startServer) => {
     abort.abort();
     await Promise.all([refusalOf(other!.next()), refusalOf(all!.next())]);
 
-    // Whoever was in the middle of it is told where the journal is whole again.
+    // A reader in the middle of it learns from which seq the journal is whole again.
     const resumed = (afterSeq: bigint) =>
       collect(
         life.client.subscribe.subscribe({

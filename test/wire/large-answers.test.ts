@@ -1,4 +1,4 @@
-/** Whatever the limits let in can be read out, by clients that were told no more than the limits. */
+/** Whatever the limits let in can be read out, by clients that know no more than the limits. */
 import assert from "node:assert/strict";
 import { toBinary } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";

@@ -41,7 +41,7 @@ describeService("a run's lease", (wire, startServer) => {
     await stream.expect("ack");
     await stream.expect("ended");
     assert.equal((await stream.expect("released")).runId, "kept");
-    // Whoever has taken it meanwhile keeps it.
+    // A producer that has taken it meanwhile keeps it.
     stream.send(open("r"));
     await stream.expect("opened");
     const second = new Stream(life.client);

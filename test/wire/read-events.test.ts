@@ -290,7 +290,7 @@ describe("calls without side effects, by HTTP GET", () => {
     }
   });
 
-  it("are made so by Connect's clients that are told to", async () => {
+  it("are made so by Connect's clients where an option asks for it", async () => {
     const sessionManager = new Http2SessionManager(server.url);
     const options = { baseUrl: server.url, useHttpGet: true };
     // The client decides after its interceptors, so the server's side is asked.

@@ -241,7 +241,7 @@ export declare type Wait = Message<"runlog.v1.Wait"> & {
 
   /**
    * When the run becomes LOST, with the failure code "wait_expired", unless it
-   * has gone on or ended. Never where unset.
+   * has resumed or ended before. Never where unset.
    *
    * @generated from field: google.protobuf.Timestamp deadline = 3;
    */

@@ -134,7 +134,7 @@ async function tail(flags: TailFlags): Promise<number> {
   let seen: bigint | undefined;
   try {
     if (!flags.wait && !(await namespaceExists(connection.transport, flags))) {
-      // Whoever waits for an end would wait for nothing; who watches may be early.
+      // A reader that waits for the end would wait in vain; one that follows may be early.
       if (flags.until !== undefined) throw new CommandError(noSuchNamespace(flags));
       notice(`${noSuchNamespace(flags)}; waiting`);
     }

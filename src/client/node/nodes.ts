@@ -102,7 +102,7 @@ class Choice {
 
   /** A call at a node ended with an error. */
   failed(node: Node, error: unknown, signal: AbortSignal | undefined): void {
-    // Whoever gives a call up says nothing about the node, unless it waited for an answer.
+    // A call that its caller gave up says nothing about the node, unless it waited for an answer.
     const isAtFault = signal?.aborted ? signal.reason instanceof NoAnswerError : isNodeFault(error);
     if (isAtFault) this.leave(node);
   }

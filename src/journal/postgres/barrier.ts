@@ -2,7 +2,7 @@
  * What keeps readers from seeing what a promotion can take back.
  *
  * A commit waits for the synchronous standby before anybody sees it. Where that
- * wait is cut off, because the server ended or was told so, the commit is visible
+ * wait is cut off, because the server ended or somebody cancelled it, the commit is visible
  * once the server answers again, and the standby may not have it. So after each
  * connection that broke reads wait for one commit: once that is confirmed, the
  * standby has all that was visible before.

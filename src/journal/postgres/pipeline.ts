@@ -58,7 +58,7 @@ export class PostgresPipelines {
         open.release(isBroken);
         ended.resolve();
       },
-      // Whoever asked has been told.
+      // The caller has its answer.
       () => {
         ended.resolve();
       },

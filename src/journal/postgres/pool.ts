@@ -49,8 +49,8 @@ export class PreparedStatements {
 }
 
 /**
- * A pool of connections to the host that takes writes. Whoever finds that a
- * host cannot be reached, or is a standby, sends the next connection to another.
+ * A pool of connections to the host that takes writes. A host that
+ * cannot be reached, or is a standby, makes the next connection go to another.
  */
 export class PostgresPool {
   readonly #pool: pg.Pool;

@@ -97,7 +97,7 @@ async function answer(
   { bounds, frames }: Pick<GrpcHandlerOptions, "bounds" | "frames">,
 ): Promise<void> {
   const abort = new AbortController();
-  const onClose = () => abort.abort(new ConnectError("the client has gone", Code.Canceled));
+  const onClose = () => abort.abort(new ConnectError("the client ended the call", Code.Canceled));
   stream.once("close", onClose);
   // `close` follows, and aborts the call.
   stream.on("error", () => undefined);

@@ -25,7 +25,9 @@ export function universalRequest(
   const abort = new AbortController();
   // HTTP/1.1 requests close when they are read, their responses with the connection.
   const call = "stream" in request ? request.stream : response;
-  call.once("close", () => abort.abort(new ConnectError("the client has gone", Code.Canceled)));
+  call.once("close", () =>
+    abort.abort(new ConnectError("the client ended the call", Code.Canceled)),
+  );
   const header = toHeaders(request.headers);
   // Nothing is compressed, so nothing is declared to be.
   for (const name of acceptEncodings) header.set(name, "identity");
