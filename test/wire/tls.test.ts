@@ -37,6 +37,15 @@ async function connectTls(url: string, options: tls.ConnectionOptions = {}) {
   return socket;
 }
 
+/** Waits until the server has closed a connection; a reset, too, closes it. */
+async function closed(socket: net.Socket): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  socket.on("error", () => undefined);
+  socket.once("close", () => resolve());
+  socket.resume();
+  await promise;
+}
+
 /** The serial number of the certificate that a server shows to a new connection. */
 async function serialOf(url: string): Promise<string | undefined> {
   const socket = await connectTls(url);
@@ -141,18 +150,18 @@ describe("the port with TLS", () => {
   it("closes connections that do not shake hands in time, however they go about it", async () => {
     server = await server.restart({ limits: { firstBytesTimeoutMs: 1_000 } });
     const silent = connectTcp();
-    await once(silent.resume(), "close");
+    await closed(silent);
     const begun = connectTcp();
     // The start of a ClientHello of 512 bytes, and then one byte after the other.
     begun.write(Buffer.from([0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]));
     const dripping = setInterval(() => begun.write(Buffer.of(0)), 10);
-    await once(begun.resume(), "close");
+    await closed(begun);
     clearInterval(dripping);
     const shaken = await connectTls(server.url);
-    await once(shaken.resume(), "close");
+    await closed(shaken);
     const plain = connectTcp();
     plain.write(request);
-    await once(plain.resume(), "close");
+    await closed(plain);
   });
 
   it("counts connections that have not shaken hands, and takes new ones once they are gone", async () => {
@@ -161,7 +170,7 @@ describe("the port with TLS", () => {
     await Promise.all(silent.map((socket) => once(socket, "connect")));
     await assert.rejects(connectTls(server.url));
     for (const socket of silent) socket.end();
-    await Promise.all(silent.map((socket) => once(socket.resume(), "close")));
+    await Promise.all(silent.map(closed));
     const socket = await connectTls(server.url);
     assert.match(String(await answerOf(socket, request)), /^HTTP\/1\.1 200 OK/);
     socket.destroy();
