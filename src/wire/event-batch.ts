@@ -68,6 +68,14 @@ export interface RecordLayout {
   readonly time: Uint8Array;
 }
 
+/** The time that was encoded last: all records of a commit have the same. */
+let lastTime = { ms: -1, bytes: new Uint8Array(0) };
+
+function encodeTime(ms: number): Uint8Array {
+  if (lastTime.ms !== ms) lastTime = { ms, bytes: encodeMessage(timestampMessage(ms)) };
+  return lastTime.bytes;
+}
+
 function layOut(
   head: RecordHead,
   tag: number,
@@ -76,7 +84,7 @@ function layOut(
   handled?: ReadonlyMap<number, number>,
 ): RecordLayout {
   const runId = encodeText(head.runId);
-  const time = encodeMessage(timestampMessage(head.timeMs));
+  const time = encodeTime(head.timeMs);
   const fixed = messageField(runId.length) + messageField(time.length);
   const itemSizes = new Array<number>(bodies.length);
   let size = 0;

