@@ -9,8 +9,8 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import Database from "better-sqlite3";
 import { openJournal } from "../src/journal/open.ts";
+import { connect } from "../src/journal/sqlite/connection.ts";
 import { defaultLimits } from "../src/limits.ts";
 
 const runs = 1_000;
@@ -21,14 +21,19 @@ const eventBytes = 300;
 type Layout = "today" | "one row" | "runs only";
 
 /** Microseconds of an event. */
-async function measure(layout: Layout): Promise<number> {
+interface Cost {
+  readonly elapsed: number;
+  /** Of CPU, which other work on the machine hardly changes. */
+  readonly cpu: number;
+}
+
+async function measure(layout: Layout): Promise<Cost> {
   const directory = await mkdtemp(join(tmpdir(), "runlog-small-appends-"));
   try {
     const file = join(directory, "journal.db");
     const journal = await openJournal(`sqlite:${file}`, defaultLimits);
     await journal.close();
-    const db = new Database(file);
-    db.pragma("synchronous = FULL");
+    const db = connect(file, defaultLimits.lockTimeoutMs);
     db.exec(
       "insert into namespaces (name, last_seq, trimmed_seq, last_time_ms, create_time_ms) values ('ns', 0, 0, 0, 0)",
     );
@@ -67,25 +72,31 @@ async function measure(layout: Layout): Promise<number> {
       db.exec("commit");
     };
     commit(1);
+    const events = (commits - 1) * runs;
+    const cpuBefore = process.cpuUsage();
     const start = performance.now();
     for (let n = 2; n <= commits; n++) commit(n);
-    const us = ((performance.now() - start) * 1_000) / ((commits - 1) * runs);
+    const elapsed = ((performance.now() - start) * 1_000) / events;
+    const { user, system } = process.cpuUsage(cpuBefore);
     db.close();
-    return us;
+    return { elapsed, cpu: (user + system) / events };
   } finally {
     await rm(directory, { recursive: true });
   }
 }
 
 const layouts: readonly Layout[] = ["today", "one row", "runs only"];
-const measured = new Map<Layout, number[]>(layouts.map((layout) => [layout, []]));
+const measured = new Map<Layout, Cost[]>(layouts.map((layout) => [layout, []]));
 for (let round = 0; round < rounds; round++) {
   for (const layout of layouts) measured.get(layout)!.push(await measure(layout));
 }
-for (const [layout, figures] of measured) {
-  const sorted = figures.toSorted((a, b) => a - b);
-  const [median, least, most] = [sorted[rounds >> 1]!, sorted[0]!, sorted.at(-1)!];
-  console.log(
-    `${layout.padEnd(9)}  ${median.toFixed(1)} µs an event  (${least.toFixed(1)} to ${most.toFixed(1)})`,
-  );
+for (const [layout, costs] of measured) {
+  const spread = (figures: readonly number[]) => {
+    const sorted = figures.toSorted((a, b) => a - b);
+    const [median, least, most] = [sorted[rounds >> 1]!, sorted[0]!, sorted.at(-1)!];
+    return `${median.toFixed(1)} µs (${least.toFixed(1)} to ${most.toFixed(1)})`;
+  };
+  const elapsed = spread(costs.map((cost) => cost.elapsed));
+  const cpu = spread(costs.map((cost) => cost.cpu));
+  console.log(`${layout.padEnd(9)}  ${elapsed} an event, ${cpu} of CPU`);
 }
