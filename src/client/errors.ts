@@ -105,6 +105,26 @@ export class NoAnswerError extends Error {
   }
 }
 
+/** Options of a TokenError. */
+export interface TokenErrorOptions extends ErrorOptions {
+  readonly isFinal?: boolean;
+}
+
+/**
+ * The token provider gave no token: it threw (see `cause`), gave something else, or did not
+ * answer in time. Tried again like every outage. A provider throws one with `isFinal` where
+ * there will be no token: what needs it then fails with this error.
+ */
+export class TokenError extends Error {
+  readonly isFinal: boolean;
+
+  constructor(message: string, { isFinal = false, ...options }: TokenErrorOptions = {}) {
+    super(message, options);
+    this.name = "TokenError";
+    this.isFinal = isFinal;
+  }
+}
+
 /** A message is larger than this client takes: it would be the next time too. */
 export class ReceiveLimitError extends Error {
   constructor(message: string) {
@@ -139,6 +159,28 @@ export function isRetryableReason(reason: Reason): boolean {
     // Who has opened the run has lost it since: the next call opens it again.
     reason === Reason.RUN_NOT_OPEN ||
     reason === Reason.OVERLOADED
+  );
+}
+
+const renewable = new WeakSet<Error>();
+
+/** Remembers of a call's end that the next call shows another token, and may be served. */
+export function markRenewable(error: unknown): void {
+  if (error instanceof Error) renewable.add(error);
+}
+
+/** Whether a call ended with its token only, so that the next one can begin at once. */
+export function isRenewable(error: unknown): boolean {
+  return error instanceof Error && renewable.has(error);
+}
+
+/** Whether a refusal is about the caller, whatever the call is for. */
+export function isAboutCaller(error: unknown): boolean {
+  const reason = errorDetailOf(error)?.reason;
+  return (
+    error instanceof TokenError ||
+    reason === Reason.TOKEN_EXPIRED ||
+    reason === Reason.UNAUTHENTICATED
   );
 }
 
@@ -177,7 +219,8 @@ export function retryAfterMsOf(error: unknown): number {
 /**
  * Whether to call again after this end of a call, on its own.
  *
- * With an ErrorDetail its reason decides. Without one the server itself did
+ * With an ErrorDetail its reason decides, and after TOKEN_EXPIRED whether another token can be
+ * shown. Without one the server itself did
  * not speak, and almost any code may be a proxy's or a broken connection's:
  * INTERNAL "missing status", INVALID_ARGUMENT "incomplete envelope", UNKNOWN
  * from an HTTP 502, RESOURCE_EXHAUSTED from a 429. Final are the three that
@@ -189,6 +232,8 @@ export function isRetryable(error: unknown): boolean {
   if (error instanceof RunlogError) {
     return isRetryableReason(error.reason);
   }
+  if (error instanceof TokenError) return !error.isFinal;
+  if (isRenewable(error)) return true;
   const detail = errorDetailOf(error);
   if (detail !== undefined) {
     return isRetryableReason(detail.reason);

@@ -6,6 +6,7 @@ import { nodeCountOf } from "./ingest-transport.ts";
 import { followAnswerTimeoutMs } from "./limits.ts";
 import { orAbort } from "./or-abort.ts";
 import { Retries } from "./retries.ts";
+import { tokenFor } from "./with-token.ts";
 
 /** Where a follower stands. */
 export type FollowState =
@@ -86,6 +87,7 @@ export async function* followCalls<Frame, Item>(
     let error: unknown;
     try {
       const { silentMs } = reader;
+      await tokenFor(transport, call.signal);
       const iterator = reader.open(call)[Symbol.asyncIterator]();
       let answerMs = Math.min(silentMs, followAnswerTimeoutMs);
       while (!goAway) {
@@ -117,7 +119,7 @@ export async function* followCalls<Frame, Item>(
     signal.throwIfAborted();
     yield* reader.close(error === undefined && !goAway);
     if (reader.isDone) return;
-    if (error instanceof Reopen) {
+    if (error instanceof Reopen || retries.isEndOfToken(error)) {
       if (progressed) failures = 0;
       continue;
     }

@@ -15,6 +15,7 @@ export {
   RunlogError,
   SenderClosedError,
   SignalsPendingError,
+  TokenError,
   toFinalError,
 } from "./errors.ts";
 export { follow } from "./follow.ts";
@@ -43,3 +44,5 @@ export {
   type SignalRunOptions,
   signalRun,
 } from "./signal-run.ts";
+export type { TokenProvider } from "./tokens.ts";
+export { withToken } from "./with-token.ts";

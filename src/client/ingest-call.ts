@@ -19,6 +19,7 @@ import type { FrameLimits, SendBuffer } from "./send-buffer.ts";
 import type { Lane, Leaving, SharedIngest, StreamEnd } from "./shared-ingest.ts";
 import type { SignalInbox } from "./signal-inbox.ts";
 import { toNumber } from "./uint64.ts";
+import { tokenFor } from "./with-token.ts";
 
 /** The server's answer to an opening. Limits are undefined where it told none. */
 export interface Opened {
@@ -132,8 +133,13 @@ export class IngestCall implements Lane {
     }
     const onAbort = () => this.#leave("aborted", { t: "refused", error: signal.reason });
     signal.addEventListener("abort", onAbort, { once: true });
-    // It may wait for another to leave; an abort does not.
-    void ingestPoolOf(this.#transport, namespace).join(this, limits.halfCloseTimeoutMs);
+    try {
+      await tokenFor(this.#transport, signal);
+      // It may wait for another to leave; an abort does not.
+      void ingestPoolOf(this.#transport, namespace).join(this, limits.halfCloseTimeoutMs);
+    } catch (error) {
+      this.#end(this.#endBy(error));
+    }
     const end = await this.#over.promise;
     signal.removeEventListener("abort", onAbort);
     return end;

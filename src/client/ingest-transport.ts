@@ -29,6 +29,7 @@ export type RequestFrame =
 export type IngestMethod = (
   requests: AsyncIterable<readonly RequestFrame[]>,
   signal: AbortSignal,
+  header?: Headers,
 ) => AsyncIterable<readonly IngestResponse[]>;
 
 /** A transport that carries the frames of an Ingest call many at a time. */

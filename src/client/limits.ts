@@ -96,5 +96,17 @@ export const minSilenceMs = 3_000;
 /** Milliseconds for which a signal is sent again and again: longer than a server's restart takes. */
 export const defaultSignalTimeoutMs = 60_000;
 
+/** Milliseconds that calls wait for their token provider. */
+export const tokenTimeoutMs = 10_000;
+
+/** Milliseconds between a token and the one that is asked for ahead of its end, however short it lasts. */
+export const minTokenRenewalMs = 1_000;
+
+/**
+ * Milliseconds between calls that each end with their token, below which the usual waits come
+ * between them: a server that refuses what it has just accepted is not called in a loop.
+ */
+export const minTokenUseMs = 1_000;
+
 /** Milliseconds to the answer to a signal, before it is sent again. */
 export const signalAnswerTimeoutMs = 10_000;

@@ -1,5 +1,5 @@
-import { isMisdirected, isRetryable } from "./errors.ts";
-import { misdirectedTimeoutMs } from "./limits.ts";
+import { isMisdirected, isRenewable, isRetryable } from "./errors.ts";
+import { minTokenUseMs, misdirectedTimeoutMs } from "./limits.ts";
 
 /**
  * Decides which ends of calls are final, for a caller that repeats its call.
@@ -11,6 +11,7 @@ export class Retries {
   readonly #now: () => number;
   #isKnown = false;
   #misdirectedSinceMs: number | undefined;
+  #renewedAtMs = Number.NEGATIVE_INFINITY;
 
   /** @param now milliseconds of a clock that does not go back */
   constructor(now: () => number = () => performance.now()) {
@@ -21,6 +22,15 @@ export class Retries {
   answered(): void {
     this.#isKnown = true;
     this.#misdirectedSinceMs = undefined;
+  }
+
+  /** Whether this end of a call is only that of its token, so that the next one begins at once. */
+  isEndOfToken(error: unknown): boolean {
+    if (!isRenewable(error)) return false;
+    const nowMs = this.#now();
+    const isFirst = nowMs - this.#renewedAtMs >= minTokenUseMs;
+    this.#renewedAtMs = nowMs;
+    return isFirst;
   }
 
   /** Whether this end of a call is the last. */

@@ -289,6 +289,11 @@ export class RunSender {
           this.#enter({ t: "closed", unacked: 0 });
           return;
         }
+        if (end.t === "broken" && this.#retries.isEndOfToken(end.error)) {
+          this.#contacted();
+          if (end.progressed) failures = 0;
+          continue;
+        }
         failures = end.t !== "refused" && end.progressed ? 1 : failures + 1;
         const error =
           end.t === "ended" ? new Error("the server ended the call") : toError(end.error);

@@ -3,7 +3,7 @@ import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import type { IngestResponse, RunRejected } from "../../gen/runlog/v1/ingest_pb.js";
 import { startTimer } from "../timers.ts";
 import { Wakeup } from "../wakeup.ts";
-import { isNodeReason, isRetryable, NoAnswerError } from "./errors.ts";
+import { isAboutCaller, isNodeReason, isRetryable, NoAnswerError } from "./errors.ts";
 import {
   type IngestMethod,
   ingestMethodOf,
@@ -209,6 +209,7 @@ export class SharedIngest {
   /** What a call's refusal is to lanes of which one may have been at fault: they are tried by themselves. */
   #separated(end: StreamEnd, lanes: readonly Lane[]): StreamEnd {
     if (end.t === "ended" || !this.#wasShared || isRetryable(end.error)) return end;
+    if (isAboutCaller(end.error)) return end;
     this.#listeners.onRefused(lanes.map(({ runId }) => runId));
     const { rawMessage } = ConnectError.from(end.error);
     const error = new ConnectError(rawMessage, Code.Unavailable, undefined, undefined, end.error);

@@ -12,8 +12,12 @@ import { decodeBy, type GrpcCall } from "./grpc-call.ts";
 
 /** Ingest by such calls. */
 export function fastIngest(call: GrpcCall): IngestMethod {
-  return async function* ingest(requests, signal): AsyncGenerator<readonly IngestResponse[]> {
-    const header = requestHeader(true, undefined, undefined);
+  return async function* ingest(
+    requests,
+    signal,
+    given,
+  ): AsyncGenerator<readonly IngestResponse[]> {
+    const header = requestHeader(true, undefined, given);
     const body = encoded(requests);
     const { messages } = await call(IngestService.method.ingest, { header, body, signal });
     for await (const some of messages) {

@@ -61,10 +61,10 @@ export function overNodes(nodes: readonly Node[]): IngestTransport {
         throw error;
       }
     },
-    async *ingest(requests, signal) {
+    async *ingest(requests, signal, header) {
       const node = await orAbort(choice.reachable(), signal);
       try {
-        for await (const responses of node.transport.ingest(requests, signal)) {
+        for await (const responses of node.transport.ingest(requests, signal, header)) {
           for (const { frame } of responses) {
             const isLeaving =
               frame.case === "goAway" ||

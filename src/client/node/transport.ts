@@ -14,6 +14,8 @@ import type {
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { limitSpecs, responseRoomBytes } from "../../limits.ts";
 import type { IngestTransport } from "../ingest-transport.ts";
+import type { TokenProvider } from "../tokens.ts";
+import { withToken } from "../with-token.ts";
 import { withBounds } from "./bounds.ts";
 import { fastIngest } from "./fast-ingest.ts";
 import { withFastSubscribe } from "./fast-subscribe.ts";
@@ -43,6 +45,11 @@ type Headers = Readonly<Record<string, string>>;
 
 /** How to connect. */
 export interface ConnectOptions {
+  /**
+   * The bearer token of every call, or who gives it: see withToken. `headers` with an
+   * `authorization` of their own override it. Default: none.
+   */
+  readonly token?: string | TokenProvider;
   /**
    * Sent with every call, under lower-case names: `{ authorization: "Bearer …" }`. A function
    * is asked for each call, so that it can give the newest token; it must not throw. Default: none.
@@ -76,14 +83,16 @@ export interface NodeConnection {
  * commas: calls go to one of them, and to the next one when it cannot be
  * reached, does not answer in time, or says that it cannot work now (DRAINING,
  * OVERLOADED, JOURNAL_UNAVAILABLE). A unary call without `timeoutMs` has 60 s; 0 is no
- * deadline. Throws TypeError for an invalid URL, and for one with a user or a password, which
- * ends up in logs: send `headers`.
+ * deadline. Throws TypeError for an invalid URL, for one with a user or a password, which
+ * ends up in logs, and for a text that can be no token.
  */
 export function connectTo(urls: string, options: ConnectOptions = {}): NodeConnection {
   const nodes = urls.split(",").map((url) => connectToNode(url.trim(), options));
   const [only] = nodes;
+  const bare = only !== undefined && nodes.length === 1 ? only.transport : overNodes(nodes);
   return {
-    transport: only !== undefined && nodes.length === 1 ? only.transport : overNodes(nodes),
+    // Without a token too: headers and certificates are asked for anew when they have expired.
+    transport: withToken(bare, options.token),
     close() {
       for (const node of nodes) node.close();
     },
@@ -93,7 +102,7 @@ export function connectTo(urls: string, options: ConnectOptions = {}): NodeConne
 function connectToNode(url: string, options: ConnectOptions): Node & NodeConnection {
   const { origin, username, password } = new URL(url);
   if (username !== "" || password !== "") {
-    throw new TypeError("remove user and password from the URL: send them in `headers`");
+    throw new TypeError("remove user and password from the URL: use `token` or `headers`");
   }
   const {
     headers = {},
