@@ -45,6 +45,8 @@ export interface TokensOptions {
   readonly now?: () => number;
   /** Jitter of renewals, in [0, 1). Default: Math.random. */
   readonly random?: () => number;
+  /** Milliseconds for the provider's answer. Default: 10,000. */
+  readonly timeoutMs?: number;
 }
 
 /** Shares of a token's lifetime between which it is renewed, so that clients do not ask in step. */
@@ -60,6 +62,7 @@ export class Tokens {
   readonly #isFixed: boolean;
   readonly #now: () => number;
   readonly #random: () => number;
+  readonly #timeoutMs: number;
   #current: Credential | undefined;
   /** Whether the next call needs another token than the current one. */
   #isStale = true;
@@ -87,6 +90,7 @@ export class Tokens {
     this.#provider = typeof token === "string" ? () => token : token;
     this.#now = options.now ?? Date.now;
     this.#random = options.random ?? Math.random;
+    this.#timeoutMs = options.timeoutMs ?? tokenTimeoutMs;
   }
 
   /**
@@ -152,12 +156,12 @@ export class Tokens {
 
   async #ask(provider: TokenProvider, signal: AbortSignal | undefined): Promise<Credential> {
     const asking = this.#askOnce(provider);
-    const leftMs = Math.max(0, asking.startedAtMs + tokenTimeoutMs - performance.now());
+    const leftMs = Math.max(0, asking.startedAtMs + this.#timeoutMs - performance.now());
     try {
       return await orAbort(asking.answer, signal, leftMs, "token");
     } catch (error) {
       if (signal?.aborted || !(error instanceof NoAnswerError)) throw error;
-      const late = lateError();
+      const late = this.#lateError();
       this.#giveUp(asking, late);
       throw late;
     }
@@ -168,8 +172,8 @@ export class Tokens {
     const before = this.#asking;
     const nowMs = performance.now();
     if (before !== undefined) {
-      if (nowMs - before.startedAtMs < tokenTimeoutMs) return before;
-      this.#giveUp(before, lateError());
+      if (nowMs - before.startedAtMs < this.#timeoutMs) return before;
+      this.#giveUp(before, this.#lateError());
     }
     const controller = new AbortController();
     const answer = this.#credentialOf(provider, controller.signal);
@@ -221,10 +225,14 @@ export class Tokens {
     asking.controller.abort(error);
   }
 
+  #lateError(): TokenError {
+    return new TokenError(`the token provider gave no token within ${this.#timeoutMs} ms`);
+  }
+
   #renewAhead(): void {
     if (this.#provider === undefined) return;
     // If there is no answer by then, it is asked again.
-    this.#renewAtMs = this.#now() + tokenTimeoutMs;
+    this.#renewAtMs = this.#now() + this.#timeoutMs;
     this.#askOnce(this.#provider);
     this.#schedule();
   }
@@ -253,10 +261,6 @@ async function answerOf(provider: TokenProvider, signal: AbortSignal): Promise<s
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new TokenError(`the token provider failed: ${why}`, { cause });
   }
-}
-
-function lateError(): TokenError {
-  return new TokenError(`the token provider gave no token within ${tokenTimeoutMs} ms`);
 }
 
 /**
