@@ -3,7 +3,8 @@
  *
  * Invariants: the provider is asked by one caller at a time, whatever the number of calls that
  * need a token; a token that the server has called expired is never shown again; and a token
- * that was asked for because of that, and is refused as expired too, is the last.
+ * that was asked for because of that, and is refused as expired while it should be valid, is the
+ * last.
  */
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
@@ -66,7 +67,7 @@ export class Tokens {
   #current: Credential | undefined;
   /** Whether the next call needs another token than the current one. */
   #isStale = true;
-  /** Tokens in a row that were refused as expired, and that the server had never accepted since. */
+  /** Tokens in a row that expired unforeseen, since one was last accepted. */
   #strikes = 0;
   /** Credentials that were refused as expired although they had just been asked for. */
   readonly #last = new WeakSet<Credential>();
@@ -128,6 +129,8 @@ export class Tokens {
       // Another call has said so before: what comes next is not this one.
       if (!isCurrent) return !this.#last.has(shown);
       this.#isStale = true;
+      // It has run out on the way, or while this machine slept.
+      if (this.#now() >= shown.expiresAtMs) return true;
       this.#strikes++;
       if (this.#strikes > 1) this.#last.add(shown);
       return this.#strikes <= 1;

@@ -99,6 +99,18 @@ describe("a token provider", () => {
     assert.equal(of.ended(third, expired()), true);
   });
 
+  it("is asked again where its token runs out on the way, however often", async () => {
+    const give = () => jwt(nowMs + 50);
+    answers = [give, give, give, give];
+    const of = tokens();
+    for (let round = 1; round <= 4; round++) {
+      const shown = await of.use();
+      assert.equal(asked, round);
+      nowMs += 50;
+      assert.equal(of.ended(shown, expired()), true);
+    }
+  });
+
   it("is asked anew by the next call after any other UNAUTHENTICATED, which is final", async () => {
     for (const error of [
       endFor(Reason.UNAUTHENTICATED),
