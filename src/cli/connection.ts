@@ -47,6 +47,7 @@ export interface ConnectionFlags extends ServerFlags {
 export function connectBy(flags: ServerFlags): NodeConnection {
   const { server, header } = flags;
   const tokenNow = freshToken(flags);
+  // Asked for each call, also for the one after a token's end: no token is kept that a file replaced.
   const headers = () => {
     const token = flags.token ?? tokenNow();
     return { ...(token !== undefined && { authorization: `Bearer ${token}` }), ...header };

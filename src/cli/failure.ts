@@ -58,6 +58,8 @@ function hintFor(reason: Reason): string | undefined {
       return "restore the server's journal from a backup, or skip the damage with --after";
     case Reason.RUN_ID_LIMIT:
       return "use --ancestor";
+    case Reason.TOKEN_EXPIRED:
+      return "write the new token into a file for --token-file, which is read again when it changes";
     case Reason.TREE_IN_USE:
       return "`runlog runs --ancestor RUN --state running` lists the runs, `runlog cancel RUN --descendants` asks them to stop";
     default:
