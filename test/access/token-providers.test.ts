@@ -34,7 +34,7 @@ const all = { filter: { scope: { case: "all" as const, value: {} } } };
 
 interface Connected {
   readonly transport: Transport;
-  close(): void;
+  close(): void | Promise<void>;
 }
 
 interface Protocol {
@@ -191,8 +191,7 @@ describe("clients whose token expires", () => {
 
   afterEach(async () => {
     ending.abort();
-    owner.close();
-    for (const { close } of connected) close();
+    for (const { close } of [owner, ...connected]) await close();
     await server.remove();
     await issuer.accessFile.remove();
     process.off("unhandledRejection", onUnhandled);
@@ -373,7 +372,7 @@ describe("clients whose token expires", () => {
     await start();
     const proxy = await BreakingProxy.start(server.url);
     const bare = connectTo(proxy.url);
-    connected.push(bare);
+    connected.push(bare, { transport: bare.transport, close: () => proxy.close() });
     const one = () => tokenOf("owner");
     const other = () => tokenOf("owner");
     const { signal } = ending;
@@ -395,8 +394,6 @@ describe("clients whose token expires", () => {
     });
     await again.opened;
     assert.equal(proxy.calls, 2);
-    ending.abort();
-    await proxy.close();
   });
 
   it("say nothing where nobody listens to them", async () => {
@@ -458,8 +455,8 @@ describe("clients whose token expires", () => {
           assert.deepEqual(seen, typesUpTo(count));
         } finally {
           end.abort();
-          from.close();
-          to.close();
+          await from.close();
+          await to.close();
           await proxy.close();
         }
       },
