@@ -5,7 +5,8 @@ import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { UnsecuredJWT } from "jose";
 import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
-import { TokenError } from "../../src/client/errors.ts";
+import { markRenewable, TokenError } from "../../src/client/errors.ts";
+import { Retries } from "../../src/client/retries.ts";
 import { type Credential, type TokenProvider, Tokens } from "../../src/client/tokens.ts";
 
 const hourMs = 3_600_000;
@@ -288,6 +289,21 @@ describe("a token provider", () => {
     const call = tokens().use(giveUp.signal) as Promise<Credential>;
     giveUp.abort(reason);
     await assert.rejects(call, (error) => error === reason);
+  });
+});
+
+describe("a stream whose token ends", () => {
+  it("is opened again at once, and after a wait where that comes twice within a second", () => {
+    let nowMs = 0;
+    const retries = new Retries(() => nowMs);
+    const end = expired();
+    assert.deepEqual([retries.isEndOfToken(end), retries.isFinal(end)], [false, true]);
+    markRenewable(end);
+    assert.equal(retries.isEndOfToken(end), true);
+    nowMs += 999;
+    assert.deepEqual([retries.isEndOfToken(end), retries.isFinal(end)], [false, false]);
+    nowMs += 1_000;
+    assert.equal(retries.isEndOfToken(end), true);
   });
 });
 
