@@ -136,7 +136,7 @@ export class Tokens {
       return this.#strikes <= 1;
     }
     if (error instanceof ConnectError && error.code === Code.Unauthenticated) {
-      // Whoever calls again all the same shows another one.
+      // The next call shows another one.
       if (isCurrent) this.#isStale = true;
     } else if (reason !== undefined) {
       this.accepted(shown);
@@ -182,7 +182,7 @@ export class Tokens {
     const answer = this.#credentialOf(provider, controller.signal);
     const asking = { startedAtMs: nowMs, controller, answer };
     this.#asking = asking;
-    // Nobody has to wait for it; whoever does hears of its failure.
+    // A failure while no call waits must not be an unhandled rejection; calls that wait get it too.
     answer.then(
       (credential) => {
         if (this.#asking === asking) this.#take(credential);

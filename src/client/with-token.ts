@@ -13,7 +13,7 @@ interface Made {
 }
 
 const made = new WeakMap<Transport, Made>();
-/** By the transport without a token, and by provider: who has both in common shares calls. */
+/** By the transport without a token, then by provider: the same two share Ingest calls. */
 const shared = new WeakMap<Transport, WeakMap<TokenProvider, Transport>>();
 
 /** Times that a unary call is made at most: with its token, the next one, and one renewed meanwhile. */
