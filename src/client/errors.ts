@@ -162,28 +162,6 @@ export function isRetryableReason(reason: Reason): boolean {
   );
 }
 
-const renewable = new WeakSet<Error>();
-
-/** Remembers of a call's end that the next call shows another token, and may be served. */
-export function markRenewable(error: unknown): void {
-  if (error instanceof Error) renewable.add(error);
-}
-
-/** Whether a call ended with its token only, so that the next one can begin at once. */
-export function isRenewable(error: unknown): boolean {
-  return error instanceof Error && renewable.has(error);
-}
-
-/** Whether a refusal is about the caller, whatever the call is for. */
-export function isAboutCaller(error: unknown): boolean {
-  const reason = errorDetailOf(error)?.reason;
-  return (
-    error instanceof TokenError ||
-    reason === Reason.TOKEN_EXPIRED ||
-    reason === Reason.UNAUTHENTICATED
-  );
-}
-
 /** Whether the server itself has explained the end of a call. */
 export function isAnswered(error: unknown): boolean {
   return error instanceof RunlogError || errorDetailOf(error) !== undefined;
@@ -263,6 +241,28 @@ function receiveLimitOf(error: unknown): ReceiveLimitError | undefined {
     if (at instanceof ReceiveLimitError) return at;
   }
   return undefined;
+}
+
+const renewable = new WeakSet<Error>();
+
+/** Remembers of a call's end that the next call shows another token, and may be served. */
+export function markRenewable(error: unknown): void {
+  if (error instanceof Error) renewable.add(error);
+}
+
+/** Whether a call ended with its token only, so that the next one can begin at once. */
+export function isRenewable(error: unknown): boolean {
+  return error instanceof Error && renewable.has(error);
+}
+
+/** Whether a refusal is about the caller, whatever the call is for. */
+export function isAboutCaller(error: unknown): boolean {
+  const reason = errorDetailOf(error)?.reason;
+  return (
+    error instanceof TokenError ||
+    reason === Reason.TOKEN_EXPIRED ||
+    reason === Reason.UNAUTHENTICATED
+  );
 }
 
 /** Turns the final end of a call into an error that carries its data; others pass unchanged. */
