@@ -37,6 +37,10 @@ export interface ServerEnvironment {
   readonly tlsClientCa: string | undefined;
   /** RUNLOG_TRUST_XFCC_FROM: addresses of proxies, not yet read. A flag overrides them. */
   readonly trustXfccFrom: string | undefined;
+  /** RUNLOG_ALLOW_ORIGINS: origins whose pages may call, not yet read. Flags override them. */
+  readonly allowOrigins: readonly string[];
+  /** RUNLOG_HOST_NAMES: names of the server, not yet read. Flags override them. */
+  readonly hostNames: readonly string[];
   /** RUNLOG_LIMITS: settings `name=value`, not yet read. Flags override them. */
   readonly limits: readonly string[];
 }
@@ -57,6 +61,8 @@ const names = {
   tlsKey: "RUNLOG_TLS_KEY",
   tlsClientCa: "RUNLOG_TLS_CLIENT_CA",
   trustXfccFrom: "RUNLOG_TRUST_XFCC_FROM",
+  allowOrigins: "RUNLOG_ALLOW_ORIGINS",
+  hostNames: "RUNLOG_HOST_NAMES",
 } as const;
 
 /** The variable that holds limits, for messages. */
@@ -69,6 +75,11 @@ export const tlsVariables = {
   key: names.tlsKey,
   clientCa: names.tlsClientCa,
   trustXfccFrom: names.trustXfccFrom,
+} as const;
+/** The variables that hold origins and names of the server, for messages. */
+export const browserVariables = {
+  allowOrigins: names.allowOrigins,
+  hostNames: names.hostNames,
 } as const;
 /** The variable that holds the journal's URL, for messages. */
 export const journalVariable = names.journal;
@@ -97,7 +108,6 @@ export function readEnvironment(): Environment {
 
 /** Reads the environment of a server. */
 export function readServerEnvironment(): ServerEnvironment {
-  const limits = process.env[names.limits] ?? "";
   const journal = process.env[names.journal] || defaultJournal;
   return {
     journal,
@@ -106,8 +116,14 @@ export function readServerEnvironment(): ServerEnvironment {
     tlsKey: process.env[names.tlsKey] || undefined,
     tlsClientCa: process.env[names.tlsClientCa] || undefined,
     trustXfccFrom: process.env[names.trustXfccFrom] || undefined,
-    limits: limits.split(/\s+/).filter((setting) => setting !== ""),
+    allowOrigins: wordsIn(process.env[names.allowOrigins]),
+    hostNames: wordsIn(process.env[names.hostNames]),
+    limits: wordsIn(process.env[names.limits]),
   };
+}
+
+function wordsIn(text = ""): readonly string[] {
+  return text.split(/\s+/).filter((word) => word !== "");
 }
 
 /**

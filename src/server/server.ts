@@ -1,4 +1,5 @@
 /** Puts a server together: journal, engine, services, port; and takes it apart again in order. */
+import { isIP } from "node:net";
 import type { DescService } from "@bufbuild/protobuf";
 import { createContextValues, type ServiceImpl } from "@connectrpc/connect";
 import type { Logger } from "pino";
@@ -15,6 +16,7 @@ import { startTimer } from "../timers.ts";
 import { adminService } from "./admin-service.ts";
 import { Access } from "./auth/access.ts";
 import { admitAnybody, admitBy } from "./auth/admission.ts";
+import { admitFromPages, BrowserRules } from "./auth/browser-rules.ts";
 import { ExposedError, isLoopback, NoAccessFileError } from "./auth/exposure.ts";
 import { TrustedProxies } from "./auth/trusted-proxies.ts";
 import { Draining } from "./draining.ts";
@@ -24,6 +26,7 @@ import { healthService } from "./health.ts";
 import { rpcHandler } from "./http/connect-handler.ts";
 import { ConnectionAges } from "./http/connection-ages.ts";
 import { ConnectionSlots } from "./http/connection-slots.ts";
+import { handlePages } from "./http/cors.ts";
 import { grpcHandler } from "./http/grpc-handler.ts";
 import { type Peer, peerAt } from "./http/peer.ts";
 import type { RequestHandler } from "./http/port.ts";
@@ -64,6 +67,13 @@ export interface ServerOptions {
   readonly accessFile?: string;
   /** Listens anywhere without an access file: whoever reaches the port may do everything. */
   readonly allowAnyone?: boolean;
+  /** Origins, such as `https://app.example.com`, whose pages may call from a browser. Default: none. */
+  readonly allowOrigins?: readonly string[];
+  /**
+   * Names under which the server is reached, besides `localhost`, `host` and every IP address.
+   * Without an access file, or with such names, calls under other names are refused.
+   */
+  readonly hostNames?: readonly string[];
   /** Milliseconds that calls may take to finish once the server drains. Default 5,000. */
   readonly drainTimeoutMs?: number;
   /** Leaves the journal's format as it is. Default false. */
@@ -106,6 +116,7 @@ const neverCompress = 0xffff_ffff;
  * @throws ExposedError where it would serve everybody on a network
  * @throws NoAccessFileError where certificates would identify callers without one
  * @throws ProxyAddressError
+ * @throws OriginError, HostNameError
  * @throws MistakeError for an access file that is wrong
  * @throws TlsFileError for a certificate or key that cannot be used
  * @throws JournalOpenError where the journal cannot be opened
@@ -121,11 +132,16 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const proxies = new TrustedProxies(options.trustXfccFrom ?? []);
   const isByCertificate = options.tls?.clientCa !== undefined || !proxies.isEmpty;
   if (accessFile === undefined && isByCertificate) throw new NoAccessFileError();
+  const pages = new BrowserRules({
+    origins: options.allowOrigins ?? [],
+    hostNames: hostNamesOf(options),
+  });
   const tls = options.tls === undefined ? undefined : await TlsFiles.open(options.tls, logger);
   let access: Access | undefined;
   try {
     access = accessFile === undefined ? undefined : await Access.open(accessFile, { logger });
-    return await start(options, access && admitBy(access, proxies, logger), access, tls);
+    const admit = access === undefined ? admitAnybody : admitBy(access, proxies, logger);
+    return await start(options, admit, pages, access, tls);
   } catch (error) {
     await access?.close();
     await tls?.close();
@@ -133,9 +149,17 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }
 }
 
+/** The names under which the server may be called; undefined: all. */
+function hostNamesOf({ accessFile, host, plaintext, hostNames = [] }: ServerOptions) {
+  if (accessFile !== undefined && hostNames.length === 0) return undefined;
+  const listening = [host, plaintext?.host ?? host].filter((one) => isIP(one) === 0);
+  return [...listening, ...hostNames];
+}
+
 async function start(
   options: ServerOptions,
-  admit: Admit | undefined,
+  admit: Admit,
+  pages: BrowserRules,
   access: Access | undefined,
   tls: TlsFiles | undefined,
 ): Promise<RunningServer> {
@@ -174,13 +198,13 @@ async function start(
   const handling: Handling = {
     contextValues: (session) =>
       createContextValues().set(connectionDraining, ages.drainingOf(session)),
-    admit: admit ?? admitAnybody,
+    admit: admitFromPages(pages, admit, logger),
     onFailure: (method, error) => logger.warn({ err: error, method }, "a response was cut"),
   };
   let ports: Ports;
   try {
     ports = await listenOn(options, tls, {
-      handler: requestHandler(context, readiness, handling),
+      handler: handlePages(pages.origins, requestHandler(context, readiness, handling)),
       streamHandler: grpcHandler({
         ...handling,
         streams: [ingestGrpc(context), subscribeGrpc(context)],

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { isLoopback } from "../../src/server/auth/exposure.ts";
 import { AccessFile, allPermissions, tokenEntry, tokenOf } from "../support/access.ts";
+import { rawRequest } from "../support/raw-request.ts";
 import { assertFailed, Commands } from "./commands.ts";
 
 describe("runlog serve", () => {
@@ -70,6 +71,45 @@ describe("runlog serve", () => {
     }
     const missing = await commands.run(flagsOf("127.0.0.1:0", "--access", `${file.path}.no`));
     assertFailed(missing, /access\.json\.no: cannot be read \(ENOENT\)/);
+  });
+
+  it("lets pages call whose origins flags or the environment name", async () => {
+    const origin = "https://app.example.com";
+    const mayCall = async (started: ReturnType<Commands["start"]>) => {
+      const [, url] = await started.until("stdout", /^listening on (\S+)\n/);
+      const headers = {
+        origin,
+        host: "runlog.example.com",
+        "content-type": "application/json",
+      };
+      const path = "/runlog.v1.RunService/ListRuns";
+      const { status } = await rawRequest("HTTP/1.1", url!, { path, headers, body: "{}" });
+      started.child.kill("SIGTERM");
+      assert.equal((await started.ended).status, 0);
+      return status === 200;
+    };
+    const flags = ["--allow-origin", origin, "--host-name", "runlog.example.com"];
+    const more = ["--allow-origin", "https://b.example.com", "--host-name", "b.example.com"];
+    const names = { RUNLOG_HOST_NAMES: "b.example.com runlog.example.com" };
+    const origins = { RUNLOG_ALLOW_ORIGINS: `https://b.example.com ${origin}` };
+    const started = (flags: readonly string[], environment: Readonly<Record<string, string>>) =>
+      commands.start(flagsOf("127.0.0.1:0", ...flags), environment);
+    assert.ok(await mayCall(started([...flags, ...more], {})));
+    assert.ok(await mayCall(started([], { ...names, ...origins })));
+    assert.ok(!(await mayCall(started([], names))));
+    assert.ok(!(await mayCall(started([], origins))));
+    assert.ok(!(await mayCall(started(more, { ...names, ...origins }))));
+  });
+
+  it("says which origin is none, and which host", async () => {
+    for (const [flag, value] of [
+      ["--allow-origin", "*"],
+      ["--host-name", "https://runlog.example.com"],
+    ] as const) {
+      const ended = await commands.run(flagsOf("127.0.0.1:0", flag, value));
+      assert.equal(ended.status, 2);
+      assert.match(ended.stderr, new RegExp(`${flag}: "`));
+    }
   });
 
   it("serves commands that show a token, and tells the others to", async () => {

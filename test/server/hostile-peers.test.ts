@@ -14,7 +14,7 @@ import { startTestServer, type TestServer } from "../support/server.ts";
 
 const listRuns = "/runlog.v1.RunService/ListRuns";
 const readEvents = "/runlog.v1.SubscribeService/ReadEvents";
-/** None of these is a host, and no URL can be made of them; the last one is one. */
+/** Of none of these a URL can be made, except of the last one; none is a name of the server. */
 const hosts = ["[", "a b", "", "%", "x:99999", "[::1", "x:y", "\u00ff", "a,b", "ok"];
 
 const head = (...lines: readonly string[]) =>
@@ -48,9 +48,10 @@ describe("a server, whatever its peers send,", () => {
   }
 
   for (const host of hosts) {
-    it(`serves a request for the host ${JSON.stringify(host)}`, async () => {
+    it(`answers a request for the host ${JSON.stringify(host)}`, async () => {
       const request = head(`POST ${listRuns} HTTP/1.1`, `host: ${host}`, ...json);
-      assert.equal(await statusOf(request, Buffer.from("{}")), "HTTP/1.1 200 OK");
+      const status = host === "" ? "200 OK" : "403 Forbidden";
+      assert.equal(await statusOf(request, Buffer.from("{}")), `HTTP/1.1 ${status}`);
       for (const type of ["application/json", "application/grpc", "application/connect+proto"]) {
         const connection = new RawConnection(server.url);
         const block = fields({
@@ -75,35 +76,53 @@ describe("a server, whatever its peers send,", () => {
     "HTTP/1.0 without a host": [`POST ${listRuns} HTTP/1.0`, ...json],
     "HTTP/1.1 without a host": [`POST ${listRuns} HTTP/1.1`, ...json],
     "two hosts": [`POST ${listRuns} HTTP/1.1`, "host: a", "host: b", ...json],
-    "a target that is no path": ["GET // HTTP/1.1", "host: x", "connection: close"],
-    "a target that is a URL": [`POST http://[${listRuns} HTTP/1.1`, "host: x", ...json],
-    "a target for the whole server": ["OPTIONS * HTTP/1.1", "host: x", "connection: close"],
-    "a target for a proxy": ["CONNECT [:99999 HTTP/1.1", "host: x", "connection: close"],
-    "a query that is none": [`GET ${readEvents}?%&=&message=%zz&encoding=json HTTP/1.1`, "host: x"],
+    "a target that is no path": ["GET // HTTP/1.1", "host: localhost", "connection: close"],
+    "a target that is a URL": [`POST http://[${listRuns} HTTP/1.1`, "host: localhost", ...json],
+    "a target for the whole server": ["OPTIONS * HTTP/1.1", "host: localhost", "connection: close"],
+    "a target for a proxy": ["CONNECT [:99999 HTTP/1.1", "host: localhost", "connection: close"],
+    "a query that is none": [
+      `GET ${readEvents}?%&=&message=%zz&encoding=json HTTP/1.1`,
+      "host: localhost",
+    ],
     "a query for a message that is none": [
       `GET ${readEvents}?base64=1&encoding=proto&message=!&connect=v1 HTTP/1.1`,
-      "host: x",
+      "host: localhost",
       "connection: close",
     ],
-    "an upgrade": [`POST ${listRuns} HTTP/1.1`, "host: x", "upgrade: h2c", "connection: upgrade"],
-    "an expectation": [`POST ${listRuns} HTTP/1.1`, "host: x", "expect: 100-continue", ...json],
-    "another expectation": [`POST ${listRuns} HTTP/1.1`, "host: x", "expect: all", ...json],
-    "fields that are no text": [`POST ${listRuns} HTTP/1.1`, "host: x", "a: \u00ff\u0080", ...json],
+    "an upgrade": [
+      `POST ${listRuns} HTTP/1.1`,
+      "host: localhost",
+      "upgrade: h2c",
+      "connection: upgrade",
+    ],
+    "an expectation": [
+      `POST ${listRuns} HTTP/1.1`,
+      "host: localhost",
+      "expect: 100-continue",
+      ...json,
+    ],
+    "another expectation": [`POST ${listRuns} HTTP/1.1`, "host: localhost", "expect: all", ...json],
+    "fields that are no text": [
+      `POST ${listRuns} HTTP/1.1`,
+      "host: localhost",
+      "a: \u00ff\u0080",
+      ...json,
+    ],
     "a timeout that is none": [
       `POST ${listRuns} HTTP/1.1`,
-      "host: x",
+      "host: localhost",
       "connect-timeout-ms: x",
       ...json,
     ],
     "encodings that are none": [
       `POST ${listRuns} HTTP/1.1`,
-      "host: x",
+      "host: localhost",
       "content-encoding: %",
       ...json,
     ],
     "a body whose chunks are none": [
       `POST ${listRuns} HTTP/1.1`,
-      "host: x",
+      "host: localhost",
       "content-type: application/json",
       "transfer-encoding: chunked",
     ],

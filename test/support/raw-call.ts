@@ -1,5 +1,10 @@
 /** Calls made of raw bytes, over HTTP/2: what no client would send, in every protocol. */
-import type { ClientHttp2Session, IncomingHttpHeaders, IncomingHttpStatusHeader } from "node:http2";
+import type {
+  ClientHttp2Session,
+  IncomingHttpHeaders,
+  IncomingHttpStatusHeader,
+  OutgoingHttpHeaders,
+} from "node:http2";
 import { gzipSync } from "node:zlib";
 import type { DescMethod } from "@bufbuild/protobuf";
 import { type Code, ConnectError } from "@connectrpc/connect";
@@ -104,16 +109,21 @@ export const rawProtocols: readonly RawProtocol[] = [
   get("json", false),
 ];
 
-/** Makes a call of one message, up to its first answer or its end; the failure, where there is one. */
+/**
+ * Makes a call of one message, up to its first answer or its end; the failure, where there is one.
+ *
+ * @param more headers besides those of the protocol
+ */
 export async function rawCall(
   session: ClientHttp2Session,
   protocol: RawProtocol,
   method: DescMethod,
   message: Uint8Array,
+  more: OutgoingHttpHeaders = {},
 ): Promise<RawFailure | undefined> {
   const { headers, body } = protocol.send(session, method, message);
   const isGet = headers[":method"] === "GET";
-  const stream = session.request({ ...headers, te: "trailers" }, { endStream: isGet });
+  const stream = session.request({ ...headers, te: "trailers", ...more }, { endStream: isGet });
   if (!isGet) stream.end(body);
   let answered: IncomingHttpHeaders & IncomingHttpStatusHeader = {};
   let trailers: IncomingHttpHeaders = {};

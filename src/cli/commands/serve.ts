@@ -4,6 +4,7 @@ import type { Limits } from "../../limits.ts";
 import { startTimer } from "../../timers.ts";
 import {
   accessVariable,
+  browserVariables,
   journalVariable,
   limitsVariable,
   readServerEnvironment,
@@ -39,6 +40,8 @@ interface ServeFlags {
   readonly holdFormat?: true;
   readonly access?: string;
   readonly allowAnyone?: true;
+  readonly allowOrigin?: readonly string[];
+  readonly hostName?: readonly string[];
 }
 
 /** Builds the command; `exit` takes the status. */
@@ -91,6 +94,22 @@ export function serveCommand(exit: (status: number) => void): Command {
     )
     .addOption(
       command
+        .createOption(
+          "--allow-origin <origin>",
+          "let pages of an origin such as https://app.example.com call from a browser, repeatable",
+        )
+        .argParser(collect),
+    )
+    .addOption(
+      command
+        .createOption(
+          "--host-name <name>",
+          "name under which the server is reached, repeatable; localhost and IP addresses need none",
+        )
+        .argParser(collect),
+    )
+    .addOption(
+      command
         .createOption("--log-level <level>", "least level to log, as JSON lines on standard error")
         .choices(["debug", "info", "warn", "error", "silent"])
         .default("warn"),
@@ -98,7 +117,7 @@ export function serveCommand(exit: (status: number) => void): Command {
     .addOption(
       command
         .createOption("--limit <name=value>", "set one of the limits below, repeatable")
-        .argParser((value, before: readonly string[] | undefined) => [...(before ?? []), value]),
+        .argParser(collect),
     )
     .option(
       "--hold-format",
@@ -124,6 +143,11 @@ With --tls-cert and --tls-key, or ${tlsVariables.cert} and ${tlsVariables.key}, 
 only. The server uses changed files for new connections, and leaves open streams alone.
 ${tlsVariables.clientCa} and ${tlsVariables.trustXfccFrom} set the other two flags.
 
+Without an access file, or with --host-name, the server refuses calls under names that are not
+its own: a page could have a name of its own lead here. It always refuses browsers that call
+for pages of other origins, except those of --allow-origin. ${browserVariables.allowOrigins} and
+${browserVariables.hostNames} set both, separated by spaces.
+
 Limits and their defaults. ${limitsVariable}="name=value name=value" sets them too;
 --limit overrides it. docs/limits.md has their ranges and reasons.
 ${limitLines().join("\n")}
@@ -137,9 +161,15 @@ Examples:
   $ runlog serve --listen 127.0.0.1:0 --journal sqlite:/var/lib/runlog/runlog.db
   $ runlog serve --listen 0.0.0.0:7400 --access access.json       reachable from other machines
   $ runlog serve --listen 0.0.0.0:7400 --access access.json --tls-cert cert.pem --tls-key key.pem
+  $ runlog serve --access access.json --allow-origin https://app.example.com
   $ ${journalVariable}=postgres://runlog:secret@db/runlog runlog serve
   $ runlog serve --limit max-event-bytes=256KiB --limit progress-interval=5s
 `;
+
+/** Takes a flag that is repeatable. */
+function collect(value: string, before: readonly string[] | undefined): readonly string[] {
+  return [...(before ?? []), value];
+}
 
 function parseListen(value: string): Address {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/.exec(value);
@@ -223,6 +253,8 @@ async function serve(flags: ServeFlags, limits: Limits): Promise<number> {
     ...(flags.access === undefined ? {} : { accessFile: flags.access }),
     ...(tls === undefined ? {} : { tls }),
     trustXfccFrom: addressesIn(flags.trustXfccFrom),
+    allowOrigins: flags.allowOrigin ?? readServerEnvironment().allowOrigins,
+    hostNames: flags.hostName ?? readServerEnvironment().hostNames,
     ...(flags.plaintextListen === undefined ? {} : { plaintext: flags.plaintextListen }),
     onFatal: endProcess,
   }).catch((error: unknown) => {
@@ -272,6 +304,10 @@ function startFailure(error: unknown, flags: ServeFlags): unknown {
   }
   if (name === "ProxyAddressError") {
     return new CommandError(`--trust-xfcc-from: ${message}`, exitStatus.usage);
+  }
+  if (name === "OriginError" || name === "HostNameError") {
+    const flag = name === "OriginError" ? "--allow-origin" : "--host-name";
+    return new CommandError(`${flag}: ${message}`, exitStatus.usage);
   }
   if (name === "MistakeError" || name === "TlsFileError") return new CommandError(message);
   const { plaintextListen } = flags;

@@ -82,7 +82,9 @@ function plainGrpcOf(headers: IncomingHttpHeaders): PlainGrpc | undefined {
     contentTypes.test(contentType) &&
     (encoding === undefined || encoding === "identity") &&
     // Node answers that where it makes a request of the stream.
-    headers.expect === undefined;
+    headers.expect === undefined &&
+    // A page needs more headers: `cors.ts`.
+    headers.origin === undefined;
   if (!isPlain) return undefined;
   const { "grpc-timeout": timeout } = headers;
   return { contentType, timeout: typeof timeout === "string" ? timeout : undefined };

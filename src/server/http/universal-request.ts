@@ -1,7 +1,7 @@
 /**
  * A request as Connect's handlers take it. connect-node has this too, but it
  * makes a URL of the authority that the client names, and throws where that is
- * none; here it is not looked at, since a server is reached under any name.
+ * none; here it is not looked at: `src/server/auth/browser-rules.ts` has done that.
  */
 import type { IncomingHttpHeaders } from "node:http";
 import { Code, ConnectError } from "@connectrpc/connect";

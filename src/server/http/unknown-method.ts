@@ -23,7 +23,8 @@ export function answerUnknownMethod(request: PortRequest, response: PortResponse
   };
   if ("stream" in request) {
     // Headers that end the stream: gRPC's clients take the status from nothing else.
-    request.stream.respond({ ":status": 200, ...headers }, { endStream: true });
+    const all = { ":status": 200, ...response.getHeaders(), ...headers };
+    request.stream.respond(all, { endStream: true });
     request.stream.resume();
     endRequest(request.stream);
   } else {
