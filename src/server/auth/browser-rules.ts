@@ -12,7 +12,7 @@ import type { Admit } from "../service-context.ts";
 import { callerKey } from "./caller.ts";
 
 /** What is meant to be an origin is none, or one that says nothing of who wrote the page. */
-export class OriginError extends Error {
+class OriginError extends Error {
   constructor(origin: string, problem: string) {
     super(`${JSON.stringify(origin)} ${problem}`);
     this.name = "OriginError";
@@ -20,7 +20,7 @@ export class OriginError extends Error {
 }
 
 /** What is meant to be a name of the server is none. */
-export class HostNameError extends Error {
+class HostNameError extends Error {
   constructor(name: string) {
     super(`${JSON.stringify(name)} is no host name: give it without scheme and port`);
     this.name = "HostNameError";
