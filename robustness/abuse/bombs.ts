@@ -204,7 +204,7 @@ export const bombs: readonly Attack[] = [
           ]);
           const head = data(stream, Buffer.from([0, 0xff, 0xff, 0xff, 0xff]));
           await connection.write(
-            Buffer.concat([begin(stream, grpcHeaders(`/runlog.v1.${path}`, "x")), head]),
+            Buffer.concat([begin(stream, grpcHeaders(`/runlog.v1.${path}`, "localhost")), head]),
           );
         }
         await pause(100, target.over);
@@ -217,7 +217,7 @@ export const bombs: readonly Attack[] = [
       crowd(target, 16, async (connection) => {
         await connection.write(opening);
         const long: [string, string][] = [
-          ...grpcHeaders("/runlog.v1.RunService/GetRun", "x"),
+          ...grpcHeaders("/runlog.v1.RunService/GetRun", "localhost"),
           ["grpc-timeout", "99999999H"],
           ...Array.from({ length: 150 }, (_, at): [string, string] => [`x-${at}`, "y".repeat(90)]),
         ];

@@ -14,8 +14,8 @@ import {
 } from "./raw-http2.ts";
 import { crowd, untilOver } from "./repeat.ts";
 
-const ingest = grpcHeaders("/runlog.v1.IngestService/Ingest", "x");
-const subscribe = grpcHeaders("/runlog.v1.SubscribeService/Subscribe", "x");
+const ingest = grpcHeaders("/runlog.v1.IngestService/Ingest", "localhost");
+const subscribe = grpcHeaders("/runlog.v1.SubscribeService/Subscribe", "localhost");
 const opening = Buffer.concat([preface, settings()]);
 const attackers = 8;
 const connections = 3_000;
@@ -107,7 +107,7 @@ export const floods: readonly Attack[] = [
     times(batch / 5, (i) =>
       begin(
         2 * (round * (batch / 5) + i) + 1,
-        grpcHeaders("/no.Such/Method", "x"),
+        grpcHeaders("/no.Such/Method", "localhost"),
         flags.endStream,
       ),
     ),
@@ -139,7 +139,7 @@ export const floods: readonly Attack[] = [
     run: (target) =>
       crowd(target, attackers, async (connection) => {
         const path = "/runlog.v1.RunService/CreateRun";
-        const head = `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n`;
+        const head = `POST ${path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n`;
         await connection.write(Buffer.from(head));
         const chunks = Buffer.from("1\r\n \r\n".repeat(5_000));
         while (!target.over.aborted && !connection.isGone) await connection.write(chunks);

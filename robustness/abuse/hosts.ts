@@ -19,6 +19,8 @@ const hosts = [
   "a#b",
   "@",
   "x".repeat(5_000),
+  // The server's own.
+  "localhost",
 ];
 const paths = [
   "/healthz",

@@ -20,7 +20,7 @@ import {
 import { crowd, untilOver } from "./repeat.ts";
 
 const opening = Buffer.concat([preface, settings()]);
-const ingestHeaders = grpcHeaders("/runlog.v1.IngestService/Ingest", "x");
+const ingestHeaders = grpcHeaders("/runlog.v1.IngestService/Ingest", "localhost");
 const peers = 100;
 /** A connection's window as HTTP/2 begins it: more than this is not sent without a leave. */
 const windowBytes = 60_000;
@@ -54,7 +54,7 @@ export const slowPeers: readonly Attack[] = [
     what: "headers of HTTP/1.1 that come one at a time and never end",
     run: (target) =>
       crowd(target, peers, async (connection) => {
-        await connection.write(Buffer.from("GET / HTTP/1.1\r\nHost: x\r\n"));
+        await connection.write(Buffer.from("GET / HTTP/1.1\r\nHost: localhost\r\n"));
         while (!target.over.aborted && !connection.isGone) {
           await connection.write(Buffer.from("x-more: x\r\n"));
           await pause(100, target.over);
@@ -105,7 +105,7 @@ export const slowPeers: readonly Attack[] = [
           await connection.write(Buffer.concat([preface, settings({ 4: 0 })]));
           for (let stream = 1; stream < 20; stream += 2) {
             message.writeUInt32BE(stream, 5);
-            const headers = grpcHeaders("/runlog.v1.SubscribeService/Subscribe", "x");
+            const headers = grpcHeaders("/runlog.v1.SubscribeService/Subscribe", "localhost");
             const end = frame(types.data, flags.endStream, stream, Buffer.alloc(0));
             await connection.write(Buffer.concat([begin(stream, headers), message, end]));
           }
@@ -122,7 +122,7 @@ export const slowPeers: readonly Attack[] = [
         target,
         peers / 2,
         async (connection) => {
-          const headers = grpcHeaders("/runlog.v1.SubscribeService/Watch", "x");
+          const headers = grpcHeaders("/runlog.v1.SubscribeService/Watch", "localhost");
           await connection.write(Buffer.concat([preface, settings({ 4: 0 }), begin(1, headers)]));
           for (let id = 1; id <= 100; id++) {
             await connection.write(data(1, envelope(watchMessage(target.largeRun, id))));

@@ -125,18 +125,18 @@ const requests: readonly Asked[] = [
 
 const http1 = (body: string, ...lines: readonly string[]) =>
   Buffer.from(
-    `${[`POST ${listRuns} HTTP/1.1`, "host: x", "connection: close", ...lines].join("\r\n")}\r\n\r\n${body}`,
+    `${[`POST ${listRuns} HTTP/1.1`, "host: localhost", "connection: close", ...lines].join("\r\n")}\r\n\r\n${body}`,
   );
 const json = "content-type: application/json";
 
 /** Connections of HTTP/1.1, or of no protocol at all. */
 const connections: readonly Buffer[] = [
-  Buffer.from("GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+  Buffer.from("GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"),
   http1("{}", json, "content-length: 2"),
   http1("1\r\n{\r\n1;x=y\r\n}\r\n0\r\n\r\n", json, "transfer-encoding: chunked"),
   http1("1\r\n{\r\nx\r\n", json, "transfer-encoding: chunked"),
   http1("{", json, "content-length: 1"),
-  Buffer.from("PUT / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+  Buffer.from("PUT / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"),
   Buffer.from("PRINT this\r\n\r\n"),
   Buffer.from("PRI"),
   Buffer.from("G"),
