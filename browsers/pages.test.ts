@@ -174,6 +174,9 @@ describe("a page", () => {
 
         it("is refused outside its subtree, as if nothing were there", async () => {
           const page = await openApp();
+          const answered = page.waitForResponse(/GetRun/);
+          assert.equal(await getRun(page, "child"), "ok");
+          assert.equal(await (await answered).httpVersion(), isSecure ? "HTTP/2.0" : "HTTP/1.1");
           for (const runId of ["stranger", "nothing"]) {
             assert.equal(reasonOf(await getRun(page, runId)), "RUN_NOT_FOUND");
             assert.equal(reasonOf(await signal(page, runId, "hello")), "RUN_NOT_FOUND");
