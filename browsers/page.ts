@@ -2,7 +2,7 @@
  * What a page does that watches a family of runs: the client, over a transport of
  * connect-web. It is bundled for the browser; tests call it by `globalThis.runlogPage`.
  */
-import { createClient, type Interceptor, type Transport } from "@connectrpc/connect";
+import { createClient, type Transport } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-web";
 import { Reason } from "../gen/runlog/v1/error_pb.js";
 import type { SequencedEvent } from "../gen/runlog/v1/record_pb.js";
@@ -13,12 +13,13 @@ import {
   follow,
   RunlogError,
   signalRun,
+  withToken,
 } from "../src/client/index.ts";
 
 const transports = {
   "gRPC-Web": createGrpcWebTransport,
   Connect: createConnectTransport,
-  "Connect, binary": (options: { baseUrl: string; interceptors: Interceptor[] }) =>
+  "Connect, binary": (options: { baseUrl: string }) =>
     createConnectTransport({ ...options, useBinaryFormat: true, useHttpGet: true }),
 };
 
@@ -41,22 +42,13 @@ export type Outcome = "ok" | { readonly reason: string; readonly message: string
 class Page {
   readonly #transport: Transport;
   readonly #seen: SeenRecord[] = [];
-  #token = "";
   #resumed = 0;
   #wake: () => void = () => undefined;
 
   constructor(protocol: PageProtocol, baseUrl: string) {
-    // For each call: a page renews its token.
-    const showToken: Interceptor = (next) => (request) => {
-      if (this.#token !== "") request.header.set("authorization", `Bearer ${this.#token}`);
-      return next(request);
-    };
-    this.#transport = transports[protocol]({ baseUrl, interceptors: [showToken] });
-  }
-
-  /** Shows a token from the next call on. */
-  setToken(token: string): void {
-    this.#token = token;
+    const transport = transports[protocol]({ baseUrl });
+    const { nextToken } = globalThis;
+    this.#transport = nextToken === undefined ? transport : withToken(transport, nextToken);
   }
 
   /** Follows a family, or everything, until it is refused. */
@@ -72,7 +64,9 @@ class Page {
         {
           backoff: { baseMs: 50, capMs: 200 },
           onState: (state) => {
-            if (state.t === "following" && state.resumed) this.#resumed++;
+            if (state.t !== "following" || !state.resumed) return;
+            this.#resumed++;
+            this.#wake();
           },
         },
       )) {
@@ -83,14 +77,14 @@ class Page {
     });
   }
 
-  /** Waits until so many records were seen; all that were, and how often the page had to resume. */
-  async seen(count: number): Promise<{ records: readonly SeenRecord[]; resumed: number }> {
-    while (this.#seen.length < count) {
+  /** Waits until so many records were seen, and the page resumed so often; all that were seen. */
+  async seen(count: number, resumed: number): Promise<readonly SeenRecord[]> {
+    while (this.#seen.length < count || this.#resumed < resumed) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
     }
-    return { records: this.#seen, resumed: this.#resumed };
+    return this.#seen;
   }
 
   /** Sends a signal; does not try again for long. */
@@ -130,6 +124,8 @@ function toSeen({ seq, runId, record }: SequencedEvent): SeenRecord {
 }
 
 declare global {
+  /** Gives the page its tokens, where it has any. Tests provide it. */
+  var nextToken: (() => Promise<string>) | undefined;
   var runlogPage: Page;
   var openRunlogPage: (protocol: PageProtocol, baseUrl: string) => void;
 }

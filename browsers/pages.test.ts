@@ -6,15 +6,18 @@ import { freePort } from "../dev/postgres-server.ts";
 import { RunService } from "../gen/runlog/v1/run_pb.js";
 import { openRun, type RunSender } from "../src/client/index.ts";
 import { connectTo, type NodeConnection } from "../src/client/node/index.ts";
-import { AccessFile, allPermissions, tokenEntry, tokenOf } from "../test/support/access.ts";
+import type { GrantJson } from "../test/support/access.ts";
 import { Authority, type Certificate } from "../test/support/certificates.ts";
+import { JwtIssuer } from "../test/support/jwt-issuer.ts";
 import { startTestServer, type TestServer } from "../test/support/server.ts";
 import { Chromium } from "./chromium.ts";
 import { Name } from "./name.ts";
 import type { Outcome, PageProtocol, SeenRecord } from "./page.ts";
 
 const protocols: readonly PageProtocol[] = ["gRPC-Web", "Connect", "Connect, binary"];
-const everything = [{ namespace: "default", permissions: allPermissions }];
+const hourMs = 3_600_000;
+/** Milliseconds; enough to open a stream on a busy machine. */
+const soonMs = 3_000;
 
 let chromium: Chromium;
 let authority: Authority;
@@ -23,31 +26,18 @@ let own: Certificate;
 let app: string;
 let evil: string;
 
-/** Opens the page of an origin, and has it call a server. */
+/** Opens the page of an origin, and has it call a server, with the tokens that it is given. */
 async function openPage(
   origin: string,
   protocol: PageProtocol,
   url: string,
-  token = "",
+  nextToken?: () => string | Promise<string>,
 ): Promise<Page> {
   const page = await chromium.open(origin);
-  await startPage(page, protocol, url, token);
+  if (nextToken !== undefined) await page.exposeFunction("nextToken", nextToken);
+  const given = { protocol, url };
+  await page.evaluate((to) => globalThis.openRunlogPage(to.protocol, to.url), given);
   return page;
-}
-
-async function startPage(
-  page: Page,
-  protocol: PageProtocol,
-  url: string,
-  token: string,
-): Promise<void> {
-  await page.evaluate(
-    (given) => {
-      globalThis.openRunlogPage(given.protocol, given.url);
-      globalThis.runlogPage.setToken(given.token);
-    },
-    { protocol, url, token },
-  );
 }
 
 const signal = (page: Page, runId: string, text: string): Promise<Outcome> =>
@@ -56,8 +46,8 @@ const getRun = (page: Page, runId: string): Promise<Outcome> =>
   page.evaluate((id) => globalThis.runlogPage.getRun(id), runId);
 const followed = (page: Page, runId: string | undefined): Promise<Outcome> =>
   page.evaluate((id) => globalThis.runlogPage.follow(id), runId);
-const seen = (page: Page, count: number) =>
-  page.evaluate((least) => globalThis.runlogPage.seen(least), count);
+const seen = (page: Page, count: number, resumed = 0): Promise<readonly SeenRecord[]> =>
+  page.evaluate(([least, times]) => globalThis.runlogPage.seen(least!, times!), [count, resumed]);
 
 const reasonOf = (outcome: Outcome) => (outcome === "ok" ? outcome : outcome.reason);
 const shown = ({ runId, text, sender }: SeenRecord) =>
@@ -81,22 +71,22 @@ describe("a page", () => {
     for (const protocol of protocols) {
       const http = isSecure ? "HTTP/2" : "HTTP/1.1";
       describe(`of another origin, over ${protocol} and ${http},`, () => {
-        let file: AccessFile;
+        let issuer: JwtIssuer;
+        let grants: GrantJson[];
         let server: TestServer;
         let producer: NodeConnection;
         let sender: RunSender;
 
         beforeEach(async () => {
-          const owner = tokenEntry("owner", everything);
-          file = await AccessFile.make({ tokens: [owner] });
+          issuer = await JwtIssuer.make();
           server = await startTestServer({
-            accessFile: file.path,
+            accessFile: issuer.accessFile.path,
             allowOrigins: [app],
             port: await freePort(),
             ...(isSecure && { tls: { cert: own.certPath, key: own.keyPath } }),
           });
           producer = connectTo(server.url, {
-            headers: { authorization: `Bearer ${tokenOf("owner")}` },
+            token: await issuer.sign(hourMs),
             ...(isSecure && { tls: { ca: authority.ca } }),
           });
           const client = createClient(RunService, producer.transport);
@@ -104,10 +94,7 @@ describe("a page", () => {
           await client.createRun({ runId: "child", spec: { parentRunId: "root" } });
           await client.createRun({ runId: "stranger", spec: {} });
           const ancestor = { run_id: "root", start_seq: Number(run?.startSeq) };
-          const grants = [{ namespace: "default", permissions: ["read", "signal"], ancestor }];
-          await file.write({ tokens: [owner, tokenEntry("watcher", grants)] });
-          // It begins with the file that is there.
-          server = await server.restart();
+          grants = [{ namespace: "default", permissions: ["read", "signal"], ancestor }];
           sender = openRun(producer.transport, { runId: "child", receiveSignals: true });
         });
 
@@ -115,61 +102,79 @@ describe("a page", () => {
           await sender.close(5_000);
           producer.close();
           await server.remove();
-          await file.remove();
+          await issuer.accessFile.remove();
           assert.deepEqual(server.errors, []);
         });
 
-        const openApp = (token = tokenOf("watcher")) => openPage(app, protocol, server.url, token);
+        const say = (text: string, handled = 0) =>
+          sender.emit({ type: "said", data: Buffer.from(text) }, handled);
+        /** Opens the page of the origin on the list. */
+        const openApp = (lifetimeMs = hourMs) =>
+          openPage(app, protocol, server.url, () => issuer.sign(lifetimeMs, grants));
+
+        /** Asserts that a page saw the starts of the family, and these records, each once. */
+        function assertSaw(records: readonly SeenRecord[], ...others: string[]): void {
+          const starts = ["child: runStarted", "root: runStarted"];
+          assert.deepEqual(records.map(shown).toSorted(), [...others, ...starts].toSorted());
+          const seqs = records.map(({ seq }) => seq);
+          const inOrder = seqs.toSorted((one, other) => one - other);
+          assert.deepEqual(seqs, inOrder);
+        }
 
         it("follows a family through a restart of the server, and sends signals to it", async () => {
           const page = await openApp();
           const leaving = assert.rejects(followed(page, "root"));
-          sender.emit({ type: "said", data: Buffer.from("before") });
+          say("before");
           await seen(page, 3);
           const restarting = server.restart();
-          sender.emit({ type: "said", data: Buffer.from("meanwhile") });
+          say("meanwhile");
           server = await restarting;
           assert.equal(await signal(page, "child", "go on"), "ok");
-          for await (const { event } of sender.signals()) {
-            sender.emit(
-              { type: "said", data: Buffer.from(`answer to ${Buffer.from(event.data)}`) },
-              1,
-            );
+          for await (const { event, signalSeq } of sender.signals()) {
+            say(`answer to ${Buffer.from(event.data)}`, signalSeq);
             break;
           }
-          const { records, resumed } = await seen(page, 6);
-          assert.deepEqual(records.map(shown).toSorted(), [
-            "child: answer to go on",
+          assertSaw(
+            await seen(page, 6, 1),
             "child: before",
-            "child: go on (watcher)",
             "child: meanwhile",
-            "child: runStarted",
-            "root: runStarted",
-          ]);
-          const seqs = records.map(({ seq }) => seq);
-          assert.deepEqual(
-            seqs,
-            seqs.toSorted((one, other) => one - other),
+            "child: go on (https://id.example.com#somebody)",
+            "child: answer to go on",
           );
-          assert.ok(resumed >= 1);
           await page.context().close();
           await leaving;
         });
 
-        it("is refused without a token, and can show another with its next call", async () => {
-          for (const token of ["", "nobody-knows-it"]) {
-            const page = await openApp(token);
+        it("renews its token when that expires, and misses nothing", async () => {
+          const page = await openApp(soonMs);
+          const leaving = assert.rejects(followed(page, "root"));
+          say("before");
+          await seen(page, 3, 1);
+          say("between");
+          await seen(page, 4, 2);
+          say("after");
+          assertSaw(await seen(page, 5), "child: after", "child: before", "child: between");
+          assert.equal(await signal(page, "child", "hello"), "ok");
+          await page.context().close();
+          await leaving;
+        });
+
+        it("is refused without a token, and served with the next one", async () => {
+          const without = await openPage(app, protocol, server.url);
+          const page = await openPage(app, protocol, server.url, () => token);
+          let token = "nobody-knows-it";
+          for (const refused of [without, page]) {
             for (const outcome of [
-              await getRun(page, "root"),
-              await signal(page, "root", "hello"),
-              await followed(page, "root"),
+              await getRun(refused, "root"),
+              await signal(refused, "root", "hello"),
+              await followed(refused, "root"),
             ]) {
               assert.equal(reasonOf(outcome), "UNAUTHENTICATED");
             }
-            await page.evaluate((next) => globalThis.runlogPage.setToken(next), tokenOf("watcher"));
-            assert.equal(await getRun(page, "root"), "ok");
-            await page.context().close();
           }
+          token = await issuer.sign(hourMs, grants);
+          assert.equal(await getRun(page, "root"), "ok");
+          for (const one of [without, page]) await one.context().close();
         });
 
         it("is refused outside its subtree, as if nothing were there", async () => {
@@ -187,7 +192,7 @@ describe("a page", () => {
         });
 
         it("gets no answer if its origin is not on the list, whatever its token", async () => {
-          const page = await openPage(evil, protocol, server.url, tokenOf("owner"));
+          const page = await openPage(evil, protocol, server.url, () => issuer.sign(hourMs));
           for (const outcome of [await getRun(page, "root"), await signal(page, "root", "hello")]) {
             assert.notEqual(outcome, "ok");
             // All that a browser tells.
