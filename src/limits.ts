@@ -425,6 +425,14 @@ export const responseRoomBytes = 64 * KiB;
 export const maxTokenBytes = 12 * KiB;
 /** Grants of one token, or of one entry of the access file: each may cost a look-up. */
 export const maxGrants = 32;
+/** Seconds that a minted token lasts at most, unless configured: whoever steals one has it that long. */
+export const defaultMintedLifetimeS = 3_600;
+/** Seconds that can be configured: a month. */
+export const maxMintedLifetimeS = 30 * 24 * 3_600;
+/** Bytes of the name that a minted token gives its holder. */
+export const maxHolderNameBytes = 128;
+/** Namespaces that WhoAmI lists. */
+export const maxReadableNamespaces = 1_000;
 /** Calls that one HTTP/2 connection carries at once. Node's default of 100 silently stalls the 101st subscriber. */
 export const maxStreamsPerConnection = 10_000;
 /** Milliseconds between the server's HTTP/2 pings. */

@@ -60,6 +60,8 @@ export type Refusal =
   | { readonly reason: "token_expired" }
   /** The caller is known, and may not do this. */
   | { readonly reason: "permission"; readonly problem: string }
+  /** The server has no key to sign tokens with; or it does not ask for any. */
+  | { readonly reason: "minting_unavailable"; readonly authenticates: boolean }
   | { readonly reason: "draining" }
   /** We failed on this alone; the log tells why. */
   | { readonly reason: "internal" }
@@ -150,6 +152,10 @@ export function describeRefusal(refusal: Refusal): string {
       return refusal.problem;
     case "token_expired":
       return "the token has expired, or its rights have changed: get a token, and call again";
+    case "minting_unavailable":
+      return refusal.authenticates
+        ? "the server has no key to sign tokens with: its operator names one in the access file, as minting.keys"
+        : "the server does not authenticate, so there is nothing to make a token of: call it without one";
     case "draining":
       return "the server is draining: retry";
     case "internal":

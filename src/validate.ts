@@ -33,6 +33,7 @@ import {
   maxAttributes,
   maxAttributeValueBytes,
   maxContentTypeBytes,
+  maxHolderNameBytes,
   maxKeyBytes,
   maxLabelValueBytes,
   maxLeaseMs,
@@ -93,6 +94,14 @@ function checkVisible(field: string, text: string): void {
 export function checkSignalId(field: string, signalId: string): void {
   checkLength(field, signalId, maxSignalIdBytes);
   checkVisible(field, signalId);
+}
+
+/** Checks the name of a minted token's holder: up to 128 visible ASCII characters but ">"; or none. */
+export function checkHolderName(field: string, name: string): void {
+  if (name === "") return;
+  checkLength(field, name, maxHolderNameBytes);
+  checkVisible(field, name);
+  if (name.includes(">")) throw invalidField(field, 'contains ">", which separates names');
 }
 
 /** Turns a uint64 that names a place into a number; places stay below 2^53. */

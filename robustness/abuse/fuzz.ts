@@ -3,6 +3,7 @@ import { type DescService, fromBinary, toJsonString } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { Health } from "../../gen/grpc/health/v1/health_pb.js";
 import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
+import { AuthService } from "../../gen/runlog/v1/auth_pb.js";
 import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
@@ -14,6 +15,7 @@ import { envelope } from "./raw-http2.ts";
 
 const services: readonly DescService[] = [
   AdminService,
+  AuthService,
   IngestService,
   RunService,
   SubscribeService,

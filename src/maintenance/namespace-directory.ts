@@ -40,6 +40,21 @@ export async function readNamespaces(
   return { namespaces, nextAfterName: last?.row.name };
 }
 
+/**
+ * The names of the namespaces, in order, at most `limit`.
+ *
+ * @param only those that may be listed; undefined: all
+ */
+export async function readNamespaceNames(
+  journal: Journal,
+  limit: number,
+  only: readonly string[] | undefined,
+): Promise<readonly string[]> {
+  if (only?.length === 0) return [];
+  const rows = await listNamespaces(journal.scans, "", limit, only);
+  return rows.map(({ name }) => name);
+}
+
 /** Namespaces whose retention one transaction sets: some milliseconds of the database. */
 const settingsPerCommit = 64;
 

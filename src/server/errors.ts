@@ -109,6 +109,8 @@ function mapRefusal(refusal: Refusal): { code: Code; detail: Detail } {
       return { code: Code.Unauthenticated, detail: { reason: Reason.TOKEN_EXPIRED } };
     case "permission":
       return { code: Code.PermissionDenied, detail: { reason: Reason.PERMISSION } };
+    case "minting_unavailable":
+      return { code: Code.FailedPrecondition, detail: { reason: Reason.MINTING_UNAVAILABLE } };
     case "draining":
       return { code: Code.Unavailable, detail: { reason: Reason.DRAINING } };
     case "internal":

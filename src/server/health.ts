@@ -9,6 +9,7 @@ import {
   HealthCheckResponse_ServingStatus as Status,
 } from "../../gen/grpc/health/v1/health_pb.js";
 import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
+import { AuthService } from "../../gen/runlog/v1/auth_pb.js";
 import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
@@ -16,7 +17,9 @@ import type { Readiness } from "./readiness.ts";
 
 const services = new Set([
   "",
-  ...[RunService, IngestService, SubscribeService, AdminService].map((service) => service.typeName),
+  ...[RunService, IngestService, SubscribeService, AdminService, AuthService].map(
+    (service) => service.typeName,
+  ),
 ]);
 
 /** Characters of a name that nobody knows, in the answer. */

@@ -5,6 +5,7 @@ import { createContextValues, type ServiceImpl } from "@connectrpc/connect";
 import type { Logger } from "pino";
 import { Health } from "../../gen/grpc/health/v1/health_pb.js";
 import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
+import { AuthService } from "../../gen/runlog/v1/auth_pb.js";
 import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
@@ -19,6 +20,7 @@ import { admitAnybody, admitBy } from "./auth/admission.ts";
 import { admitFromPages, BrowserRules } from "./auth/browser-rules.ts";
 import { ExposedError, isLoopback, NoAccessFileError } from "./auth/exposure.ts";
 import { TrustedProxies } from "./auth/trusted-proxies.ts";
+import { authService } from "./auth-service.ts";
 import { Draining } from "./draining.ts";
 import { type Engine, openEngine } from "./engine.ts";
 import { FailureLog } from "./failure-log.ts";
@@ -28,6 +30,7 @@ import { ConnectionAges } from "./http/connection-ages.ts";
 import { ConnectionSlots } from "./http/connection-slots.ts";
 import { handlePages } from "./http/cors.ts";
 import { grpcHandler } from "./http/grpc-handler.ts";
+import { keysHandler } from "./http/keys.ts";
 import { type Peer, peerAt } from "./http/peer.ts";
 import type { RequestHandler } from "./http/port.ts";
 import { listenOn, type Ports } from "./http/ports.ts";
@@ -204,7 +207,7 @@ async function start(
   let ports: Ports;
   try {
     ports = await listenOn(options, tls, {
-      handler: handlePages(pages.origins, requestHandler(context, readiness, handling)),
+      handler: handlePages(pages.origins, requestHandler(context, readiness, handling, access)),
       streamHandler: grpcHandler({
         ...handling,
         streams: [ingestGrpc(context), subscribeGrpc(context)],
@@ -279,6 +282,7 @@ function requestHandler(
   context: ServiceContext,
   readiness: Readiness,
   handling: Handling,
+  access: Access | undefined,
 ): RequestHandler {
   const { limits } = context;
   return rpcHandler({
@@ -290,6 +294,7 @@ function requestHandler(
       add(IngestService, ingestService(context));
       add(SubscribeService, subscribeService(context));
       add(AdminService, adminService(context));
+      add(AuthService, authService(context, access));
       add(Health, healthService(readiness));
     },
     maxMessageBytes: limits.maxMessageBytes,
@@ -297,7 +302,7 @@ function requestHandler(
     messageTimeoutMs: limits.messageTimeoutMs,
     memory: context.memory,
     router: { readMaxBytes: limits.maxMessageBytes, compressMinBytes: neverCompress },
-    fallback: probeHandler(context.draining, readiness),
+    fallback: keysHandler(() => access?.publicKeys, probeHandler(context.draining, readiness)),
   });
 }
 

@@ -15,7 +15,7 @@ describe("the access file", () => {
   });
 
   it("may say nothing, and then lets nobody in", () => {
-    const nothing = { tokens: [], issuers: [], policy: [] };
+    const nothing = { tokens: [], issuers: [], policy: [], minting: undefined };
     assert.deepEqual(parseAccessFile("access.json", "{}"), nothing);
   });
 
@@ -88,6 +88,26 @@ describe("the access file", () => {
       "an unknown key in a rule",
       { policy: [{ certificates: "CN=a", grants }] },
       /unknown key "certificates"/,
+    ],
+    ["no key to mint with", { minting: {} }, /minting.keys: is missing/],
+    ["an empty list of keys to mint with", { minting: { keys: [] } }, /minting.keys: is empty/],
+    [
+      "a key that is no path",
+      { minting: { keys: [{ kty: "OKP" }] } },
+      /minting.keys\[0\]: must be a text/,
+    ],
+    ...[0, 0.5, 2_592_001, "1h"].map(
+      (value) =>
+        [
+          `minted tokens that last ${value} s`,
+          { minting: { keys: ["k"], max_lifetime_seconds: value } },
+          /max_lifetime_seconds: must be a whole number from 1 to 2592000/,
+        ] as const,
+    ),
+    [
+      "an issuer that minted tokens have too",
+      { issuers: [{ ...issuer, issuer: "runlog" }], minting: { keys: ["k"] } },
+      /two of them have the issuer "runlog"/,
     ],
     [
       "a namespace in part",

@@ -3,6 +3,7 @@
  * takes. A method without a row fails the table.
  */
 import { Code, ConnectError } from "@connectrpc/connect";
+import { Permission } from "../../gen/runlog/v1/auth_pb.js";
 import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import { StopPolicy } from "../../gen/runlog/v1/subscribe_pb.js";
 import { collect, type WireClient } from "../support/wire.ts";
@@ -18,7 +19,7 @@ export interface Target {
 
 /** A method. */
 export interface MethodRow {
-  /** All that a caller needs for it; none: it is public. */
+  /** All that a caller needs for it; none: to be known. */
   readonly permissions: readonly string[];
   /** Calls it so that it succeeds, where the run exists; throws what it is refused with. */
   readonly call: (client: WireClient, target: Target) => Promise<unknown>;
@@ -138,6 +139,18 @@ export const methodRows: Readonly<Record<string, MethodRow>> = {
     permissions: ["read"],
     call: ({ subscribe }, target) =>
       subscribe.readEvents({ namespace: target.namespace, filter: runIdsScope(target) }),
+  },
+  "runlog.v1.AuthService.WhoAmI": {
+    permissions: [],
+    call: ({ auth }) => auth.whoAmI({}),
+  },
+  "runlog.v1.AuthService.MintToken": {
+    // Of the permission that is handed on.
+    permissions: ["signal"],
+    call: ({ auth }, { namespace, runId }) => {
+      const permissions = [Permission.SIGNAL];
+      return auth.mintToken({ grants: [{ namespace, ancestor: { runId }, permissions }] });
+    },
   },
   "runlog.v1.AdminService.ListNamespaces": {
     permissions: ["admin"],

@@ -1,5 +1,5 @@
 /** Access files of tests, and the tokens that they know. */
-import { createHash } from "node:crypto";
+import { createHash, generateKeyPairSync } from "node:crypto";
 import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -23,6 +23,12 @@ export function tokenOf(name: string): string {
 export function tokenEntry(name: string, grants: readonly GrantJson[], rest: object = {}): object {
   const sha256 = createHash("sha256").update(tokenOf(name)).digest("hex");
   return { name, sha256, grants, ...rest };
+}
+
+/** A new key that signs minted tokens, in PEM. */
+export function mintingKey(): string {
+  const { privateKey } = generateKeyPairSync("ed25519");
+  return String(privateKey.export({ type: "pkcs8", format: "pem" }));
 }
 
 /** An access file that can be written again. */

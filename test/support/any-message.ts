@@ -10,6 +10,7 @@ import {
 import fc from "fast-check";
 import { Health } from "../../gen/grpc/health/v1/health_pb.js";
 import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
+import { AuthService } from "../../gen/runlog/v1/auth_pb.js";
 import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
 import { SubscribeService } from "../../gen/runlog/v1/subscribe_pb.js";
@@ -20,6 +21,7 @@ export const methods: readonly DescMethod[] = [
   IngestService,
   SubscribeService,
   AdminService,
+  AuthService,
   Health,
 ].flatMap((service): readonly DescMethod[] => service.methods);
 

@@ -2,6 +2,7 @@
 import { limitText, offeredLimits, rangeText } from "../../src/cli/limit-settings.ts";
 import { exactDurationText } from "../../src/cli/quantities.ts";
 import {
+  defaultMintedLifetimeS,
   defaultPageSize,
   type LimitSpec,
   limitSpecs,
@@ -13,6 +14,7 @@ import {
   maxFilterRunIds,
   maxFilterTypes,
   maxGrants,
+  maxHolderNameBytes,
   maxInheritedRuns,
   maxJsonDepth,
   maxJsonValues,
@@ -23,10 +25,12 @@ import {
   maxListedStates,
   maxListItems,
   maxMessageItems,
+  maxMintedLifetimeS,
   maxNamespaceBytes,
   maxPageSize,
   maxPlainFields,
   maxProducerIdBytes,
+  maxReadableNamespaces,
   maxReasonBytes,
   maxRecordBytes,
   maxRetentionMs,
@@ -152,6 +156,24 @@ const serverRows: readonly Row[] = [
     `${maxGrants}`,
     "grants of one token, or of one entry of the access file; each may cost a look-up",
     "UNAUTHENTICATED; the access file is refused",
+  ],
+  [
+    "lifetime of a minted token",
+    seconds(defaultMintedLifetimeS * 1000),
+    `unless the access file says otherwise, with at most ${seconds(maxMintedLifetimeS * 1000)}`,
+    "the token expires earlier than asked for",
+  ],
+  [
+    "name of a minted token's holder",
+    `${maxHolderNameBytes} bytes`,
+    "visible ASCII characters but `>`",
+    invalid,
+  ],
+  [
+    "WhoAmI",
+    `${maxReadableNamespaces}`,
+    "namespaces that it lists",
+    "the answer says that there are more",
   ],
   [
     "streams of a connection",

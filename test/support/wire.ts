@@ -37,6 +37,7 @@ import * as grpc from "@grpc/grpc-js";
 import { load } from "@grpc/proto-loader";
 import { Health } from "../../gen/grpc/health/v1/health_pb.js";
 import { AdminService } from "../../gen/runlog/v1/admin_pb.js";
+import { AuthService } from "../../gen/runlog/v1/auth_pb.js";
 import { type ErrorDetail, ErrorDetailSchema } from "../../gen/runlog/v1/error_pb.js";
 import { IngestService } from "../../gen/runlog/v1/ingest_pb.js";
 import { RunService } from "../../gen/runlog/v1/run_pb.js";
@@ -50,6 +51,7 @@ export interface WireClient {
   readonly ingest: Client<typeof IngestService>;
   readonly subscribe: Client<typeof SubscribeService>;
   readonly admin: Client<typeof AdminService>;
+  readonly auth: Client<typeof AuthService>;
   readonly health: Client<typeof Health>;
   close(): void;
 }
@@ -101,6 +103,7 @@ function overTransport(transport: Transport, close: () => void): WireClient {
     ingest: createClient(IngestService, transport),
     subscribe: createClient(SubscribeService, transport),
     admin: createClient(AdminService, transport),
+    auth: createClient(AuthService, transport),
     health: createClient(Health, transport),
     close,
   };
@@ -216,6 +219,7 @@ const protoFiles = [
   "runlog/v1/ingest.proto",
   "runlog/v1/subscribe.proto",
   "runlog/v1/admin.proto",
+  "runlog/v1/auth.proto",
   "grpc/health/v1/health.proto",
 ];
 
@@ -242,6 +246,7 @@ async function connectGrpcJs(url: string, token?: string, tls?: ClientTls): Prom
     ingest: clientOf(IngestService),
     subscribe: clientOf(SubscribeService),
     admin: clientOf(AdminService),
+    auth: clientOf(AuthService),
     health: clientOf(Health),
     close: () => channel.close(),
   };

@@ -340,6 +340,14 @@ export enum Reason {
    * @generated from enum value: REASON_UNAUTHENTICATED = 31;
    */
   UNAUTHENTICATED = 31,
+
+  /**
+   * The server has no key to sign tokens with. FAILED_PRECONDITION. Its
+   * operator can name one in the access file.
+   *
+   * @generated from enum value: REASON_MINTING_UNAVAILABLE = 34;
+   */
+  MINTING_UNAVAILABLE = 34,
 }
 
 /**

@@ -5,8 +5,10 @@
  *   issuers  who signs JWTs, and which of them count
  *   policy   what the claims of a JWT grant, besides those of its claim `runlog`, and what
  *            a client's certificate grants
+ *   minting  the keys that sign tokens which callers make of their own rights
  */
 import { dirname, resolve } from "node:path";
+import { defaultMintedLifetimeS, maxMintedLifetimeS } from "../../limits.ts";
 import { MistakeError, parseGrants, parseList, parseObject, parseText } from "./parse-grants.ts";
 import type { Grant } from "./rights.ts";
 
@@ -55,11 +57,23 @@ export interface CertificateRule {
   readonly grants: readonly Grant[];
 }
 
+/** How tokens are minted. */
+export interface Minting {
+  /** The claim `iss` of minted tokens. */
+  readonly issuer: string;
+  /** Paths of Ed25519 keys in PEM: the first signs, all of them count. */
+  readonly keys: readonly string[];
+  /** Seconds that a token lasts at most. */
+  readonly maxLifetimeS: number;
+}
+
 /** The file. */
 export interface AccessRules {
   readonly tokens: readonly StaticToken[];
   readonly issuers: readonly Issuer[];
   readonly policy: readonly PolicyRule[];
+  /** Undefined: no token is minted, and none that was counts. */
+  readonly minting: Minting | undefined;
 }
 
 /** Asymmetric ones: with another a key that checks tokens could make them too. */
@@ -79,6 +93,7 @@ const algorithms = [
 const defaultAlgorithms = ["EdDSA", "Ed25519", "ES256", "PS256", "RS256"];
 const defaultClockToleranceS = 30;
 const maxClockToleranceS = 300;
+const defaultMintingIssuer = "runlog";
 
 /**
  * Reads the file's text.
@@ -97,7 +112,8 @@ export function parseAccessFile(path: string, text: string): AccessRules {
     tokens = [],
     issuers = [],
     policy = [],
-  } = parseObject(path, document, ["tokens", "issuers", "policy"]);
+    minting,
+  } = parseObject(path, document, ["tokens", "issuers", "policy", "minting"]);
   const mistakes: string[] = [];
   const each = <T>(at: string, list: unknown, parse: (at: string, item: unknown) => T): T[] =>
     parseList(at, list).flatMap((item, index) => {
@@ -113,6 +129,9 @@ export function parseAccessFile(path: string, text: string): AccessRules {
     tokens: each("tokens", tokens, parseToken),
     issuers: each("issuers", issuers, (at, item) => parseIssuer(at, item, dirname(path))),
     policy: each("policy", policy, parseRule),
+    minting: each("minting", minting === undefined ? [] : [minting], (_, item) =>
+      parseMinting("minting", item, dirname(path)),
+    )[0],
   };
   const twice =
     repeated(
@@ -123,7 +142,9 @@ export function parseAccessFile(path: string, text: string): AccessRules {
     repeated(
       "issuers",
       "issuer",
-      rules.issuers.map(({ issuer }) => issuer),
+      [...rules.issuers, ...(rules.minting === undefined ? [] : [rules.minting])].map(
+        ({ issuer }) => issuer,
+      ),
     );
   if (twice !== undefined) mistakes.push(twice);
   if (mistakes.length > 0) throw new MistakeError(path, mistakes.join("\n"));
@@ -196,6 +217,31 @@ function parseIssuer(at: string, value: unknown, directory: string): Issuer {
     algorithms: allowed.map((one) => parseAlgorithm(`${at}.algorithms`, one)),
     clockToleranceS: tolerance,
   };
+}
+
+function parseMinting(at: string, value: unknown, directory: string): Minting {
+  const parsed = parseObject(at, value, ["issuer", "keys", "max_lifetime_seconds"]);
+  const { issuer = defaultMintingIssuer } = parsed;
+  const { max_lifetime_seconds: maxLifetimeS = defaultMintedLifetimeS } = parsed;
+  const isSeconds = typeof maxLifetimeS === "number" && Number.isSafeInteger(maxLifetimeS);
+  if (!isSeconds || maxLifetimeS < 1 || maxLifetimeS > maxMintedLifetimeS) {
+    const place = `${at}.max_lifetime_seconds`;
+    throw new MistakeError(place, `must be a whole number from 1 to ${maxMintedLifetimeS}`);
+  }
+  const keys = parseList(`${at}.keys`, parsed.keys);
+  if (keys.length === 0) throw new MistakeError(`${at}.keys`, "is empty");
+  return {
+    issuer: parseText(`${at}.issuer`, issuer),
+    keys: keys.map((one, index) => resolve(directory, parseText(`${at}.keys[${index}]`, one))),
+    maxLifetimeS,
+  };
+}
+
+/** What the policy gives an identity of certificates. */
+export function certificateGrants({ policy }: AccessRules, identity: string): readonly Grant[] {
+  return policy.flatMap((rule) =>
+    rule.t === "certificate" && rule.identities.test(identity) ? rule.grants : [],
+  );
 }
 
 function parseAlgorithm(at: string, value: unknown): string {

@@ -8,13 +8,21 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { unwatchFile, watchFile } from "node:fs";
 import { readFile } from "node:fs/promises";
+import type { JSONWebKeySet } from "jose";
 import type { Logger } from "pino";
 import { maxTokenBytes } from "../../limits.ts";
 import { RefusedError } from "../../refusal.ts";
-import { type AccessRules, type ClaimRule, parseAccessFile } from "./access-file.ts";
-import { Caller } from "./caller.ts";
+import {
+  type AccessRules,
+  type ClaimRule,
+  certificateGrants,
+  parseAccessFile,
+} from "./access-file.ts";
+import { Caller, identityOfSource, type Source } from "./caller.ts";
 import type { CertificateIdentity } from "./certificate-identity.ts";
 import { type CheckedToken, JsonWebTokens } from "./json-web-tokens.ts";
+import { type MintedToken, type MintRequest, mintedCaller, mintToken } from "./minted-tokens.ts";
+import { MintingKeys } from "./minting-keys.ts";
 import { MistakeError, parseGrants } from "./parse-grants.ts";
 import { type Grant, Rights } from "./rights.ts";
 
@@ -41,6 +49,8 @@ type Credential =
 interface Rules {
   readonly file: AccessRules;
   readonly tokens: JsonWebTokens;
+  /** Undefined: the file names no keys. */
+  readonly minting: MintingKeys | undefined;
   /** Callers by the hash of what they showed. */
   readonly remembered: Map<string, { readonly caller: Caller; readonly untilMs: number }>;
 }
@@ -96,6 +106,29 @@ export class Access {
     return this.#check(credential);
   }
 
+  /** The keys that check minted tokens; undefined where there are none. */
+  get publicKeys(): JSONWebKeySet | undefined {
+    return this.#rules.minting?.publicKeys;
+  }
+
+  /**
+   * Makes a token of a caller's rights.
+   *
+   * @throws RefusedError minting_unavailable where the file names no key, and as mintToken
+   */
+  async mint(minter: Caller, request: MintRequest): Promise<MintedToken> {
+    const { minting } = this.#rules;
+    const { origin } = minter;
+    if (minting === undefined || origin === undefined) {
+      throw new RefusedError({ reason: "minting_unavailable", authenticates: true });
+    }
+    const minted = await mintToken(minting, minter, origin, request, this.#now());
+    const { identity, expiresAtMs } = minted;
+    const expires = new Date(expiresAtMs).toISOString();
+    this.#logger.info({ minter: minter.identity, identity, expires }, "a token was minted");
+    return minted;
+  }
+
   /** Reads the files now. Logs mistakes in them, and then keeps the rules as they were. */
   reload(): Promise<void> {
     this.#reloading = this.#reloading.then(() => this.#reload());
@@ -144,9 +177,9 @@ export class Access {
 
   /** By looking: a file that a cluster puts in the place of another is not announced. */
   #watch(): void {
-    const { issuers } = this.#rules.file;
+    const { issuers, minting } = this.#rules.file;
     const keyFiles = issuers.flatMap(({ keys }) => (keys.t === "file" ? [keys.path] : []));
-    for (const path of [this.#path, ...keyFiles]) {
+    for (const path of [this.#path, ...keyFiles, ...(minting?.keys ?? [])]) {
       if (this.#watched.has(path)) continue;
       this.#watched.add(path);
       watchFile(path, { interval: lookIntervalMs, persistent: false }, this.#onChange);
@@ -196,7 +229,9 @@ async function readRules(path: string, now: () => number): Promise<Rules> {
     throw new MistakeError(path, `cannot be read (${code})`);
   }
   const file = parseAccessFile(path, text);
-  return { file, tokens: await JsonWebTokens.open(file.issuers, now), remembered: new Map() };
+  const minting = file.minting && (await MintingKeys.open(file.minting));
+  const tokens = await JsonWebTokens.open(file.issuers, minting, now);
+  return { file, tokens, minting, remembered: new Map() };
 }
 
 function isSame(some: Caller, other: Caller): boolean {
@@ -245,14 +280,12 @@ async function callerOf(rules: Rules, shown: Credential, now: () => number): Pro
 }
 
 function certificateCaller(
-  { policy }: AccessRules,
+  rules: AccessRules,
   { identity, expiresAtMs }: CertificateIdentity,
   now: () => number,
 ): Caller {
-  const grants = policy.flatMap((rule) =>
-    rule.t === "certificate" && rule.identities.test(identity) ? rule.grants : [],
-  );
-  const caller = new Caller({ identity, rights: new Rights(grants), expiresAtMs, now });
+  const grants = certificateGrants(rules, identity);
+  const caller = callerFrom({ t: "certificate", identity }, grants, expiresAtMs, now);
   if (caller.hasExpired) throw new RefusedError({ reason: "token_expired" });
   return caller;
 }
@@ -266,8 +299,8 @@ function staticCaller(
   // All of them, and each whole: the time tells nothing of a hash.
   const [found] = tokens.filter(({ sha256 }) => timingSafeEqual(sha256, hash));
   if (found === undefined) return undefined;
-  const { name: identity, expiresAtMs, grants } = found;
-  const caller = new Caller({ identity, rights: new Rights(grants), expiresAtMs, now });
+  const { name, expiresAtMs, grants } = found;
+  const caller = callerFrom({ t: "token", name }, grants, expiresAtMs, now);
   if (caller.hasExpired) throw new RefusedError({ reason: "token_expired" });
   return caller;
 }
@@ -281,8 +314,20 @@ async function jwtCaller({ file, tokens }: Rules, token: string, now: () => numb
   }
   const checked = await tokens.check(token);
   const { issuer, subject, expiresAtMs } = checked;
-  const identity = `${issuer}#${subject}`;
-  return new Caller({ identity, rights: new Rights(grantsOf(file, checked)), expiresAtMs, now });
+  if (issuer === file.minting?.issuer) return mintedCaller(file, checked, now);
+  return callerFrom({ t: "issuer", issuer, subject }, grantsOf(file, checked), expiresAtMs, now);
+}
+
+/** A caller with rights of its own. */
+function callerFrom(
+  source: Source,
+  grants: readonly Grant[],
+  expiresAtMs: number | undefined,
+  now: () => number,
+): Caller {
+  const identity = identityOfSource(source);
+  const origin = { source, names: "", restsOn: undefined };
+  return new Caller({ identity, rights: new Rights(grants), origin, expiresAtMs, now });
 }
 
 /** @throws RefusedError unauthenticated for a claim that is malformed */

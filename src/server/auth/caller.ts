@@ -2,13 +2,43 @@
 import { ConnectError, createContextKey, type HandlerContext } from "@connectrpc/connect";
 import { RefusedError } from "../../refusal.ts";
 import { startTimer } from "../../timers.ts";
-import { allRights, type Rights } from "./rights.ts";
+import { allRights, type Grant, type Rights } from "./rights.ts";
+
+/** Who has rights of its own: an entry of the access file, or somebody that an issuer vouches for. */
+export type Source =
+  | { readonly t: "token"; readonly name: string }
+  | { readonly t: "certificate"; readonly identity: string }
+  | { readonly t: "issuer"; readonly issuer: string; readonly subject: string };
+
+/** Where a caller's rights come from. */
+export interface Origin {
+  /** Whose they are: the caller's own, or those of whom its chain of mints began with. */
+  readonly source: Source;
+  /** What follows the source's identity in the caller's: `>NAME` for each mint. */
+  readonly names: string;
+  /** The rights of the source on which a minted token rests; undefined: it was not minted. */
+  readonly restsOn: readonly Grant[] | undefined;
+}
+
+/** Names it for people and in logs. */
+export function identityOfSource(source: Source): string {
+  switch (source.t) {
+    case "token":
+      return source.name;
+    case "certificate":
+      return source.identity;
+    case "issuer":
+      return `${source.issuer}#${source.subject}`;
+  }
+}
 
 /** What is known of a caller. */
 export interface CallerOptions {
-  /** Names it for people and in logs; unique among all that the server knows. */
+  /** Names it for people and in logs. */
   readonly identity: string;
   readonly rights: Rights;
+  /** Undefined: nobody's that could be handed on. */
+  readonly origin?: Origin;
   /** Milliseconds since 1970 at which it has to show another token; undefined: never. */
   readonly expiresAtMs?: number | undefined;
   /** Milliseconds since 1970. Default: Date.now. */
@@ -19,15 +49,17 @@ export interface CallerOptions {
 export class Caller {
   readonly identity: string;
   readonly rights: Rights;
+  readonly origin: Origin | undefined;
   readonly expiresAtMs: number | undefined;
   readonly #now: () => number;
   readonly #listeners = new Set<(error: RefusedError) => void>();
   #timer: NodeJS.Timeout | undefined;
   #isRetired = false;
 
-  constructor({ identity, rights, expiresAtMs, now = Date.now }: CallerOptions) {
+  constructor({ identity, rights, origin, expiresAtMs, now = Date.now }: CallerOptions) {
     this.identity = identity;
     this.rights = rights;
+    this.origin = origin;
     this.expiresAtMs = expiresAtMs;
     this.#now = now;
   }

@@ -13,6 +13,7 @@ import {
 } from "jose";
 import { RefusedError } from "../../refusal.ts";
 import type { Issuer } from "./access-file.ts";
+import { type MintingKeys, mintedAlgorithm, mintedAudience } from "./minting-keys.ts";
 import { MistakeError } from "./parse-grants.ts";
 
 /** Milliseconds for an issuer to send its keys. */
@@ -24,6 +25,8 @@ const keysCooldownMs = 10_000;
 
 /** It stands in logs, and in signals. */
 const subjects = /^[^\p{C}]{1,256}$/u;
+/** Of minted tokens: the minter's identity, and names. */
+const mintedSubjects = /^[^\p{C}]+$/u;
 
 /** A JWT that was checked. */
 export interface CheckedToken {
@@ -44,6 +47,7 @@ export class KeysUnavailableError extends Error {
 
 interface Verifier extends Pick<Issuer, "issuer" | "audience" | "algorithms" | "clockToleranceS"> {
   readonly keyFor: JWTVerifyGetKey;
+  readonly subjects: RegExp;
 }
 
 /** Checks JWTs. */
@@ -59,12 +63,30 @@ export class JsonWebTokens {
   /**
    * Reads the issuers' keys that are in files; those at URLs are fetched when a token needs them.
    *
+   * @param minting the keys of tokens that servers mint; they count as those of an issuer
    * @param now milliseconds since 1970
    * @throws MistakeError for a file that holds no keys
    */
-  static async open(issuers: readonly Issuer[], now: () => number): Promise<JsonWebTokens> {
+  static async open(
+    issuers: readonly Issuer[],
+    minting: MintingKeys | undefined,
+    now: () => number,
+  ): Promise<JsonWebTokens> {
     const verifiers: Verifier[] = [];
-    for (const issuer of issuers) verifiers.push({ ...issuer, keyFor: await keysOf(issuer) });
+    for (const issuer of issuers) {
+      verifiers.push({ ...issuer, keyFor: await keysOf(issuer), subjects });
+    }
+    if (minting !== undefined) {
+      verifiers.push({
+        issuer: minting.issuer,
+        audience: [mintedAudience],
+        algorithms: [mintedAlgorithm],
+        // Nobody's rights last longer than they were given for.
+        clockToleranceS: 0,
+        keyFor: createLocalJWKSet(minting.publicKeys),
+        subjects: mintedSubjects,
+      });
+    }
     return new JsonWebTokens(verifiers, now);
   }
 
@@ -77,7 +99,7 @@ export class JsonWebTokens {
   async check(token: string): Promise<CheckedToken> {
     const verifier = this.#verifiers.get(issuerOf(token));
     if (verifier === undefined) throw refused("its issuer is not one that the server trusts");
-    const { issuer, audience, algorithms, clockToleranceS } = verifier;
+    const { issuer, audience, algorithms, clockToleranceS, subjects: shown } = verifier;
     try {
       const claims = await verify(token, verifier.keyFor, {
         issuer,
@@ -88,7 +110,7 @@ export class JsonWebTokens {
         requiredClaims: ["exp", "sub"],
       });
       const { sub = "", exp = 0 } = claims;
-      if (!subjects.test(sub)) throw refused("its subject is no name that can be shown");
+      if (!shown.test(sub)) throw refused("its subject is no name that can be shown");
       return { issuer, subject: sub, claims, expiresAtMs: (exp + clockToleranceS) * 1000 };
     } catch (error) {
       if (error instanceof errors.JWTExpired) throw new RefusedError({ reason: "token_expired" });

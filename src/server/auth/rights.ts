@@ -35,12 +35,26 @@ export class Rights {
    * @throws RefusedError permission where the caller has it nowhere
    */
   within(permission: Permission, namespace: string): Within {
-    const grants = this.#grants.filter(
-      (grant) => grant.permissions.includes(permission) && isFor(grant, namespace),
-    );
+    const grants = this.grantsFor(permission, namespace);
     if (grants.length === 0) throw missing(permission, `in namespace ${JSON.stringify(namespace)}`);
     const subtrees = grants.map(({ subtree }) => subtree).filter((one) => one !== undefined);
     return subtrees.length < grants.length ? undefined : subtrees;
+  }
+
+  /** All of them. */
+  get grants(): readonly Grant[] {
+    return this.#grants;
+  }
+
+  /**
+   * The grants that give a permission in a namespace, or in parts of it.
+   *
+   * @param namespace `*`: those that give it in every one
+   */
+  grantsFor(permission: Permission, namespace: string): readonly Grant[] {
+    return this.#grants.filter(
+      (grant) => grant.permissions.includes(permission) && isFor(grant, namespace),
+    );
   }
 
   /**
@@ -63,6 +77,14 @@ export class Rights {
       .filter((grant) => grant.permissions.includes(permission) && grant.subtree === undefined)
       .map((grant) => grant.namespace);
     if (names.length === 0) throw missing(permission, "in any namespace");
+    return names.includes(everyNamespace) ? undefined : [...new Set(names)];
+  }
+
+  /** The namespaces in which a caller may read, or read some runs; undefined: in every one. */
+  readableNamespaces(): readonly string[] | undefined {
+    const names = this.#grants
+      .filter(({ permissions: given }) => given.includes("read"))
+      .map(({ namespace }) => namespace);
     return names.includes(everyNamespace) ? undefined : [...new Set(names)];
   }
 
