@@ -30,11 +30,17 @@ describe("MintToken", () => {
   let narrowed: WireClient;
   let startSeq: bigint;
   const clients: WireClient[] = [];
+  const others: TestServer[] = [];
 
   const show = async (token: string, url = server.url): Promise<WireClient> => {
     const client = await wire.connect(url, token);
     clients.push(client);
     return client;
+  };
+  const startOther = async (options = {}): Promise<TestServer> => {
+    const other = await startTestServer(options);
+    others.push(other);
+    return other;
   };
   const create = async (runId: string, parentRunId = "") =>
     (await owner.runs.createRun({ runId, spec: { parentRunId } })).run!.startSeq;
@@ -67,6 +73,7 @@ describe("MintToken", () => {
 
   afterEach(async () => {
     for (const client of clients.splice(0)) client.close();
+    for (const other of others.splice(0)) await other.remove();
     await server.remove();
     await file.remove();
     assert.deepEqual(server.errors, []);
@@ -210,7 +217,7 @@ describe("MintToken", () => {
 
   it("is for those who have the key: every node accepts the token, another server does not", async () => {
     const { token } = await planner.auth.mintToken({ grants: [{ permissions: [READ] }] });
-    const node = await startTestServer({ accessFile: file.path });
+    const node = await startOther({ accessFile: file.path });
     const there = await show(token, node.url);
     assert.match((await there.auth.whoAmI({})).identity, /^planner>/);
     const stranger = await AccessFile.make({
@@ -219,12 +226,10 @@ describe("MintToken", () => {
     const minting = { keys: [await stranger.writeText("other.pem", mintingKey())] };
     for (const content of [{}, { minting }]) {
       await stranger.write({ ...content, tokens: [tokenEntry("planner", [])] });
-      const other = await startTestServer({ accessFile: stranger.path });
+      const other = await startOther({ accessFile: stranger.path });
       const refused = await refusalOf((await show(token, other.url)).auth.whoAmI({}));
       assert.equal(Reason[refused.detail?.reason ?? 0], "UNAUTHENTICATED");
-      await other.remove();
     }
-    await node.remove();
     await stranger.remove();
   });
 
@@ -246,7 +251,7 @@ describe("MintToken", () => {
 
   it("says what to do where there is no key, and where there is no access file", async () => {
     await file.write({ tokens: [tokenEntry("planner", [])] });
-    const open = await startTestServer();
+    const open = await startOther();
     server = await server.restart();
     for (const [url, token, expected] of [
       [server.url, tokenOf("planner"), /minting\.keys/],
@@ -262,7 +267,6 @@ describe("MintToken", () => {
       assert.equal(Reason[detail?.reason ?? 0], "MINTING_UNAVAILABLE");
       assert.equal((await fetch(`${url}/.well-known/jwks.json`)).status, 404);
     }
-    await open.remove();
   });
 });
 
