@@ -16,6 +16,8 @@ import { runsCommand } from "./commands/runs.ts";
 import { serveCommand } from "./commands/serve.ts";
 import { signalCommand } from "./commands/signal.ts";
 import { tailCommand } from "./commands/tail.ts";
+import { tokenCommand } from "./commands/token.ts";
+import { whoAmICommand } from "./commands/whoami.ts";
 import { CannotReachError } from "./connection.ts";
 import { environmentHelp } from "./env.ts";
 import { exitStatus, exitStatusHelp, explain, innermost, statusOf } from "./failure.ts";
@@ -35,6 +37,8 @@ const commands = [
   namespacesCommand,
   retentionCommand,
   deleteCommand,
+  tokenCommand,
+  whoAmICommand,
 ];
 
 /** Runs the command line and returns the status to exit with; never rejects. */
