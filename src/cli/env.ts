@@ -127,19 +127,26 @@ function wordsIn(text = ""): readonly string[] {
 }
 
 /**
- * The environment of a process that is part of the run `runId`. It reaches the same server; a
- * token, or a certificate, that a flag named is not handed on.
+ * The environment of a process that is part of the run `runId`. It reaches the same server, with
+ * a token of its own or none: this process's token and certificate are not handed on, whether
+ * flags or the environment named them.
+ *
+ * @param tokenFile with its own token
  */
 export function childEnvironment({
   server,
   namespace,
   runId,
   ca,
-}: Pick<Environment, "server" | "namespace" | "ca"> & {
+  tokenFile,
+}: Pick<Environment, "server" | "namespace" | "ca" | "tokenFile"> & {
   readonly runId: string;
 }): NodeJS.ProcessEnv {
+  const own: readonly string[] = [names.token, names.tokenFile, names.cert, names.key];
+  const rest = Object.entries(process.env).filter(([name]) => !own.includes(name));
   return {
-    ...process.env,
+    ...Object.fromEntries(rest),
+    ...(tokenFile !== undefined && { [names.tokenFile]: tokenFile }),
     [names.server]: server,
     [names.namespace]: namespace,
     [names.runId]: runId,
@@ -153,7 +160,8 @@ Environment:
   ${names.server}     URL of the server (default ${defaultServerUrl})
   ${names.namespace}  namespace (default "default")
   ${names.token}      bearer token to send with every call
-  ${names.tokenFile} file with the bearer token, read again when it changes
+  ${names.tokenFile} file with the bearer token, read again when it changes;
+                    exec gives its command one for its run alone
   ${names.ca}         authorities of servers, in PEM, for https:// (default: Node's)
   ${names.cert}, ${names.key}
                     certificate of this client and its key, in PEM

@@ -1,7 +1,7 @@
 /**
  * What ingest and exec have in common: a run on a server that takes lines.
  */
-import { createClient } from "@connectrpc/connect";
+import { createClient, type Transport } from "@connectrpc/connect";
 import type { Run } from "../../gen/runlog/v1/run_pb.js";
 import { RunService, RunState } from "../../gen/runlog/v1/run_pb.js";
 import type { ResultInit, RunSender } from "../client/index.ts";
@@ -16,6 +16,8 @@ import { countText } from "./text.ts";
 /** A run that is open and takes lines. */
 export interface RecordedRun {
   readonly runId: string;
+  /** To the run's server, until it is closed. */
+  readonly transport: Transport;
   /** Events that the run had when it was opened. */
   readonly lastRunSeq: number;
   readonly cancelled: AbortSignal;
@@ -86,6 +88,7 @@ async function openOver(
   }
   return {
     runId: sender.runId,
+    transport: connection.transport,
     lastRunSeq: opened.lastRunSeq,
     handledSignalSeq: opened.handledSignalSeq,
     cancelled: sender.cancelled,

@@ -1,6 +1,6 @@
 /** AuthService: who calls, and tokens with some of what the caller may do. */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { durationMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, durationMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import {
   type AuthService,
@@ -78,9 +78,13 @@ export function authService(
       for (const one of wanted) grants.push(await held.find(one));
       const { restsOn } = held;
       const minted = await access.mint(caller, { grants, restsOn, lifetimeMs, name });
-      const { token, identity, expiresAtMs } = minted;
-      const expireTime = timestampFromMs(expiresAtMs);
-      return { token, expireTime, identity, grants: grants.map(toGrant) };
+      return {
+        token: minted.token,
+        expireTime: timestampFromMs(minted.expiresAtMs),
+        identity: minted.identity,
+        grants: grants.map(toGrant),
+        lifetime: durationFromMs(minted.lifetimeMs),
+      };
     }),
   };
 }

@@ -215,6 +215,13 @@ export declare type MintTokenResponse = Message<"runlog.v1.MintTokenResponse"> &
    * @generated from field: repeated runlog.v1.Grant grants = 4;
    */
   grants: Grant[];
+
+  /**
+   * How long it lasts from now on, whatever the caller's clock says.
+   *
+   * @generated from field: google.protobuf.Duration lifetime = 5;
+   */
+  lifetime?: Duration | undefined;
 };
 
 /**

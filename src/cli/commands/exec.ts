@@ -6,6 +6,7 @@ import { Command } from "commander";
 import { RunState } from "../../../gen/runlog/v1/run_pb.js";
 import type { ResultInit } from "../../client/index.ts";
 import { type Ended, lookAfter, type Started, startChild } from "../child.ts";
+import { ChildToken } from "../child-token.ts";
 import { childEnvironment, environmentHelp } from "../env.ts";
 import { exitStatus, explain } from "../failure.ts";
 import { addRecordFlags, parseDuration, type RecordFlags } from "../flags.ts";
@@ -70,6 +71,10 @@ The command gets a session of its own. Its run ends when the whole process group
 ended, with its background processes. exec passes SIGINT, SIGTERM, SIGHUP and SIGQUIT on
 to the group. A second signal asks the group to end (SIGTERM), a third one kills it
 (SIGKILL). exec also kills what has not ended within --grace of a SIGTERM.
+
+exec hands its own token or certificate to nobody. If it has one, it makes a token for the
+command that may write to this run and below, and read there, in the file that
+RUNLOG_TOKEN_FILE names. exec renews it while the command runs.
 
 The command never waits for the server: while the server is away, exec keeps events in
 memory, then on disk (--spool), and sends them later.
@@ -161,11 +166,17 @@ async function runChild(
   flags: ExecFlags,
 ): Promise<Outcome> {
   const { server, namespace, ca, grace } = flags;
-  const env = childEnvironment({ server, namespace, ca, runId: run.runId });
-  const started = await start(file, args, env, flags).catch(async (error: unknown) => {
-    // Not the command's doing, such as a TMPDIR that is not there: the run must not stay RUNNING.
+  const { runId } = run;
+  // Not the command's doing, such as a TMPDIR that is not there: the run must not stay RUNNING.
+  const onNotStarted = async (error: unknown): Promise<never> => {
     await run.finish(failed("not-started", explain(error)));
     throw error;
+  };
+  const token = await ChildToken.make(run, flags).catch(onNotStarted);
+  const env = childEnvironment({ server, namespace, ca, runId, tokenFile: token?.file });
+  const started = await start(file, args, env, flags).catch(async (error: unknown) => {
+    token?.remove();
+    return onNotStarted(error);
   });
   const child = lookAfter(started, grace);
   if (started.input !== undefined) {
@@ -204,6 +215,7 @@ async function runChild(
   } finally {
     cancellation[Symbol.dispose]();
     child.dispose();
+    token?.remove();
   }
 }
 

@@ -33,6 +33,8 @@ export interface MintedToken {
   readonly token: string;
   /** Milliseconds since 1970. */
   readonly expiresAtMs: number;
+  /** Milliseconds until then. */
+  readonly lifetimeMs: number;
   /** Its holder's. */
   readonly identity: string;
 }
@@ -78,7 +80,8 @@ export async function mintToken(
   if (token.length > maxTokenBytes) {
     throw invalidField("grants", "make the token too long: ask for fewer", maxTokenBytes);
   }
-  return { token, expiresAtMs: expiresAtS * 1000, identity };
+  const expiresAtMs = expiresAtS * 1000;
+  return { token, expiresAtMs, lifetimeMs: expiresAtMs - nowMs, identity };
 }
 
 /**
