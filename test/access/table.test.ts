@@ -132,6 +132,11 @@ describeService("the rights", (wire, startServer) => {
     for (const { name } of tokens as { readonly name: string }[]) {
       clients.set(name, await wire.connect(server.url, tokenOf(name)));
     }
+    // Not narrowed by an entry, but minted so by somebody who may do everything.
+    const { token } = await clients.get("owner")!.auth.mintToken({
+      grants: [{ ancestor: { runId: "child" }, permissions: [1, 2, 3, 4, 5] }],
+    });
+    clients.set("minted", await wire.connect(server.url, token));
     clients.set("nobody", await wire.connect(server.url));
     clients.set("unknown", await wire.connect(server.url, "a-token-that-nobody-knows"));
   });
@@ -173,7 +178,7 @@ describeService("the rights", (wire, startServer) => {
         const lacking = permissions.map((permission) => `without-${permission}`);
         const refused = ["powerless", ...others, ...lacking];
         if (permissions.length === 0) {
-          await expectResults(ok, ["elsewhere", "narrowed", ...refused], target);
+          await expectResults(ok, ["elsewhere", "narrowed", "minted", ...refused], target);
           continue;
         }
         await expectResults(isEverywhere ? ok : "PERMISSION", ["elsewhere"], target);
@@ -190,14 +195,17 @@ describeService("the rights", (wire, startServer) => {
 
     it(`to call ${name} in a subtree end at it`, async () => {
       if (narrowed === "refused") {
-        await expectResults("PERMISSION", ["narrowed", "outdated", "misnamed"], inside);
+        await expectResults("PERMISSION", ["narrowed", "minted", "outdated", "misnamed"], inside);
         return;
       }
-      await expectResults(ok, ["narrowed"], inside);
+      await expectResults(ok, ["narrowed", "minted"], inside);
       const ofMissing = await outcome("narrowed", missing);
       assert.notEqual(ofMissing.result, ok);
       assert.deepEqual(await outcome("narrowed", outside), ofMissing);
-      assert.deepEqual(await outcome("narrowed", { ...inside, runId: "root" }), ofMissing);
+      assert.deepEqual(await outcome("minted", outside), ofMissing);
+      for (const identity of ["narrowed", "minted"]) {
+        assert.deepEqual(await outcome(identity, { ...inside, runId: "root" }), ofMissing);
+      }
       assert.deepEqual(await outcome("outdated", inside), ofMissing);
       assert.deepEqual(await outcome("misnamed", inside), ofMissing);
       assert.deepEqual(await outcome("owner", missing), ofMissing);
