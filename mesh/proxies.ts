@@ -23,6 +23,8 @@ export interface ProxyOptions {
   readonly nodePorts: readonly number[];
   /** Seconds of silence after which it cuts a stream, instead of the shipped two minutes. */
   readonly silenceSeconds?: number;
+  /** An HTTP filter of Envoy's, in YAML, before its router. Default: none. */
+  readonly filter?: string;
 }
 
 /** Every proxy that deploy/ has a configuration for. */
@@ -81,6 +83,7 @@ ${shipped}
 async function startEnvoy({
   nodePorts,
   silenceSeconds = 120,
+  filter,
 }: ProxyOptions): Promise<RunningProxy> {
   const directory = await mkdtemp(join(tmpdir(), "runlog-envoy-"));
   const port = await freePort();
@@ -92,6 +95,11 @@ async function startEnvoy({
   config = config
     .replace("address: 0.0.0.0, port_value: 7400", `address: 127.0.0.1, port_value: ${port}`)
     .replaceAll(shippedSilence, `${silenceSeconds}s`);
+  if (filter !== undefined) {
+    const item = `- ${filter.trimEnd().replaceAll("\n", "\n  ")}`;
+    const lines = item.replaceAll(/^/gm, " ".repeat(18));
+    config = config.replace(/^ +http_filters:\n/m, (found) => `${found}${lines}\n`);
+  }
   const file = join(directory, "envoy.yaml");
   await writeFile(file, config);
   const args = ["-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"];
