@@ -94,14 +94,20 @@ describe("runlog exec, for a server that authenticates", () => {
     assert.match(`${stdout}`, /^may {8}ingest in default, run [0-9a-f-]{36} \(seq 1\) and below$/m);
   });
 
-  it("renews the command's token before it expires", async () => {
-    await serve({ keys: ["minting.pem"], max_lifetime_seconds: 3 });
-    const script = `
-      first=$(cat "$RUNLOG_TOKEN_FILE")
-      while [ "$first" = "$(cat "$RUNLOG_TOKEN_FILE")" ]; do sleep 0.1; done
-      ${runlog} exec --run inner -- true`;
-    const { status, stderr } = await exec(script).ended;
-    assert.equal(status, 0, stderr);
+  it("renews the command's token before it expires, and that of the command's command", async () => {
+    await serve({ keys: ["minting.pem"], max_lifetime_seconds: 6 });
+    // The inner exec opens its stream with a token that is over by the second line.
+    const inner = `
+      for i in 1 2; do
+        token=$(cat "$RUNLOG_TOKEN_FILE")
+        while [ "$token" = "$(cat "$RUNLOG_TOKEN_FILE")" ]; do sleep 0.1; done
+        echo $i
+      done`;
+    const words = ["exec", "--run", "r", "--", process.execPath, main];
+    const command = [...words, "exec", "--run", "inner", "--", "sh", "-c", inner];
+    const { status, stdout, stderr } = await commands.run(command, "", planner);
+    assert.deepEqual([status, `${stdout}`], [0, "1\n2\n"], stderr);
+    assert.match(stderr, /run inner: 2 events durable, SUCCEEDED/);
   });
 
   it("says nothing of tokens for a server that does not authenticate", async () => {
