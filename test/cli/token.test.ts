@@ -61,7 +61,8 @@ describe("runlog token", () => {
   it("prints all of the answer with --json", async () => {
     const ended = await servers.run(["token", "--permission", "read", "--json"], "", planner);
     const answer = JSON.parse(`${ended.stdout}`) as Record<string, unknown>;
-    assert.deepEqual(Object.keys(answer).toSorted(), ["expireTime", "grants", "identity", "token"]);
+    const keys = ["expireTime", "grants", "identity", "lifetime", "token"];
+    assert.deepEqual(Object.keys(answer).toSorted(), keys);
     const who = await servers.run(["whoami", "--json"], "", planner);
     const { identity } = JSON.parse(`${who.stdout}`) as { identity: string };
     assert.equal(identity, "planner");
