@@ -1,23 +1,14 @@
 import type { Transport } from "@connectrpc/connect";
-import { v4 as uuidv4, v7 as uuidv7 } from "uuid";
+import { v7 as uuidv7 } from "uuid";
 import { startTimer } from "../timers.ts";
 import type { EventInit } from "../wire/event.ts";
-import { delayMs, sleep } from "./backoff.ts";
-import {
-  FirstContactError,
-  isAnswered,
-  retryAfterMsOf,
-  SenderClosedError,
-  SignalsPendingError,
-  toFinalError,
-} from "./errors.ts";
+import { CallLoop, toError } from "./call-loop.ts";
+import { FirstContactError, SenderClosedError, SignalsPendingError } from "./errors.ts";
 import type { Goal, WaitGoal } from "./goals.ts";
-import { type CallEnd, IngestCall, type Opened } from "./ingest-call.ts";
-import { nodeCountOf } from "./ingest-transport.ts";
+import type { Opened } from "./ingest-call.ts";
 import { Intake } from "./intake.ts";
 import { defaultSenderLimits, type SenderLimits } from "./limits.ts";
 import { refuseInvalidResult, refuseInvalidRunId, refuseInvalidWait } from "./refuse.ts";
-import { Retries } from "./retries.ts";
 import { RunWaits } from "./run-waits.ts";
 import { SendBuffer } from "./send-buffer.ts";
 import { finalError, isFinal } from "./sender-state.ts";
@@ -69,7 +60,6 @@ export class RunSender {
   /** Aborts when somebody asks for the run to stop; the reason is what they said. */
   readonly cancelled: AbortSignal;
 
-  readonly #transport: Transport;
   readonly #options: OpenRunOptions;
   readonly #limits: SenderLimits;
   readonly #now: () => number;
@@ -86,19 +76,10 @@ export class RunSender {
   readonly #runWaits = new RunWaits();
   /** Rejects a finish that signals keep from ending the run. */
   #onPending: ((error: SignalsPendingError) => void) | undefined;
-  #call: IngestCall | undefined;
-  #epoch: bigint | undefined;
-  /** With the number of the call it tells the server which of our openings is the newest. */
-  readonly #producerId = uuidv4();
-  #calls = 0;
-  readonly #retries = new Retries();
-  #lastError: Error | undefined;
+  readonly #calls: CallLoop;
   #firstContact: ReturnType<typeof setTimeout> | undefined;
-  #resent = 0;
-  #reconnects = 0;
 
   constructor(transport: Transport, options: OpenRunOptions) {
-    this.#transport = transport;
     this.#options = options;
     this.#limits = { ...defaultSenderLimits, ...options.limits };
     this.#now = options.now ?? Date.now;
@@ -109,6 +90,7 @@ export class RunSender {
     const { runId } = this;
     const { onDrop } = options;
     this.#intake = new Intake({ runId, buffer: this.#buffer, now: this.#now, onDrop });
+    this.#calls = this.#callLoop(transport, options);
     this.cancelled = this.#cancel.signal;
     this.opened = this.#firstOpened.promise;
     // Nobody has to wait for the opening; its failure also reaches finish.
@@ -128,6 +110,32 @@ export class RunSender {
     void this.#run();
   }
 
+  #callLoop(transport: Transport, options: OpenRunOptions): CallLoop {
+    return new CallLoop(transport, {
+      runId: this.runId,
+      namespace: options.namespace ?? "",
+      spec: options.spec,
+      limits: this.#limits,
+      buffer: this.#buffer,
+      inbox: this.#inbox,
+      now: this.#now,
+      random: options.random ?? Math.random,
+      signal: this.#lifetime.signal,
+      goal: () => this.#goal,
+      wait: () => this.#runWaits.next,
+      isDone: () => this.#goal.t === "close" && this.#isDrained,
+      isOver: () => isFinal(this.#state),
+      onState: (state) => this.#enter(state),
+      onContact: () => clearTimeout(this.#firstContact),
+      onOpened: (opened) => this.#onOpened(opened),
+      onAck: () => this.#waits.note(),
+      onEnded: (run) => this.#enter({ t: "ended", run }),
+      onCancelRequested: (reason) => this.#cancel.abort(reason),
+      onWaiting: (wait) => this.#runWaits.waiting(wait),
+      onSignalsPending: (lastSignalSeq, wait) => this.#onSignalsPending(lastSignalSeq, wait),
+    });
+  }
+
   /** Where the sender stands. */
   get state(): SenderState {
     return this.#state;
@@ -139,8 +147,8 @@ export class RunSender {
       emitted: this.#intake.taken,
       dropped: this.#intake.dropped,
       durable: this.#buffer.durable,
-      resent: this.#resent,
-      reconnects: this.#reconnects,
+      resent: this.#calls.resent,
+      reconnects: this.#calls.reconnects,
     };
   }
 
@@ -161,7 +169,7 @@ export class RunSender {
     if (this.#goal.t !== "stream" || isFinal(this.#state)) return false;
     if (handledSignalSeq !== 0) this.#inboxOf("emit").check(handledSignalSeq);
     if (!this.#intake.take(init, handledSignalSeq)) return false;
-    this.#call?.wake();
+    this.#calls.wake();
     return true;
   }
 
@@ -184,7 +192,7 @@ export class RunSender {
    */
   handle(signalSeq: number): void {
     this.#inboxOf("handle").handle(signalSeq, this.#buffer.position);
-    this.#call?.wake();
+    this.#calls.wake();
   }
 
   /**
@@ -203,7 +211,7 @@ export class RunSender {
     refuseInvalidWait(wait, this.#intake.maxEventBytes);
     const { position } = this.#buffer;
     const waiting = this.#runWaits.ask({ position, wait, requireSignalsHandled });
-    this.#call?.wake();
+    this.#calls.wake();
     await waiting;
   }
 
@@ -245,7 +253,7 @@ export class RunSender {
       refuseInvalidResult(result, this.#intake.maxEventBytes);
       this.#goal = { t: "finish", result, requireSignalsHandled };
       this.#onPending = pending.reject;
-      this.#call?.wake();
+      this.#calls.wake();
     }
     const end = await Promise.race([this.#over.promise, pending.promise]);
     if (end.t === "ended") {
@@ -262,7 +270,7 @@ export class RunSender {
   async close(timeoutMs: number): Promise<Closed> {
     if (this.#goal.t === "stream") {
       this.#goal = { t: "close" };
-      this.#call?.wake();
+      this.#calls.wake();
     }
     const timer = startTimer(
       () => this.#abort(new SenderClosedError(`not drained within ${timeoutMs} ms`)),
@@ -273,39 +281,10 @@ export class RunSender {
     return { durable: this.#buffer.durable, unacked: this.#buffer.unacked };
   }
 
-  /** One call after the other until a final state. */
   async #run(): Promise<void> {
     try {
       refuseInvalidRunId(this.runId);
-      for (let failures = 0; !isFinal(this.#state); ) {
-        this.#enter({ t: "connecting", attempt: failures });
-        const end = await this.#callOnce();
-        if (isFinal(this.#state)) return;
-        if (end.t === "refused" && this.#retries.isFinal(end.error)) {
-          this.#enter({ t: "failed", error: toFinalError(end.error) });
-          return;
-        }
-        if (end.t === "ended" && this.#goal.t === "close" && this.#isDrained) {
-          this.#enter({ t: "closed", unacked: 0 });
-          return;
-        }
-        if (end.t === "broken" && this.#retries.isEndOfToken(end.error)) {
-          this.#contacted();
-          if (end.progressed) failures = 0;
-          continue;
-        }
-        failures = end.t !== "refused" && end.progressed ? 1 : failures + 1;
-        const error =
-          end.t === "ended" ? new Error("the server ended the call") : toError(end.error);
-        if (isAnswered(error)) this.#contacted();
-        const { random = Math.random } = this.#options;
-        const { backoff } = this.#limits;
-        const nodes = nodeCountOf(this.#transport);
-        const waitMs = delayMs(failures, retryAfterMsOf(error), backoff, random, nodes);
-        this.#lastError = error;
-        this.#enter({ t: "waiting", attempt: failures, delayMs: waitMs, error });
-        await sleep(waitMs, this.#lifetime.signal);
-      }
+      await this.#calls.run();
     } catch (error) {
       this.#enter({ t: "failed", error: toError(error) });
     } finally {
@@ -317,61 +296,15 @@ export class RunSender {
     return this.#buffer.unacked === 0 && (this.#inbox?.isRecorded ?? true);
   }
 
-  /** A server is there, whatever it says. */
-  #contacted(): void {
-    this.#retries.answered();
-    clearTimeout(this.#firstContact);
-  }
-
   #missContact(waitedMs: number): void {
-    this.#enter({ t: "failed", error: new FirstContactError(waitedMs, this.#lastError) });
-  }
-
-  async #callOnce(): Promise<CallEnd> {
-    const call = new IngestCall(this.#transport, {
-      runId: this.runId,
-      producerId: this.#producerId,
-      attempt: ++this.#calls,
-      namespace: this.#options.namespace ?? "",
-      spec: this.#options.spec,
-      limits: this.#limits,
-      buffer: this.#buffer,
-      now: this.#now,
-      goal: () => this.#goal,
-      wait: () => this.#runWaits.next,
-      inbox: this.#inbox,
-      onOpened: (opened) => this.#onOpened(opened),
-      onAck: () => this.#waits.note(),
-      onResent: (count) => {
-        this.#resent += count;
-      },
-      onEnded: (run) => this.#enter({ t: "ended", run }),
-      onCancelRequested: (reason) => this.#cancel.abort(reason),
-      onWaiting: (wait) => this.#runWaits.waiting(wait),
-      onSignalsPending: (lastSignalSeq, wait) => this.#onSignalsPending(lastSignalSeq, wait),
-    });
-    this.#call = call;
-    try {
-      return await call.run(this.#lifetime.signal);
-    } finally {
-      this.#call = undefined;
-    }
+    this.#enter({ t: "failed", error: new FirstContactError(waitedMs, this.#calls.lastError) });
   }
 
   #onOpened(opened: Opened): void {
-    this.#contacted();
-    // Epochs grow by one with every opening: the next one after ours means
-    // that nobody else had the run in between.
-    const ours = this.#epoch !== undefined && opened.epoch === this.#epoch + 1n;
-    this.#buffer.opened(opened.lastRunSeq, ours);
-    const reopened = this.#epoch !== undefined;
-    this.#epoch = opened.epoch;
-    if (reopened) this.#reconnects++;
     this.#intake.limit(opened);
     this.#inbox?.opened(opened.handledSignalSeq);
     this.#firstOpened.resolve(opened);
     this.#waits.note();
-    this.#enter({ t: "open", epoch: opened.epoch, lastRunSeq: opened.lastRunSeq, reopened });
   }
 
   #onSignalsPending(lastSignalSeq: number, wait: WaitGoal | undefined): void {
@@ -420,8 +353,4 @@ export class RunSender {
   #throwIfOver(): void {
     if (isFinal(this.#state)) throw finalError(this.#state);
   }
-}
-
-function toError(error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error));
 }
