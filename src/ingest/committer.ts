@@ -1,5 +1,5 @@
 /**
- * CommitGroup commit: what arrives for a namespace while a commit is under way goes
+ * Group commit: what arrives for a namespace while a commit is under way goes
  * into the next one. Operations of one namespace are decided in the order in
  * which they were submitted; an outcome is given only after the commit that
  * holds it.
