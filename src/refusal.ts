@@ -49,7 +49,13 @@ export type Refusal =
   | { readonly reason: "cursor_trimmed"; readonly earliestSeq: number }
   | { readonly reason: "cursor_ahead"; readonly latestSeq: number }
   | { readonly reason: "journal_changed"; readonly journalId: string }
-  | { readonly reason: "quota"; readonly what: string; readonly limit: number }
+  /** With retryAfterMs the caller has to wait, and without it to ask for less. */
+  | {
+      readonly reason: "quota";
+      readonly what: string;
+      readonly limit: number;
+      readonly retryAfterMs?: number | undefined;
+    }
   /** Records are damaged, or the database is, where they are not known. */
   | { readonly reason: "data_loss"; readonly firstSeq?: number; readonly lastSeq?: number }
   /** The process has no memory left for `what`. */
@@ -140,7 +146,9 @@ export function describeRefusal(refusal: Refusal): string {
     case "journal_changed":
       return `the cursor belongs to another journal than ${refusal.journalId}: start again without a cursor`;
     case "quota":
-      return `at most ${refusal.limit} ${refusal.what}`;
+      return refusal.retryAfterMs === undefined
+        ? `at most ${refusal.limit} ${refusal.what}`
+        : `at most ${refusal.limit} ${refusal.what}; retry after ${refusal.retryAfterMs} ms`;
     case "data_loss":
       return refusal.lastSeq === undefined
         ? "the journal's database is damaged: ask its operator to restore it from a backup"

@@ -1,7 +1,7 @@
 import type { Transport } from "@connectrpc/connect";
 import { v4 as uuidv4 } from "uuid";
 import { delayMs, sleep } from "./backoff.ts";
-import { isAnswered, retryAfterMsOf, toFinalError } from "./errors.ts";
+import { isAnswered, nodesAfter, retryAfterMsOf, toFinalError } from "./errors.ts";
 import { type CallEnd, IngestCall, type IngestCallOptions, type Opened } from "./ingest-call.ts";
 import { nodeCountOf } from "./ingest-transport.ts";
 import { Retries } from "./retries.ts";
@@ -100,7 +100,7 @@ export class CallLoop {
     const { limits, random, onState } = this.#options;
     const error = end.t === "ended" ? new Error("the server ended the call") : toError(end.error);
     if (isAnswered(error)) this.#contacted();
-    const nodes = nodeCountOf(this.#transport);
+    const nodes = nodesAfter(error, nodeCountOf(this.#transport));
     const waitMs = delayMs(failures, retryAfterMsOf(error), limits.backoff, random, nodes);
     this.#lastError = error;
     onState({ t: "waiting", attempt: failures, delayMs: waitMs, error });

@@ -2,7 +2,8 @@
  * What a call's end means to a client: try again, or stop and tell.
  *
  * Invariant: a refusal that the server explained (it carries an ErrorDetail)
- * is never retried unless its reason says that the server was at fault. An
+ * is never retried unless its reason says that the server was at fault, or it
+ * asks to be called again later (retry_after). An
  * end that nobody explained is retried, because proxies turn a lost
  * connection into almost any code.
  */
@@ -162,6 +163,11 @@ export function isRetryableReason(reason: Reason): boolean {
   );
 }
 
+/** Whether a refusal can be over the next time: by its reason, or since the server says when. */
+export function isRetryableDetail({ reason, retryAfter }: ErrorDetail): boolean {
+  return isRetryableReason(reason) || retryAfter !== undefined;
+}
+
 /** Whether the server itself has explained the end of a call. */
 export function isAnswered(error: unknown): boolean {
   return error instanceof RunlogError || errorDetailOf(error) !== undefined;
@@ -187,6 +193,12 @@ export function isNodeFault(error: unknown): boolean {
   return detail === undefined ? isRetryable(error) : isNodeReason(detail.reason);
 }
 
+/** Nodes that calls go to in turn after this end: what a quota refuses goes to the same one again. */
+export function nodesAfter(error: unknown, nodes: number): number {
+  const detail = error instanceof RunlogError ? error.detail : errorDetailOf(error);
+  return detail?.reason === Reason.QUOTA ? 1 : nodes;
+}
+
 /** Milliseconds that the server asks to be left alone for; 0 where it does not. */
 export function retryAfterMsOf(error: unknown): number {
   const detail = error instanceof RunlogError ? error.detail : errorDetailOf(error);
@@ -207,14 +219,11 @@ export function retryAfterMsOf(error: unknown): number {
  * Retries.
  */
 export function isRetryable(error: unknown): boolean {
-  if (error instanceof RunlogError) {
-    return isRetryableReason(error.reason);
-  }
   if (error instanceof TokenError) return !error.isFinal;
   if (isRenewable(error)) return true;
-  const detail = errorDetailOf(error);
+  const detail = error instanceof RunlogError ? error.detail : errorDetailOf(error);
   if (detail !== undefined) {
-    return isRetryableReason(detail.reason);
+    return isRetryableDetail(detail);
   }
   if (!(error instanceof ConnectError)) {
     return error instanceof NoAnswerError;

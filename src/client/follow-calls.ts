@@ -1,7 +1,7 @@
 /** Calling again and again, from where the reader stands, for as long as there is something to read. */
 import type { Transport } from "@connectrpc/connect";
 import { type BackoffOptions, defaultBackoff, delayMs, sleep } from "./backoff.ts";
-import { RunlogError, retryAfterMsOf, toFinalError } from "./errors.ts";
+import { nodesAfter, RunlogError, retryAfterMsOf, toFinalError } from "./errors.ts";
 import { nodeCountOf } from "./ingest-transport.ts";
 import { followAnswerTimeoutMs } from "./limits.ts";
 import { orAbort } from "./or-abort.ts";
@@ -127,7 +127,8 @@ export async function* followCalls<Frame, Item>(
     // What others on the call received says nothing about the part that failed.
     failures = progressed && !(error instanceof RunlogError) ? 1 : failures + 1;
     const retryAfterMs = retryAfterMsOf(error);
-    const waitMs = delayMs(failures, retryAfterMs, backoff, random, nodeCountOf(transport));
+    const nodes = nodesAfter(error, nodeCountOf(transport));
+    const waitMs = delayMs(failures, retryAfterMs, backoff, random, nodes);
     const reason = error instanceof Error ? error : new Error("the server ended the call");
     onState?.({ t: "waiting", attempt: failures, delayMs: waitMs, error: reason });
     await sleep(waitMs, signal);

@@ -5,7 +5,7 @@ import {
   SubscribeService,
   type SubscriptionEnded,
 } from "../../gen/runlog/v1/subscribe_pb.js";
-import { isRetryableReason, RunlogError } from "./errors.ts";
+import { isRetryableDetail, RunlogError } from "./errors.ts";
 import {
   type CallReader,
   type FollowOptions,
@@ -179,7 +179,7 @@ class ManyCalls implements CallReader<SubscribeManyResponse, FollowManyItem> {
   #end(entry: Entry, { detail, message }: Partial<SubscriptionEnded> = {}): FollowManyItem {
     const { id, number } = entry;
     const error = detail && new RunlogError(message ?? "", undefined, detail);
-    if (error !== undefined && isRetryableReason(error.reason)) throw error;
+    if (error?.detail !== undefined && isRetryableDetail(error.detail)) throw error;
     this.#entries.delete(number);
     return { t: "ended", id, error };
   }

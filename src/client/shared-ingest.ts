@@ -278,9 +278,10 @@ export class SharedIngest {
     lane.onFrame(frame);
   }
 
-  /** Whether a run was refused because the server takes no more on this call. */
+  /** Whether a run was refused because the server takes no more on this call: it does on another. */
   #isFull({ detail }: RunRejected): boolean {
-    return detail?.reason === Reason.QUOTA && this.#wasShared;
+    if (detail?.reason !== Reason.QUOTA || detail.retryAfter !== undefined) return false;
+    return this.#wasShared;
   }
 
   /** Takes no more lanes. */

@@ -2,6 +2,7 @@
 import type { Journal } from "../journal/journal.ts";
 import type { Limits } from "../limits.ts";
 import type { MemoryBudget, MemoryPart, MemoryShare } from "../memory-budget.ts";
+import type { Usage } from "../quotas.ts";
 import type { Filter } from "./filter.ts";
 import type { Tails } from "./tails.ts";
 
@@ -42,4 +43,6 @@ export interface DeliveryOptions {
   readonly tails: Tails;
   readonly memory: DeliveryMemory;
   readonly limits: Limits;
+  /** What the subscriber's identity uses. Default: nobody counts. */
+  readonly usage?: Usage | undefined;
 }

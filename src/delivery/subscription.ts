@@ -64,6 +64,8 @@ export class Subscription {
   #hold: MemoryHold | undefined;
   /** Of the class of subscriptions. */
   #heldBytes = 0;
+  /** Whether it counts in the subscriber's quota. */
+  #isCounted = false;
   /** Items that may still be delivered. */
   #credit: number;
   #cursor = 0;
@@ -80,7 +82,7 @@ export class Subscription {
   /**
    * @param wake called when there may be something to ask for
    * @param credit items that may be delivered before the first grant; Infinity: not limited
-   * @throws RefusedError where the subscription makes no sense, or there is no memory for it
+   * @throws RefusedError where the subscription makes no sense, or there is no memory or quota for it
    */
   constructor(
     options: DeliveryOptions,
@@ -94,7 +96,10 @@ export class Subscription {
     this.#wake = wake;
     this.#credit = credit;
     this.#source = new PageSource(options, spec.namespace);
+    options.usage?.check("subscriptions", 1);
     this.#take(subscriptionBytes + costOf(spec.filter));
+    options.usage?.take("subscriptions");
+    this.#isCounted = true;
     this.#unwatch = this.#watch(spec.filter);
   }
 
@@ -140,6 +145,8 @@ export class Subscription {
     this.#dropPage();
     this.#options.memory.subscriptions.give(this.#heldBytes);
     this.#heldBytes = 0;
+    if (this.#isCounted) this.#options.usage?.give("subscriptions");
+    this.#isCounted = false;
   }
 
   #take(bytes: number): void {

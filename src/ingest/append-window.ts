@@ -6,6 +6,7 @@
 import type { AppendEventsRequest } from "../../gen/runlog/v1/ingest_pb.js";
 import type { Limits } from "../limits.ts";
 import { type MemoryBudget, retryAfterMs } from "../memory-budget.ts";
+import type { Usage } from "../quotas.ts";
 import { invalidField, RefusedError } from "../refusal.ts";
 import type { Within } from "../subtree.ts";
 import {
@@ -32,6 +33,8 @@ export interface WindowOptions {
   readonly committer: Committer;
   readonly memory: Pick<MemoryBudget, "appends">;
   readonly limits: Limits;
+  /** What the caller's identity uses. Default: nobody counts. */
+  readonly usage?: Usage | undefined;
 }
 
 /** What became of a window; everything in it is durable. */
@@ -55,7 +58,7 @@ export interface AppendedWindow {
  * @throws RefusedError with the first refusal; what came before it is durable
  */
 export async function appendWindow(
-  { committer, memory, limits }: WindowOptions,
+  { committer, memory, limits, usage }: WindowOptions,
   request: AppendEventsBytes,
   signal: AbortSignal,
   within?: Within,
@@ -92,7 +95,7 @@ export async function appendWindow(
   // Submitted together, they go into one commit; what comes after a refusal is discarded.
   const operations: Operation[] = [
     given === 0
-      ? { kind: "open", ...on, within, spec }
+      ? { kind: "open", ...on, within, spec, creation: spec && usage?.creation() }
       : { kind: "check", ...on, within, mustRun: false },
   ];
   const { requireSignalsHandled } = request;
@@ -109,6 +112,7 @@ export async function appendWindow(
     throw new RefusedError({ reason: "overloaded", what: "windows", retryAfterMs });
   }
   try {
+    await usage?.admitWindow(bytes, limits.maxPendingBytesPerStream, signal);
     const window = {
       epoch: given,
       lastRunSeq: 0,

@@ -251,7 +251,8 @@ export class CommitGroup {
     return staged !== undefined && covers(within, staged, this.stagedRuns) ? staged : undefined;
   }
 
-  #create({ runId, spec, fork, within }: CreateOperation): Outcome {
+  #create(operation: CreateOperation): Outcome {
+    const { runId, spec, fork, within } = operation;
     const staged = this.#visible(runId, within);
     if (staged !== undefined) {
       if (!hasSpec(staged, spec) || !isForkedAt(staged, fork)) {
@@ -263,19 +264,21 @@ export class CommitGroup {
       const leaseMs = isWaiting ? leaseMsOf(spec, this.#defaultLeaseMs) : undefined;
       return { t: "created", run: viewOf(staged), leaseMs };
     }
-    const started = this.#startRun("spec", runId, spec, fork, within);
+    const started = this.#startRun("spec", operation, spec, fork);
     if ("refusal" in started) return started;
     const leaseMs = leaseMsOf(spec, this.#defaultLeaseMs);
     return { t: "created", run: viewOf(started), leaseMs };
   }
 
-  #openRun({ runId, spec, within, producer: { attempt } }: OpenOperation): Outcome {
+  #openRun(operation: OpenOperation): Outcome {
+    const { runId, spec, within, producer } = operation;
+    const { attempt } = producer;
     let staged = this.#visible(runId, within);
     const relation = relationOf(spec, staged);
     const decision = decideOpen(runId, staged && standing(staged), relation, attempt);
     if (decision.t === "refused") return decision;
     if (decision.t === "create") {
-      const started = this.#startRun("open.create", runId, spec!, undefined, within);
+      const started = this.#startRun("open.create", operation, spec!, undefined);
       if ("refusal" in started) return started;
       staged = started;
     }
@@ -299,10 +302,9 @@ export class CommitGroup {
 
   #startRun(
     field: string,
-    runId: string,
+    { runId, within, creation }: CreateOperation | OpenOperation,
     spec: RunSpec,
     fork: Fork | undefined,
-    within: Within,
   ): StagedRun | { readonly t: "refused"; readonly refusal: Refusal } {
     const parent = this.#visible(spec.parentRunId, within);
     const source = fork && this.#visible(fork.sourceRunId, fork.within);
@@ -310,7 +312,7 @@ export class CommitGroup {
     const newRun = { runId, spec, parent, fork, source, notice };
     const refusal: Refusal | undefined = this.#idsInDeletion.has(runId)
       ? { reason: "run_in_deletion", runId }
-      : (decideStart(field, newRun, within) ?? this.#refusalOfId(runId));
+      : (decideStart(field, newRun, within) ?? this.#refusalOfId(runId) ?? creation?.run());
     if (refusal !== undefined) return { t: "refused", refusal };
     // The run's key is the seq of its first record, so nothing may come in between.
     this.builder.sealAll();

@@ -33,7 +33,7 @@ import { insertSignals } from "../journal/signals.ts";
 import type { Refusal } from "../refusal.ts";
 import { CommitGroup, type CommitGroupSettings } from "./commit-group.ts";
 import { type KnownBefore, knownRuns, loadRuns } from "./load-runs.ts";
-import { type Operation, type Outcome, specOf } from "./operation.ts";
+import { creationOf, type Operation, type Outcome, specOf } from "./operation.ts";
 import type { KnownRun } from "./run-cache.ts";
 import type { StagedRun } from "./staged-run.ts";
 
@@ -80,9 +80,14 @@ export async function commitGroup(
   operations: readonly Operation[],
   settings: CommitSettings,
 ): Promise<Committed> {
-  const locked = await lockOrCreate(tx, namespace, operations, settings);
-  if (locked !== undefined) settings.history.locked(locked);
-  if (locked === undefined) return { outcomes: operations.map(refusedWithout), result: undefined };
+  let locked = await lock(tx, namespace, settings);
+  if (locked === undefined) {
+    const outcomes = refusedWithout(operations);
+    if (outcomes !== undefined) return { outcomes, result: undefined };
+    await insertNamespace(tx, namespace, settings.nowMs);
+    locked = (await lockNamespace(tx, namespace))!;
+  }
+  settings.history.locked(locked);
   const stagedRuns = await loadRuns(tx, locked, operations, settings);
   const group = new CommitGroup(tx, locked, stagedRuns, settings);
   const outcomes = await group.decide(operations);
@@ -123,25 +128,26 @@ export async function pipelineCommit(
   return { committed: { outcomes, result }, isWritten };
 }
 
-async function lockOrCreate(
+function lock(
   tx: Db,
   namespace: string,
-  operations: readonly Operation[],
-  { known, nowMs }: CommitSettings,
+  { known }: CommitSettings,
 ): Promise<NamespaceRow | undefined> {
-  if (known !== undefined) return lockKnownNamespace(tx, known);
-  const existing = await lockNamespace(tx, namespace);
-  if (existing !== undefined || !operations.some((op) => specOf(op) !== undefined)) return existing;
-  await insertNamespace(tx, namespace, nowMs);
-  return lockNamespace(tx, namespace);
+  return known === undefined ? lockNamespace(tx, namespace) : lockKnownNamespace(tx, known);
 }
 
-/** What an operation gets where there is no namespace. */
-function refusedWithout(operation: Operation): Outcome {
-  const { runId } = operation;
-  const refusal: Refusal =
-    operation.kind === "refuse" ? operation.refusal : { reason: "run_not_found", runId };
-  return { t: "refused", refusal };
+/** What operations get where there is no namespace; undefined where one of them creates it. */
+function refusedWithout(operations: readonly Operation[]): readonly Outcome[] | undefined {
+  const outcomes: Outcome[] = [];
+  for (const operation of operations) {
+    const { runId } = operation;
+    let refusal: Refusal | undefined = { reason: "run_not_found", runId };
+    if (operation.kind === "refuse") refusal = operation.refusal;
+    if (specOf(operation) !== undefined) refusal = creationOf(operation)?.namespace();
+    if (refusal === undefined) return undefined;
+    outcomes.push({ t: "refused", refusal });
+  }
+  return outcomes;
 }
 
 /** What a group has decided is to be written. */

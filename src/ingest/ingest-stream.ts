@@ -3,6 +3,7 @@ import type { Journal } from "../journal/journal.ts";
 import type { Limits } from "../limits.ts";
 import type { MemoryBudget, MemoryShare } from "../memory-budget.ts";
 import { QuietTimer } from "../quiet-timer.ts";
+import type { Usage } from "../quotas.ts";
 import { invalidField, isDataLoss, RefusedError } from "../refusal.ts";
 import type { Within } from "../subtree.ts";
 import { checkAttempt, checkMessage, checkNamespace, checkRunId, checkSpec } from "../validate.ts";
@@ -27,6 +28,7 @@ import {
 } from "./parse-frames.ts";
 import { ResponseQueue } from "./response-queue.ts";
 import { SignalFeed } from "./signal-feed.ts";
+import { StreamQuotas } from "./stream-quotas.ts";
 
 /** Answers, and their bytes, that may wait where more signals are read for a producer. */
 const maxWaitingFrames = 256;
@@ -40,6 +42,8 @@ export interface IngestStreamOptions {
   readonly limits: Limits;
   /** Where its producer may write in a namespace; throws RefusedError where it may nowhere. Default: anywhere. */
   readonly withinOf?: (namespace: string) => Within;
+  /** What its producer's identity uses. Default: nobody counts. */
+  readonly usage?: Usage | undefined;
 }
 
 /**
@@ -52,7 +56,7 @@ export interface IngestStreamOptions {
  *
  * The stream is not read while what it sent and what it was not yet told are
  * over their bounds, so that a slow database or a producer that does not read
- * its acknowledgements costs bounded memory.
+ * its acknowledgements costs bounded memory; nor while its identity is over its rate.
  */
 export class IngestStream {
   readonly #committer: Committer;
@@ -64,6 +68,7 @@ export class IngestStream {
   /** Weak: a run that is opened again has another producer. */
   readonly #ended = new WeakSet<Producer>();
   readonly #inFlight: InFlight;
+  readonly #quotas: StreamQuotas;
   readonly #withinOf: (namespace: string) => Within;
   #namespace: string | undefined;
   /** It ends with an error: the producer opens its runs elsewhere. */
@@ -88,6 +93,7 @@ export class IngestStream {
     this.#limits = options.limits;
     this.#withinOf = options.withinOf ?? (() => undefined);
     this.#appends = options.memory.appends;
+    this.#quotas = new StreamQuotas(options.usage);
     this.#inFlight = new InFlight(options.limits, options.memory.appends);
     this.#responses = new ResponseQueue(bytesOfFrame, options.memory.frames);
     this.#signals = new SignalFeed({
@@ -142,6 +148,7 @@ export class IngestStream {
       this.#responses.close();
       this.#closed = true;
       this.#wakeReader?.();
+      this.#quotas.close();
       for (const producer of this.#runs.values()) {
         this.#committer.release(this.#namespace ?? "default", producer);
       }
@@ -164,12 +171,21 @@ export class IngestStream {
       for (const { frame } of batch) {
         // What others do not get committed is no reason to hold more than there is memory for.
         while (this.#appends.isOver && !this.#closed) await this.#appends.untilRoom();
+        const isInTime = frame.case !== "append" || this.#quotas.tryRead(frame.value.events);
+        if (!isInTime) await this.#untilRead(frame.value.events);
         if (this.#closed) return;
         this.#take(frame);
         if (this.#isFull()) await this.#until(() => !this.#isFull());
       }
     }
     await this.#until(() => this.#inFlight.isEmpty);
+  }
+
+  /** Its identity is over its rate: the stream waits. */
+  async #untilRead(events: readonly Uint8Array[]): Promise<void> {
+    const stop = this.#quotas.onBytes(() => this.#wakeReader?.());
+    await this.#until(() => this.#quotas.tryRead(events));
+    stop();
   }
 
   #take(frame: IngestRequestBytes["frame"]): void {
@@ -241,7 +257,9 @@ export class IngestStream {
       producer.receivesSignals = open.receiveSignals;
       const spec = open.create;
       const within = this.#withinOf(namespace);
-      this.#submit({ kind: "open", namespace, runId, producer, spec, within });
+      this.#quotas.openRun(producer);
+      const creation = spec && this.#quotas.creation();
+      this.#submit({ kind: "open", namespace, runId, producer, spec, within, creation });
     });
   }
 
@@ -258,6 +276,7 @@ export class IngestStream {
   #release({ runId }: ReleaseRun): void {
     // What comes from now on is for another hold.
     const producer = this.#runs.get(runId) ?? new Producer(runId, this);
+    this.#quotas.endRun(producer);
     this.#runs.delete(runId);
     this.#signals.remove(runId);
     // In its turn, behind earlier frames, as a check whose answer does not matter.
@@ -318,8 +337,12 @@ export class IngestStream {
   #newProducer(runId: string): Producer {
     // What an earlier hold would still be sent, this one is.
     this.#signals.remove(runId);
+    this.#quotas.endRun(this.#runs.get(runId));
     const producer: Producer = new Producer(runId, this, {
-      onRejected: (refusal) => this.#responses.push({ t: "rejected", runId, refusal }),
+      onRejected: (refusal) => {
+        this.#quotas.endRun(producer);
+        this.#responses.push({ t: "rejected", runId, refusal });
+      },
       onSignalled: (lastSignalSeq) => this.#signals.note(producer, lastSignalSeq),
       // By its hold: one that opens the run again has that answered first.
       onCancelRequested: (reason) =>
@@ -367,7 +390,10 @@ export class IngestStream {
       }
       case "ended":
         // Still held: an equal FinishRun is answered again.
-        if ("producer" in operation) this.#ended.add(operation.producer);
+        if ("producer" in operation) {
+          this.#ended.add(operation.producer);
+          this.#quotas.endRun(operation.producer);
+        }
         this.#responses.push({ t: "ended", namespace, run: outcome.run });
         return;
       // Its producer has been told.

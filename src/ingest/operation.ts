@@ -1,6 +1,7 @@
 /** What the ingest side asks of the journal, and what it is answered. */
 import type { RunResult, RunSpec, Wait } from "../../gen/runlog/v1/run_pb.js";
 import type { RunView } from "../journal/runs.ts";
+import type { Creation } from "../quotas.ts";
 import type { Refusal } from "../refusal.ts";
 import type { Within } from "../subtree.ts";
 import type { Attempt } from "../validate.ts";
@@ -124,8 +125,14 @@ export interface Fork {
   readonly within?: Within;
 }
 
+/** What may create a run, and a namespace for it. */
+interface Creating extends OnRunWithin {
+  /** Asked before something is created; not set: it may be. */
+  readonly creation?: Creation | undefined;
+}
+
 /** Creates a run without taking it. */
-export interface CreateOperation extends OnRunWithin {
+export interface CreateOperation extends Creating {
   readonly kind: "create";
   readonly spec: RunSpec;
   /** Undefined: the run is no fork. */
@@ -162,7 +169,7 @@ export interface EndWaitOperation extends OnRun {
 }
 
 /** Takes a run for a producer, and creates it if there is a spec and no run. */
-export interface OpenOperation extends OnRunWithin {
+export interface OpenOperation extends Creating {
   readonly kind: "open";
   readonly producer: Producer;
   readonly spec: RunSpec | undefined;
@@ -311,6 +318,11 @@ export function withinOf(operation: Operation): Within {
 /** What a run is to be created with, where an operation may create one. */
 export function specOf(operation: Operation): RunSpec | undefined {
   return operation.kind === "create" || operation.kind === "open" ? operation.spec : undefined;
+}
+
+/** Whether an operation may create something; undefined: it may, or does not want to. */
+export function creationOf(operation: Operation): Creation | undefined {
+  return "creation" in operation ? operation.creation : undefined;
 }
 
 /** Bytes that an event takes besides its own, and an operation besides its events, about. */

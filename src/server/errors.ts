@@ -92,7 +92,9 @@ function mapRefusal(refusal: Refusal): { code: Code; detail: Detail } {
       return { code: Code.OutOfRange, detail: { reason: Reason.JOURNAL_CHANGED } };
     case "quota": {
       const limit = BigInt(refusal.limit);
-      return { code: Code.ResourceExhausted, detail: { reason: Reason.QUOTA, limit } };
+      const { retryAfterMs: ms } = refusal;
+      const retryAfter = ms === undefined ? undefined : durationFromMs(ms);
+      return { code: Code.ResourceExhausted, detail: { reason: Reason.QUOTA, limit, retryAfter } };
     }
     case "data_loss": {
       const firstSeq = BigInt(refusal.firstSeq ?? 0);

@@ -8,21 +8,21 @@ import type { IngestFrame, IngestRequestBytes } from "../ingest/frames.ts";
 import { IngestStream } from "../ingest/ingest-stream.ts";
 import { RefusedError } from "../refusal.ts";
 import { checkNamespace } from "../validate.ts";
-import { callerOf } from "./auth/caller.ts";
-import type { Rights } from "./auth/rights.ts";
+import { type Caller, callerOf } from "./auth/caller.ts";
 import { toConnectError } from "./errors.ts";
 import type { GrpcStream, StreamCall } from "./http/grpc-handler.ts";
 import { asIngestBytes, asWindowBytes, parseIngestBytes } from "./ingest-bytes.ts";
 import { encodeFrames } from "./ingest-frames.ts";
 import { goAwayReason, toIngestLimits, toIngestResponse } from "./messages.ts";
 import { drainingOf, type ServiceContext, unary } from "./service-context.ts";
+import { countStream } from "./stream-ending.ts";
 
 /** Implements IngestService; its events come as bytes, whatever the protocol. */
 export function ingestService(context: ServiceContext): ServiceImpl<typeof IngestService> {
   return {
     ingest: (requests, call) => ingest(context, asIngestBytes(requests), call),
-    appendEvents: unary(context, (request, signal, { rights }) =>
-      appendEvents(context, asWindowBytes(request), signal, rights),
+    appendEvents: unary(context, (request, signal, caller) =>
+      appendEvents(context, asWindowBytes(request), signal, caller),
     ),
   };
 }
@@ -31,10 +31,10 @@ async function appendEvents(
   context: ServiceContext,
   request: AppendEventsBytes,
   signal: AbortSignal,
-  rights: Rights,
+  { rights, usage }: Caller,
 ) {
   const within = rights.within("ingest", checkNamespace("namespace", request.namespace));
-  const window = await appendWindow(context, request, signal, within);
+  const window = await appendWindow({ ...context, usage }, request, signal, within);
   return {
     epoch: BigInt(window.epoch),
     lastRunSeq: BigInt(window.lastRunSeq),
@@ -95,7 +95,8 @@ async function* ingestFrames(
   const draining = drainingOf(context, call);
   const caller = callerOf(call);
   const withinOf = (namespace: string) => caller.rights.within("ingest", namespace);
-  const stream = new IngestStream({ ...context, withinOf });
+  const { usage, end } = countStream(context, call);
+  const stream = new IngestStream({ ...context, withinOf, usage });
   const onAbort = () => stream.fail(ConnectError.from(call.signal.reason, Code.Canceled));
   call.signal.addEventListener("abort", onAbort);
   const notDraining = draining.onStart(() => stream.goAway(goAwayReason));
@@ -112,6 +113,7 @@ async function* ingestFrames(
     notDraining();
     notEnding();
     notExpiring();
+    end();
   }
 }
 

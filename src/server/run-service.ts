@@ -33,7 +33,7 @@ import {
   checkRunId,
   checkSpec,
 } from "../validate.ts";
-import type { Rights } from "./auth/rights.ts";
+import type { Caller } from "./auth/caller.ts";
 import { toRun } from "./messages.ts";
 import { parsePageSize } from "./page-size.ts";
 import { type ServiceContext, unary } from "./service-context.ts";
@@ -42,8 +42,8 @@ import { type ServiceContext, unary } from "./service-context.ts";
 export function runService(context: ServiceContext): ServiceImpl<typeof RunService> {
   const { journal, cancellations, limits } = context;
   return {
-    createRun: unary(context, async (request, signal, { rights }) => {
-      return { run: await createRun(context, request, undefined, signal, rights) };
+    createRun: unary(context, async (request, signal, caller) => {
+      return { run: await createRun(context, request, undefined, signal, caller) };
     }),
     getRun: unary(context, async (request, _, { rights }) => {
       const namespace = checkNamespace("namespace", request.namespace);
@@ -62,12 +62,12 @@ export function runService(context: ServiceContext): ServiceImpl<typeof RunServi
         asOfSeq: BigInt(page.asOfSeq),
       };
     }),
-    forkRun: unary(context, async (request, signal, { rights }) => {
+    forkRun: unary(context, async (request, signal, caller) => {
       checkRunId("source_run_id", request.sourceRunId);
       const runSeq = checkPlace("run_seq", request.runSeq);
-      const within = rights.within("read", checkNamespace("namespace", request.namespace));
+      const within = caller.rights.within("read", checkNamespace("namespace", request.namespace));
       const fork = { sourceRunId: request.sourceRunId, runSeq, within };
-      return { run: await createRun(context, request, fork, signal, rights) };
+      return { run: await createRun(context, request, fork, signal, caller) };
     }),
     cancelRun: unary(
       context,
@@ -95,7 +95,7 @@ async function createRun(
   request: CreateRunRequest | ForkRunRequest,
   fork: Fork | undefined,
   signal: AbortSignal,
-  rights: Rights,
+  { rights, usage }: Caller,
 ): Promise<Run> {
   const namespace = checkNamespace("namespace", request.namespace);
   const runId = request.runId === "" ? uuidv7() : request.runId;
@@ -103,7 +103,8 @@ async function createRun(
   const spec = request.spec ?? create(RunSpecSchema);
   checkSpec("spec", spec, limits);
   const within = rights.within("ingest", namespace);
-  const operation = { kind: "create", namespace, runId, spec, fork, within } as const;
+  const creation = usage?.creation();
+  const operation = { kind: "create", namespace, runId, spec, fork, within, creation } as const;
   const outcome = await committer.submit(operation, signal);
   if (outcome.t === "discarded") throw signal.reason;
   if (outcome.t === "refused") throw new RefusedError(outcome.refusal);

@@ -8,6 +8,7 @@ import {
   SubscribeManyResponseSchema,
   SubscribeRequestSchema,
 } from "../../gen/runlog/v1/subscribe_pb.js";
+import type { DeliveryOptions } from "../delivery/subscription-spec.ts";
 import { Watch } from "../delivery/watch.ts";
 import { yieldToEventLoop } from "../event-loop.ts";
 import { invalidField, RefusedError } from "../refusal.ts";
@@ -16,6 +17,7 @@ import { callerOf } from "./auth/caller.ts";
 import type { Rights } from "./auth/rights.ts";
 import { parseSubscription } from "./parse-subscription.ts";
 import type { ServiceContext } from "./service-context.ts";
+import { StreamEnding } from "./stream-ending.ts";
 import { watchResponses } from "./watch.ts";
 
 /** Subscriptions that start in one turn of the event loop. */
@@ -27,25 +29,30 @@ export async function* subscribeManyCall(
   { subscriptions }: SubscribeManyRequest,
   call: HandlerContext,
 ): AsyncGenerator<SubscribeManyResponse> {
-  const watch = new Watch(context);
+  const ending = new StreamEnding(context, call);
+  const { usage } = ending;
+  const watch = new Watch({ ...context, usage });
+  const { rights } = callerOf(call);
   // Owned by the watch, which sees the end or the error.
-  void startAll(context, subscriptions, watch, callerOf(call).rights).then(
+  void startAll({ ...context, usage }, subscriptions, watch, rights).then(
     () => watch.end(),
     (error: unknown) => watch.fail(error),
   );
-  for await (const { subscriptionId, frame } of watchResponses(context, watch, call)) {
+  for await (const { subscriptionId, frame } of watchResponses(context, watch, ending, call)) {
     if (frame.case === "filterChanged") throw new Error("a filter changed, which nobody asked for");
     yield create(SubscribeManyResponseSchema, { subscriptionId, frame });
   }
 }
 
 async function startAll(
-  { limits }: ServiceContext,
+  { limits, usage }: Pick<DeliveryOptions, "limits" | "usage">,
   subscriptions: readonly NamedSubscription[],
   watch: Watch,
   rights: Rights,
 ): Promise<void> {
   checkList(subscriptions, limits.maxSubscriptionsPerCall);
+  // At once: a client would call again for the sake of those that are over it.
+  usage?.check("subscriptions", subscriptions.length);
   for (const [index, { subscriptionId, request: asked }] of subscriptions.entries()) {
     if (index > 0 && index % startsPerTurn === 0) await yieldToEventLoop();
     const request = asked ?? create(SubscribeRequestSchema);

@@ -95,9 +95,12 @@ async function* frames(
   subscription: Promise<SubscriptionSpec>,
   call: StreamCall,
 ): AsyncGenerator<SubscriptionFrame | GoAwayFrame> {
+  // Nobody waits for it where the stream is refused.
+  subscription.catch(() => undefined);
   const ending = new StreamEnding(context, call);
+  const { usage } = ending;
   try {
-    yield* subscribe(context, await subscription, ending.signal);
+    yield* subscribe({ ...context, usage }, await subscription, ending.signal);
     if (ending.isDraining) {
       yield { t: "go_away", reason: goAwayReason };
       // An OK here would say that the subscription ended as asked.

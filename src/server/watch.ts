@@ -27,29 +27,32 @@ export async function* watchCall(
   requests: AsyncIterable<WatchRequest>,
   call: HandlerContext,
 ): AsyncGenerator<WatchResponse> {
-  const watch = new Watch(context);
+  const ending = new StreamEnding(context, call);
+  const { usage } = ending;
+  const watch = new Watch({ ...context, usage });
   // Owned by the watch: the end or the error of the requests is what it sees.
   void take(context, requests, watch, callerOf(call).rights).then(
     () => watch.end(),
     (error: unknown) => watch.fail(error),
   );
-  yield* watchResponses(context, watch, call);
+  yield* watchResponses(context, watch, ending, call);
 }
 
 /**
  * Yields a call's frames until its subscriptions and their requests have ended, and GoAway where
  * the server drains.
  *
+ * @param ending closed with them
  * @throws ConnectError
  */
 export async function* watchResponses(
   context: ServiceContext,
   watch: Watch,
+  ending: StreamEnding,
   call: HandlerContext,
 ): AsyncGenerator<WatchResponse> {
-  const ending = new StreamEnding(context, call);
-  const format = formatOf(call);
   try {
+    const format = formatOf(call);
     for await (const frame of watch.run(ending.signal)) {
       if (frame.t === "ended" && frame.refusal?.reason === "data_loss") {
         context.onUnexpected(new RefusedError(frame.refusal));

@@ -15,7 +15,7 @@ describe("the access file", () => {
   });
 
   it("may say nothing, and then lets nobody in", () => {
-    const nothing = { tokens: [], issuers: [], policy: [], minting: undefined };
+    const nothing = { tokens: [], issuers: [], policy: [], minting: undefined, quotas: {} };
     assert.deepEqual(parseAccessFile("access.json", "{}"), nothing);
   });
 
@@ -51,6 +51,18 @@ describe("the access file", () => {
       "the algorithm none",
       { issuers: [{ ...issuer, algorithms: ["none"] }] },
       /must be some of EdDSA/,
+    ],
+    ["an unknown quota", { quotas: { runs: 1 } }, /quotas: has the unknown key "runs"/],
+    ["half a stream", { quotas: { streams: 0.5 } }, /quotas.streams: must be a whole number, 0/],
+    [
+      "a rate below any event",
+      { quotas: { bytes_per_second: 1 } },
+      /quotas.bytes_per_second: must be a whole number, 1024 or more/,
+    ],
+    [
+      "a quota of a token that is a text",
+      { tokens: [{ name: "a", sha256: "0".repeat(64), grants, quotas: { open_runs: "1" } }] },
+      /tokens\[0\].quotas.open_runs: must be a whole number/,
     ],
     [
       "a wide tolerance",

@@ -1,4 +1,7 @@
-/** A server that has no memory to spare asks to be called again later; a quota is final. */
+/**
+ * A server that has no memory to spare, or whose caller's quota is used up for now, asks to be
+ * called again later; any other quota is final.
+ */
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
@@ -16,6 +19,7 @@ const overloaded = create(ErrorDetailSchema, {
   retryAfter: durationFromMs(retryAfterMs),
 });
 const quota = create(ErrorDetailSchema, { reason: Reason.QUOTA, limit: 1n });
+const usedUp = create(ErrorDetailSchema, { ...quota, retryAfter: durationFromMs(retryAfterMs) });
 
 function refusal(detail: typeof overloaded): ConnectError {
   return new ConnectError("no", Code.ResourceExhausted, undefined, [
@@ -56,17 +60,37 @@ const isQuota = (error: unknown) => error instanceof RunlogError && error.reason
 /** Half as much again at most: those who were asked at once do not come back at once. */
 const isAsAsked = (delayMs: number) => delayMs >= retryAfterMs && delayMs <= 1.5 * retryAfterMs;
 
+const later = [
+  ["memory", overloaded],
+  ["quota", usedUp],
+] as const;
+
 for (const how of ["call", "run"] as const) {
-  describe(`a sender whose ${how} is refused for want of memory`, () => {
-    it("tries again after the time that the server asks for", async () => {
+  describe(`a sender whose ${how} is refused for want of memory or quota`, () => {
+    for (const [why, detail] of later) {
+      it(`tries again after the time that the server asks for: ${why}`, async () => {
+        const delays: number[] = [];
+        const sender = openRun(serverThatRefusesOnce(detail, how), {
+          runId: "r",
+          limits: { backoff },
+          onState: (state) => state.t === "waiting" && delays.push(state.delayMs),
+        });
+        sender.emit({ type: "test" });
+        await sender.flush();
+        assert.ok(delays.length === 1 && isAsAsked(delays[0]!), `${delays}`);
+        await sender.close(1_000);
+      });
+    }
+
+    it("waits as long for its quota where there are several nodes: calls stay at theirs", async () => {
       const delays: number[] = [];
-      const sender = openRun(serverThatRefusesOnce(overloaded, how), {
+      const transport = Object.assign(serverThatRefusesOnce(usedUp, how), { nodeCount: 3 });
+      const sender = openRun(transport, {
         runId: "r",
         limits: { backoff },
         onState: (state) => state.t === "waiting" && delays.push(state.delayMs),
       });
-      sender.emit({ type: "test" });
-      await sender.flush();
+      await sender.opened;
       assert.ok(delays.length === 1 && isAsAsked(delays[0]!), `${delays}`);
       await sender.close(1_000);
     });
@@ -78,25 +102,27 @@ for (const how of ["call", "run"] as const) {
   });
 }
 
-describe("a follower that is refused for want of memory", () => {
+describe("a follower that is refused for want of memory or quota", () => {
   const request = {
     filter: { scope: { case: "all" as const, value: {} } },
     stop: StopPolicy.CAUGHT_UP,
   };
 
-  it("tries again after the time that the server asks for", async () => {
-    const delays: number[] = [];
-    const items: string[] = [];
-    const transport = serverThatRefusesOnce(overloaded, "call");
-    for await (const { t } of follow(transport, request, {
-      backoff,
-      onState: (state) => state.t === "waiting" && delays.push(state.delayMs),
-    })) {
-      items.push(t);
-    }
-    assert.deepEqual(items, ["caught_up"]);
-    assert.ok(delays.length === 1 && isAsAsked(delays[0]!), `${delays}`);
-  });
+  for (const [why, detail] of later) {
+    it(`tries again after the time that the server asks for: ${why}`, async () => {
+      const delays: number[] = [];
+      const items: string[] = [];
+      const transport = serverThatRefusesOnce(detail, "call");
+      for await (const { t } of follow(transport, request, {
+        backoff,
+        onState: (state) => state.t === "waiting" && delays.push(state.delayMs),
+      })) {
+        items.push(t);
+      }
+      assert.deepEqual(items, ["caught_up"]);
+      assert.ok(delays.length === 1 && isAsAsked(delays[0]!), `${delays}`);
+    });
+  }
 
   it("stops where a quota is the reason", async () => {
     const items = follow(serverThatRefusesOnce(quota, "call"), request);

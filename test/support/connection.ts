@@ -15,7 +15,7 @@ export class Connection {
   #asked: PromiseWithResolvers<void> = Promise.withResolvers();
   #noted: PromiseWithResolvers<void> = Promise.withResolvers();
 
-  constructor(engine: Pick<Engine, "journal" | "committer" | "memory" | "limits">) {
+  constructor(engine: Pick<Engine, "journal" | "committer" | "memory" | "limits" | "usage">) {
     const frames = new IngestStream(engine).run(toIngestBytes(this.#requests()));
     this.ended = this.#note(frames).catch((error: unknown) => error);
   }

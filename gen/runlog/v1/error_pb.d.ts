@@ -67,7 +67,8 @@ export declare type ErrorDetail = Message<"runlog.v1.ErrorDetail"> & {
   latestSeq: bigint;
 
   /**
-   * With OVERLOADED: the least time to wait before a retry.
+   * The least time to wait before a retry. With OVERLOADED, and with QUOTA where
+   * a retry can succeed.
    *
    * @generated from field: google.protobuf.Duration retry_after = 8;
    */
@@ -230,7 +231,9 @@ export enum Reason {
   PERMISSION = 13,
 
   /**
-   * A quota is used up. RESOURCE_EXHAUSTED; limit is set.
+   * A quota is used up. RESOURCE_EXHAUSTED; limit is set. If retry_after is set,
+   * the quota is that of the caller's identity: retry after it. Without it
+   * waiting alone does not help.
    *
    * @generated from enum value: REASON_QUOTA = 14;
    */

@@ -6,10 +6,12 @@
  *   policy   what the claims of a JWT grant, besides those of its claim `runlog`, and what
  *            a client's certificate grants
  *   minting  the keys that sign tokens which callers make of their own rights
+ *   quotas   what each identity may use; tokens and rules may have others
  */
 import { dirname, resolve } from "node:path";
 import { defaultMintedLifetimeS, maxMintedLifetimeS } from "../../limits.ts";
 import { MistakeError, parseGrants, parseList, parseObject, parseText } from "./parse-grants.ts";
+import { type PartialQuotas, parseQuotas } from "./parse-quotas.ts";
 import type { Grant } from "./rights.ts";
 
 /** A token of a file. */
@@ -19,6 +21,7 @@ export interface StaticToken {
   /** Milliseconds since 1970; undefined: never. */
   readonly expiresAtMs: number | undefined;
   readonly grants: readonly Grant[];
+  readonly quotas: PartialQuotas;
 }
 
 /** Who signs tokens. */
@@ -47,6 +50,7 @@ export interface ClaimRule {
   /** A token has to have all of these: as its value, or among the values of a list. */
   readonly claims: Readonly<Record<string, string>>;
   readonly grants: readonly Grant[];
+  readonly quotas: PartialQuotas;
 }
 
 /** What certificates grant. */
@@ -55,6 +59,7 @@ export interface CertificateRule {
   /** The identities that it is about, each as a whole. */
   readonly identities: RegExp;
   readonly grants: readonly Grant[];
+  readonly quotas: PartialQuotas;
 }
 
 /** How tokens are minted. */
@@ -74,6 +79,8 @@ export interface AccessRules {
   readonly policy: readonly PolicyRule[];
   /** Undefined: no token is minted, and none that was counts. */
   readonly minting: Minting | undefined;
+  /** Where tokens and rules say nothing else. */
+  readonly quotas: PartialQuotas;
 }
 
 /** Asymmetric ones: with another a key that checks tokens could make them too. */
@@ -113,18 +120,20 @@ export function parseAccessFile(path: string, text: string): AccessRules {
     issuers = [],
     policy = [],
     minting,
-  } = parseObject(path, document, ["tokens", "issuers", "policy", "minting"]);
+    quotas,
+  } = parseObject(path, document, ["tokens", "issuers", "policy", "minting", "quotas"]);
   const mistakes: string[] = [];
+  const noted = <T>(parse: () => T): T[] => {
+    try {
+      return [parse()];
+    } catch (error) {
+      if (!(error instanceof MistakeError)) throw error;
+      mistakes.push(error.message);
+      return [];
+    }
+  };
   const each = <T>(at: string, list: unknown, parse: (at: string, item: unknown) => T): T[] =>
-    parseList(at, list).flatMap((item, index) => {
-      try {
-        return [parse(`${at}[${index}]`, item)];
-      } catch (error) {
-        if (!(error instanceof MistakeError)) throw error;
-        mistakes.push(error.message);
-        return [];
-      }
-    });
+    parseList(at, list).flatMap((item, index) => noted(() => parse(`${at}[${index}]`, item)));
   const rules = {
     tokens: each("tokens", tokens, parseToken),
     issuers: each("issuers", issuers, (at, item) => parseIssuer(at, item, dirname(path))),
@@ -132,6 +141,7 @@ export function parseAccessFile(path: string, text: string): AccessRules {
     minting: each("minting", minting === undefined ? [] : [minting], (_, item) =>
       parseMinting("minting", item, dirname(path)),
     )[0],
+    quotas: noted(() => parseQuotas("quotas", quotas))[0] ?? {},
   };
   const twice =
     repeated(
@@ -160,11 +170,12 @@ function repeated(at: string, key: string, names: readonly string[]): string | u
 }
 
 function parseToken(at: string, value: unknown): StaticToken {
-  const { name, sha256, expires, grants } = parseObject(at, value, [
+  const { name, sha256, expires, grants, quotas } = parseObject(at, value, [
     "name",
     "sha256",
     "expires",
     "grants",
+    "quotas",
   ]);
   const hash = parseText(`${at}.sha256`, sha256);
   if (!/^[0-9a-f]{64}$/.test(hash)) {
@@ -180,6 +191,7 @@ function parseToken(at: string, value: unknown): StaticToken {
     sha256: Buffer.from(hash, "hex"),
     expiresAtMs: expires === undefined ? undefined : parseTime(`${at}.expires`, expires),
     grants: parseGrants(`${at}.grants`, grants),
+    quotas: parseQuotas(`${at}.quotas`, quotas),
   };
 }
 
@@ -264,7 +276,7 @@ function isLoopbackName(name: string): boolean {
 }
 
 function parseRule(at: string, value: unknown): PolicyRule {
-  const rule = parseObject(at, value, ["issuer", "claims", "certificate", "grants"]);
+  const rule = parseObject(at, value, ["issuer", "claims", "certificate", "grants", "quotas"]);
   if (rule.certificate === undefined) return parseClaimRule(at, rule);
   for (const key of ["issuer", "claims"] as const) {
     if (rule[key] === undefined) continue;
@@ -274,6 +286,7 @@ function parseRule(at: string, value: unknown): PolicyRule {
     t: "certificate",
     identities: parsePattern(`${at}.certificate`, rule.certificate),
     grants: parseGrants(`${at}.grants`, rule.grants),
+    quotas: parseQuotas(`${at}.quotas`, rule.quotas),
   };
 }
 
@@ -290,7 +303,7 @@ function parsePattern(at: string, value: unknown): RegExp {
 
 function parseClaimRule(
   at: string,
-  { issuer, claims, grants }: Readonly<Partial<Record<"issuer" | "claims" | "grants", unknown>>>,
+  { issuer, claims, grants, quotas }: Readonly<Record<string, unknown>>,
 ): ClaimRule {
   const named = parseObject(`${at}.claims`, claims, Object.keys(Object(claims)));
   const pairs = Object.entries(named).map(([claim, wanted]): [string, string] => [
@@ -303,5 +316,6 @@ function parseClaimRule(
     issuer: issuer === undefined ? undefined : parseText(`${at}.issuer`, issuer),
     claims: Object.fromEntries(pairs),
     grants: parseGrants(`${at}.grants`, grants),
+    quotas: parseQuotas(`${at}.quotas`, quotas),
   };
 }

@@ -11,11 +11,13 @@ import { readFile } from "node:fs/promises";
 import type { JSONWebKeySet } from "jose";
 import type { Logger } from "pino";
 import { maxTokenBytes } from "../../limits.ts";
+import { Quotas } from "../../quotas.ts";
 import { RefusedError } from "../../refusal.ts";
 import {
   type AccessRules,
   type ClaimRule,
   certificateGrants,
+  type PolicyRule,
   parseAccessFile,
 } from "./access-file.ts";
 import { Caller, identityOfSource, type Source } from "./caller.ts";
@@ -24,7 +26,9 @@ import { type CheckedToken, JsonWebTokens } from "./json-web-tokens.ts";
 import { type MintedToken, type MintRequest, mintedCaller, mintToken } from "./minted-tokens.ts";
 import { MintingKeys } from "./minting-keys.ts";
 import { MistakeError, parseGrants } from "./parse-grants.ts";
+import { quotasOf } from "./parse-quotas.ts";
 import { type Grant, Rights } from "./rights.ts";
+import { quotasOfSource } from "./source-quotas.ts";
 
 /** Milliseconds between looks at the files. */
 const lookIntervalMs = 1_000;
@@ -63,6 +67,7 @@ export class Access {
   readonly #watched = new Set<string>();
   /** Those that may have open calls, with what each has shown. */
   readonly #callers = new Map<Caller, Credential>();
+  readonly #quotas = new Quotas();
   #rules: Rules;
   /** Looks at the files that are under way; one follows the other. */
   #reloading: Promise<void> = Promise.resolve();
@@ -72,6 +77,7 @@ export class Access {
     this.#logger = logger;
     this.#now = now;
     this.#rules = rules;
+    this.#quotas.defaults = quotasOf(rules.file.quotas, []);
     this.#watch();
   }
 
@@ -152,6 +158,7 @@ export class Access {
     const before = remembered.get(key)?.caller;
     // Open calls are ended by the caller that they were admitted as.
     const known = before !== undefined && isSame(before, caller) ? before : caller;
+    known.countIn(this.#quotas);
     if (remembered.size >= maxRemembered) this.#forgetSome();
     remembered.set(key, { caller: known, untilMs: this.#now() + rememberMs });
     this.#callers.set(known, credential);
@@ -195,6 +202,7 @@ export class Access {
       this.#logger.error({ problem }, "the access file has changed and is wrong: the rules stay");
       return;
     }
+    this.#quotas.defaults = quotasOf(this.#rules.file.quotas, []);
     this.#watch();
     this.#logger.info({ path: this.#path }, "the access file was read again");
     const before = [...this.#callers];
@@ -213,7 +221,11 @@ export class Access {
       this.#logger.warn({ err: error }, "an open call's token could not be checked again");
       return caller;
     });
-    if (now?.rights.includes(caller.rights) === true) return;
+    if (now?.rights.includes(caller.rights) === true) {
+      caller.quotas = now.quotas;
+      caller.countIn(this.#quotas);
+      return;
+    }
     this.#callers.delete(caller);
     this.#logger.info({ identity: caller.identity }, "open calls are ended: their rights changed");
     caller.retire();
@@ -275,8 +287,14 @@ function keyOf(credential: Credential): string {
 }
 
 async function callerOf(rules: Rules, shown: Credential, now: () => number): Promise<Caller> {
-  if (shown.t === "certificate") return certificateCaller(rules.file, shown, now);
-  return staticCaller(rules.file, shown.token, now) ?? jwtCaller(rules, shown.token, now);
+  const { file } = rules;
+  const caller =
+    shown.t === "certificate"
+      ? certificateCaller(file, shown, now)
+      : (staticCaller(file, shown.token, now) ?? (await jwtCaller(rules, shown.token, now)));
+  const { source } = caller.origin ?? {};
+  caller.quotas ??= source && quotasOfSource(file, source);
+  return caller;
 }
 
 function certificateCaller(
@@ -313,9 +331,16 @@ async function jwtCaller({ file, tokens }: Rules, token: string, now: () => numb
     });
   }
   const checked = await tokens.check(token);
-  const { issuer, subject, expiresAtMs } = checked;
+  const { issuer, subject, claims, expiresAtMs } = checked;
   if (issuer === file.minting?.issuer) return mintedCaller(file, checked, now);
-  return callerFrom({ t: "issuer", issuer, subject }, grantsOf(file, checked), expiresAtMs, now);
+  const rules = file.policy.filter((rule) => rule.t === "claims" && isAbout(rule, issuer, claims));
+  const grants = grantsOf(rules, checked);
+  const caller = callerFrom({ t: "issuer", issuer, subject }, grants, expiresAtMs, now);
+  caller.quotas = quotasOf(
+    file.quotas,
+    rules.map(({ quotas }) => quotas),
+  );
+  return caller;
 }
 
 /** A caller with rights of its own. */
@@ -331,11 +356,8 @@ function callerFrom(
 }
 
 /** @throws RefusedError unauthenticated for a claim that is malformed */
-function grantsOf({ policy }: AccessRules, { issuer, claims }: CheckedToken): Grant[] {
-  const grants: Grant[] = [];
-  for (const rule of policy) {
-    if (rule.t === "claims" && isAbout(rule, issuer, claims)) grants.push(...rule.grants);
-  }
+function grantsOf(rules: readonly PolicyRule[], { claims }: CheckedToken): Grant[] {
+  const grants = rules.flatMap((rule) => rule.grants);
   const { runlog } = claims as { readonly runlog?: unknown };
   if (runlog === undefined) return grants;
   try {

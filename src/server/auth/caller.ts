@@ -1,5 +1,6 @@
 /** Who makes a call. */
 import { ConnectError, createContextKey, type HandlerContext } from "@connectrpc/connect";
+import type { QuotaLimits, Quotas, Usage } from "../../quotas.ts";
 import { RefusedError } from "../../refusal.ts";
 import { startTimer } from "../../timers.ts";
 import { allRights, type Grant, type Rights } from "./rights.ts";
@@ -51,10 +52,13 @@ export class Caller {
   readonly rights: Rights;
   readonly origin: Origin | undefined;
   readonly expiresAtMs: number | undefined;
+  /** What it may use; undefined: what others with its quotaKey may, or the file's default. */
+  quotas: QuotaLimits | undefined;
   readonly #now: () => number;
   readonly #listeners = new Set<(error: RefusedError) => void>();
   #timer: NodeJS.Timeout | undefined;
   #isRetired = false;
+  #usages: Quotas | undefined;
 
   constructor({ identity, rights, origin, expiresAtMs, now = Date.now }: CallerOptions) {
     this.identity = identity;
@@ -62,6 +66,25 @@ export class Caller {
     this.origin = origin;
     this.expiresAtMs = expiresAtMs;
     this.#now = now;
+  }
+
+  /** Whose use its own is: what a minted token uses, the source of its chain of mints does. */
+  get quotaKey(): string {
+    const { origin } = this;
+    return origin === undefined
+      ? this.identity
+      : `${origin.source.t} ${identityOfSource(origin.source)}`;
+  }
+
+  /** What it uses is counted here from now on. */
+  countIn(usages: Quotas): void {
+    this.#usages = usages;
+    usages.limit(this.quotaKey, this.quotas);
+  }
+
+  /** What its identity uses; undefined where nobody counts. See Quotas.of. */
+  get usage(): Usage | undefined {
+    return this.#usages?.of(this.quotaKey, this.quotas);
   }
 
   /** Whether its token is over. */
