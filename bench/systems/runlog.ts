@@ -7,7 +7,7 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import { Client, type ClientDuplexStream, credentials } from "@grpc/grpc-js";
+import { Client, type ClientDuplexStream, credentials, Metadata } from "@grpc/grpc-js";
 import {
   IngestRequestSchema,
   type IngestResponse,
@@ -38,8 +38,9 @@ const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 export async function startRunlog(
   journal: string,
   nodeOptions: readonly string[] = [],
+  flags: readonly string[] = [],
 ): Promise<SystemServer> {
-  const args = ["serve", "--listen", "127.0.0.1:0", "--journal", journal];
+  const args = ["serve", "--listen", "127.0.0.1:0", "--journal", journal, ...flags];
   const { child, url } = await startNode(main, args, nodeOptions);
   return { url, pid: child.pid, stop: () => end(child) };
 }
@@ -77,7 +78,7 @@ class Ingest {
   readonly #opened = new Map<string, () => void>();
   readonly #ended = new Map<string, () => void>();
 
-  constructor(client: Client, onAck: (runId: string, runSeq: number) => void) {
+  constructor(client: Client, metadata: Metadata, onAck: (runId: string, runSeq: number) => void) {
     this.#onAck = onAck;
     const { promise, reject } = Promise.withResolvers<never>();
     promise.catch(() => undefined);
@@ -86,6 +87,7 @@ class Ingest {
       "/runlog.v1.IngestService/Ingest",
       (frame) => Buffer.from(toBinary(IngestRequestSchema, create(IngestRequestSchema, frame))),
       (bytes) => fromBinary(IngestResponseSchema, bytes),
+      metadata,
     );
     this.call.on("error", reject);
     this.call.on("data", ({ frame }: IngestResponse) => {
@@ -140,6 +142,9 @@ class Ingest {
 /** runlog's client; it can do more than its peers. */
 export class RunlogClient implements SystemClient {
   readonly url: string;
+  readonly #token: string | undefined;
+  /** Of every call. */
+  readonly #metadata = new Metadata();
   readonly #clients: readonly Client[];
   /** runlog's own client, where it is used. */
   #own: NodeConnection | undefined;
@@ -149,8 +154,11 @@ export class RunlogClient implements SystemClient {
   #next = 0;
   readonly #single = new Map<string, { ingest: Ingest; acked: (() => void)[]; sent: number }>();
 
-  constructor(url: string) {
+  /** @param token what each call shows */
+  constructor(url: string, token?: string) {
     this.url = url;
+    this.#token = token;
+    if (token !== undefined) this.#metadata.set("authorization", `Bearer ${token}`);
     this.#clients = Array.from(
       { length: connections },
       (_, index) =>
@@ -166,7 +174,7 @@ export class RunlogClient implements SystemClient {
 
   /** Creates runs under a parent, thousands if need be. */
   async createRuns(runIds: readonly string[], parentOf: (index: number) => string): Promise<void> {
-    const ingest = new Ingest(this.#clients[0]!, () => undefined);
+    const ingest = new Ingest(this.#clients[0]!, this.#metadata, () => undefined);
     const batch = 500;
     for (let at = 0; at < runIds.length; at += batch) {
       const part = runIds.slice(at, at + batch);
@@ -178,7 +186,11 @@ export class RunlogClient implements SystemClient {
 
   /** runlog's own transport, for calls that its peers do not have. */
   get transport(): NodeConnection["transport"] {
-    this.#own ??= connectTo(this.url);
+    const token = this.#token;
+    this.#own ??= connectTo(
+      this.url,
+      token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } },
+    );
     return this.#own.transport;
   }
 
@@ -189,7 +201,7 @@ export class RunlogClient implements SystemClient {
     let made = 0;
     let making: Promise<void>[] = [];
     for (const run of runs) {
-      ingest ??= new Ingest(this.#clients[0]!, () => undefined);
+      ingest ??= new Ingest(this.#clients[0]!, this.#metadata, () => undefined);
       making.push(ingest.make(run));
       made++;
       if (making.length < batch) continue;
@@ -210,7 +222,7 @@ export class RunlogClient implements SystemClient {
   ): Promise<void> {
     const last = first + count - 1;
     const { promise: done, resolve } = Promise.withResolvers<void>();
-    const ingest = new Ingest(this.#clients[0]!, (_, runSeq) => {
+    const ingest = new Ingest(this.#clients[0]!, this.#metadata, (_, runSeq) => {
       if (runSeq === last) resolve();
     });
     await ingest.open(stream, this.#parents.get(stream));
@@ -228,8 +240,7 @@ export class RunlogClient implements SystemClient {
     payloads: Payloads,
     { eventsEach, unacked }: Emission,
   ): Promise<void> {
-    this.#own ??= connectTo(this.url);
-    const { transport } = this.#own;
+    const { transport } = this;
     await Promise.all(
       streams.map(async (runId) => {
         const limits = { maxBufferedEvents: unacked };
@@ -307,7 +318,7 @@ export class RunlogClient implements SystemClient {
    * says that it is handled. Resolves once the run is open.
    */
   async answerSignals(runId: string, payloads: Payloads): Promise<Following> {
-    const ingest = new Ingest(this.#clients[0]!, () => undefined);
+    const ingest = new Ingest(this.#clients[0]!, this.#metadata, () => undefined);
     let runSeq = 0;
     const { promise: broken, reject } = Promise.withResolvers<never>();
     ingest.onSignal = (n, signalSeq) => {
@@ -353,6 +364,7 @@ export class RunlogClient implements SystemClient {
         start:
           after === "now" ? { case: "fromNow", value: true } : { case: "afterSeq", value: after },
       },
+      this.#metadata,
     );
     call.on("data", onResponse);
     return call;
@@ -362,7 +374,7 @@ export class RunlogClient implements SystemClient {
     let single = this.#single.get(stream);
     if (single === undefined) {
       const acked: (() => void)[] = [];
-      const ingest = new Ingest(this.#clients[0]!, (_, runSeq) => {
+      const ingest = new Ingest(this.#clients[0]!, this.#metadata, (_, runSeq) => {
         // Acknowledgements are cumulative: this one speaks for all before it.
         for (; done < runSeq; done++) acked.shift()?.();
       });
