@@ -2,12 +2,13 @@
 import assert from "node:assert/strict";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
+import { Permission } from "../../gen/runlog/v1/auth_pb.js";
 import { type ErrorDetail, Reason } from "../../gen/runlog/v1/error_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { StopPolicy } from "../../gen/runlog/v1/subscribe_pb.js";
 import { follow, openRun } from "../../src/client/index.ts";
 import { connectTo } from "../../src/client/node/index.ts";
-import { AccessFile, allPermissions, tokenEntry, tokenOf } from "../support/access.ts";
+import { AccessFile, allPermissions, mintingKey, tokenEntry, tokenOf } from "../support/access.ts";
 import {
   append,
   eventsOf,
@@ -306,6 +307,35 @@ describeWire(
   },
   streaming,
 );
+
+describe("a quota of one who mints tokens", () => {
+  afterEach(stop);
+
+  it("is used by those that hold them too, and not widened", async () => {
+    await startWith({});
+    await file.write({
+      minting: { keys: [await file.writeText("minting.pem", mintingKey())] },
+      tokens: [tokenEntry("minter", [everything], { quotas: { streams: 2 } })],
+      quotas: { streams: 100 },
+    });
+    server = await server.restart();
+    const wire = wires.find(({ name }) => name === "gRPC (connect-node)")!;
+    const minter = await wire.connect(server.url, tokenOf("minter"));
+    const minted = await Promise.all(
+      ["a", "b"].map(async (name) => {
+        const grants = [{ permissions: [Permission.READ] }];
+        const { token } = await minter.auth.mintToken({ name, grants });
+        return wire.connect(server.url, token);
+      }),
+    );
+    for (const client of minted) await first(client.subscribe.subscribe(all));
+    const refused = { limit: 2, isLater: true };
+    for (const client of [minter, ...minted]) {
+      assert.deepEqual(await quotaOf(first(client.subscribe.subscribe(all))), refused);
+    }
+    for (const client of [minter, ...minted]) client.close();
+  });
+});
 
 describe("clients whose identity has used up a quota", () => {
   afterEach(stop);
