@@ -98,14 +98,32 @@ describe("retrying", () => {
     return connection;
   }
 
-  /** Loses the outcome of the n-th transaction, which is committed. */
-  function losing(transaction: number): Parameters<typeof start>[0] {
+  /**
+   * Calls back after the n-th transaction that adds records, before its outcome is given. A
+   * node's heartbeat, which comes when it will, is a transaction too, and adds none.
+   */
+  function afterCommit(
+    transaction: number,
+    onCommitted: () => void | Promise<void>,
+  ): Parameters<typeof start>[0] {
     let transactions = 0;
+    let endSeq = 0;
     return async (journal, work) => {
       const result = await journal.write(work);
-      if (++transactions === transaction) throw unavailable();
+      const rows = await journal.db.selectFrom("namespaces").select("last_seq").execute();
+      const lastSeq = Math.max(0, ...rows.map((row) => row.last_seq));
+      const isAdded = lastSeq > endSeq;
+      endSeq = lastSeq;
+      if (isAdded && ++transactions === transaction) await onCommitted();
       return result;
     };
+  }
+
+  /** Loses the outcome of the n-th transaction that adds records, which is committed. */
+  function losing(transaction: number): Parameters<typeof start>[0] {
+    return afterCommit(transaction, () => {
+      throw unavailable();
+    });
   }
 
   describe("a commit without an answer", () => {
@@ -173,17 +191,17 @@ describe("retrying", () => {
 
     // The finish is committed, and its answer is lost: the tail ends before it, the journal does not.
     for (const stop of [StopPolicy.FINISHED, StopPolicy.CAUGHT_UP] as const) {
-      for (const after of [0n, 4n]) {
-        it(`brings it to a subscriber after ${after} that stops when ${StopPolicy[stop]}`, async () => {
+      for (const afterSeq of [0n, 4n]) {
+        it(`brings it to a subscriber after ${afterSeq} that stops when ${StopPolicy[stop]}`, async () => {
           const connection = await start(losing(3));
           await assert.rejects(sendStepByStep(connection), assertUnavailable);
           const request = {
             filter: family,
             stop,
-            start: { case: "afterSeq" as const, value: after },
+            start: { case: "afterSeq" as const, value: afterSeq },
           };
           const seqs = await seqsOf(connection, request);
-          assert.deepEqual(seqs, [1n, 2n, 3n, 4n, 5n].slice(Number(after)));
+          assert.deepEqual(seqs, [1n, 2n, 3n, 4n, 5n].slice(Number(afterSeq)));
         });
       }
     }
@@ -211,15 +229,12 @@ describe("retrying", () => {
       // Held back until the subscription has ended, or has shown that it goes on.
       const held = Promise.withResolvers<void>();
       const committed = Promise.withResolvers<void>();
-      let transactions = 0;
-      const connection = await start(async (journal, work) => {
-        const result = await journal.write(work);
-        if (++transactions === 3) {
+      const connection = await start(
+        afterCommit(3, async () => {
           committed.resolve();
           await held.promise;
-        }
-        return result;
-      });
+        }),
+      );
       const sent = sendStepByStep(connection);
       try {
         await Promise.race([committed.promise, sent]);
