@@ -2,6 +2,7 @@
  * The environment variables of the command line, all of them, read and written
  * here and nowhere else.
  */
+import { resolve } from "node:path";
 
 /** What the environment sets. Flags override it. */
 export interface Environment {
@@ -150,7 +151,8 @@ export function childEnvironment({
     [names.server]: server,
     [names.namespace]: namespace,
     [names.runId]: runId,
-    ...(ca !== undefined && { [names.ca]: ca }),
+    // The process may change its directory.
+    ...(ca !== undefined && { [names.ca]: resolve(ca) }),
   };
 }
 
