@@ -34,7 +34,11 @@ export async function diagnose(server: string, tls: ClientTls): Promise<string |
   if (answer === undefined) return undefined;
   if (answer.subarray(0, 2).equals(tlsAlert)) return `it speaks TLS: use https://${host}`;
   const text = answer.toString("latin1");
-  if (text === "") return "a program accepts connections there and does not answer";
+  if (text === "") {
+    return (await speaksTls(address))
+      ? `it speaks TLS: use https://${host}`
+      : "a program accepts connections there and does not answer";
+  }
   if (/^HTTP\/1\.[01] \d{3}/.test(text)) {
     if (/\r\n\r\n(?:\S*\r\n)?(?:serving|draining)\n/.test(text)) return undefined;
     // What nginx and others say to plain HTTP on a TLS port.
@@ -74,6 +78,22 @@ async function diagnoseTls(
     const { code = "" } = error as NodeJS.ErrnoException;
     const isPlain = code === "EPROTO" || code.startsWith("ERR_SSL");
     return isPlain ? `it does not speak TLS: use http://${host}` : undefined;
+  } finally {
+    socket.on("error", () => undefined).destroy();
+  }
+}
+
+/** Whether TLS is what a program wants that closes on plaintext, or waits. */
+async function speaksTls(address: {
+  readonly host: string;
+  readonly port: number;
+}): Promise<boolean> {
+  const socket = connectTls({ ...address, rejectUnauthorized: false });
+  try {
+    await once(socket, "secureConnect", { signal: AbortSignal.timeout(stepTimeoutMs) });
+    return true;
+  } catch {
+    return false;
   } finally {
     socket.on("error", () => undefined).destroy();
   }

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import * as net from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { AccessFile, allPermissions, tokenEntry, tokenOf } from "../support/access.ts";
 import { Authority, type Certificate } from "../support/certificates.ts";
 import { assertFailed, Commands } from "./commands.ts";
@@ -141,7 +141,9 @@ describe("commands over TLS", () => {
     const print = "console.log(process.env.RUNLOG_CA, process.env.RUNLOG_KEY)";
     const own = ["--cert", writer.certPath, "--key", writer.keyPath];
     const command = [process.execPath, "-e", print];
-    const { stdout } = await mustWork(["exec", ...ca(), ...own, "--", ...command]);
+    // The command may change its directory, so a relative path would lead it elsewhere.
+    const path = relative(process.cwd(), authority.caPath);
+    const { stdout } = await mustWork(["exec", "--ca", path, ...own, "--", ...command]);
     assert.equal(String(stdout), `${authority.caPath} undefined\n`);
   });
 
@@ -174,6 +176,9 @@ describe("commands over TLS", () => {
     assert.match(untrusted.stderr, /its certificate is not trusted/);
     const refused = await commands.run([...few, ...ca(), ...own]);
     assert.match(refused.stderr, /it may have refused --cert/);
+    const plain = url.replace("https:", "http:");
+    const { stderr } = await commands.run([...few, "--server", plain]);
+    assert.ok(stderr.includes(`it speaks TLS: use ${url}`), stderr);
     await others.remove();
   });
 });
