@@ -131,6 +131,18 @@ describe("runlog exec --signals", () => {
     assert.equal((await records()).filter((record) => record.signal !== undefined).length, 1);
   });
 
+  it("is sent no text that was meant as JSON, unless it is called text", async () => {
+    const command = exec('echo begun; read -r line; echo "$line"');
+    await begun(command);
+    const broken = await signal("approval", ' {"approved": tru}');
+    assert.equal(broken.status, 2);
+    assert.match(broken.stderr, /begins as JSON and is none/);
+    const flags = ["--content-type", "text/plain"];
+    assert.equal((await signal("approval", "{braces}", ...flags)).status, 0);
+    const { stdout } = await command.ended;
+    assert.match(`${stdout}`, /"signal_seq":1,.*"data":"\{braces\}"/);
+  });
+
   it("passes again what was not answered, and nothing else", async () => {
     const first = exec(
       `echo begun; read a; echo '{"type":"answer","signal_seq":1}'; read b; kill -9 $$`,

@@ -11,11 +11,14 @@ import {
 } from "../../../gen/runlog/v1/run_pb.js";
 import { type ConnectionFlags, callServer } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
-import { exitStatus, exitStatusHelp } from "../failure.ts";
+import { CommandError, exitStatus, exitStatusHelp } from "../failure.ts";
 import { addConnectionFlags } from "../flags.ts";
 import { inNamespace } from "../namespaces.ts";
 import { stdout } from "../output.ts";
 import { jsonLine } from "../print-records.ts";
+
+/** Bytes of the data in which its first character is looked for. */
+const maxIndent = 1_024;
 
 interface SignalFlags extends ConnectionFlags {
   readonly type: string;
@@ -34,7 +37,7 @@ export function signalCommand(exit: (status: number) => void): Command {
     .option("--id <id>", "names the signal: sent again under its id, it counts once")
     .option(
       "--content-type <type>",
-      "media type of the data; default application/json, or text/plain for data that is no JSON",
+      "media type of the data; default application/json, or text/plain for data that is no JSON and does not begin with {",
     )
     .option("--json", "print the answer as protobuf-JSON")
     .addHelpText("after", help + environmentHelp + exitStatusHelp)
@@ -57,7 +60,7 @@ Examples:
 async function signal(runId: string, data: Uint8Array, flags: SignalFlags): Promise<void> {
   // An answer may be lost: what is asked again under the same id counts once.
   const { namespace, type, id: signalId = uuidv7() } = flags;
-  const contentType = flags.contentType ?? (isJson(data) ? "" : "text/plain");
+  const contentType = flags.contentType ?? (isJson(data) ? "" : textType(data));
   const event = create(EventSchema, { type, data, contentType });
   await inNamespace(flags, async (transport) => {
     const client = createClient(RunService, transport);
@@ -70,6 +73,16 @@ async function signal(runId: string, data: Uint8Array, flags: SignalFlags): Prom
 
 function lineOf({ signalSeq, signalId, seq }: SignalRunResponse): string {
   return `signal ${signalSeq} at seq ${seq}, id ${signalId}\n`;
+}
+
+/** The type of what is no JSON, unless it was meant to be: an agent would get a text for an object. */
+function textType(data: Uint8Array): string {
+  const start = new TextDecoder().decode(data.subarray(0, maxIndent)).trimStart();
+  if (!start.startsWith("{")) return "text/plain";
+  throw new CommandError(
+    "the data begins as JSON and is none: correct it, or send it as text with --content-type text/plain",
+    exitStatus.usage,
+  );
 }
 
 function isJson(data: Uint8Array): boolean {
