@@ -18,7 +18,10 @@ describe("runlog token", () => {
     file = await AccessFile.make({});
     await file.write({
       minting: { keys: [await file.writeText("minting.pem", mintingKey())] },
-      tokens: [tokenEntry("planner", [{ namespace: "default", permissions }])],
+      tokens: [
+        tokenEntry("planner", [{ namespace: "default", permissions }]),
+        tokenEntry("early", [{ namespace: "later", permissions }]),
+      ],
     });
     const journal = `sqlite:${join(directory, "journal.db")}`;
     const server = servers.start([
@@ -54,6 +57,8 @@ describe("runlog token", () => {
     assert.match(`${who.stdout}`, /^expires {4}\d{4}-\d\d-/m);
     assert.match(`${who.stdout}`, /^may {8}read signal in default, run mine \(seq 1\) and below$/m);
     assert.match(`${who.stdout}`, /^namespaces default$/m);
+    const early = await servers.run(["whoami"], "", { RUNLOG_TOKEN: tokenOf("early") });
+    assert.match(`${early.stdout}`, /^may .* in later\nnamespaces none that exists /m);
     const more = ["token", "--permission", "ingest", "--ancestor", "mine"];
     assertFailed(await servers.run(more, "", phone), /"ingest".*\[PERMISSION\]/);
   });

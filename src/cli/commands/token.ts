@@ -36,7 +36,7 @@ export function tokenCommand(exit: (status: number) => void): Command {
       command
         .createOption(
           "--expires <duration>",
-          "time until it expires (default: as long as the server allows, mostly an hour)",
+          "time until it expires; at most, and by default, what the server allows, mostly an hour",
         )
         .argParser(parseDuration),
     )
@@ -57,7 +57,7 @@ namespace. The server needs a key to sign with, see docs/security.md.
 Examples:
   $ runlog token --permission ingest --ancestor RUN              for a sub-agent
   $ runlog token --permission read signal --ancestor RUN --expires 10m --name browser
-  $ RUNLOG_TOKEN=$(runlog token --permission read) runlog tail --all
+  $ runlog token --permission read >reader && runlog tail --all --token-file reader
   $ runlog whoami                                                what your own token gives
 `;
 

@@ -60,7 +60,7 @@ function linesOf(answer: WhoAmIResponse): string[] {
     `expires    ${until}`,
     ...grants.map((grant) => `may        ${grantText(grant)}`),
     ...(grants.length === 0 ? ["may        nothing"] : []),
-    `namespaces ${names === "" ? "none to read" : names}`,
+    `namespaces ${names === "" ? "none that exists and that you may read" : names}`,
   ];
 }
 
