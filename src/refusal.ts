@@ -102,7 +102,7 @@ export function describeRefusal(refusal: Refusal): string {
     case "run_id_limit":
       return `a filter has at most ${refusal.limit} run ids, this one has ${refusal.got} or more: subscribe to their ancestor instead`;
     case "run_not_found":
-      return `run ${JSON.stringify(refusal.runId)} does not exist: create it, or open it with a spec`;
+      return `run ${JSON.stringify(refusal.runId)} does not exist in this namespace: check its id, or create it first`;
     case "parent_not_found":
       return `parent run ${JSON.stringify(refusal.parentRunId)} does not exist in this namespace: create it first`;
     case "run_exists":
@@ -122,7 +122,7 @@ export function describeRefusal(refusal: Refusal): string {
     case "superseded":
       return `a later attempt of this producer has opened the run (epoch ${refusal.epoch}): abandon this attempt`;
     case "run_finished":
-      return `run ${JSON.stringify(refusal.runId)} has ended: it accepts no more events and no other result`;
+      return `run ${JSON.stringify(refusal.runId)} has ended: it accepts no more events or signals, and no other result`;
     case "run_lost":
       return `run ${JSON.stringify(refusal.runId)} is LOST, its lease ran out: open it again`;
     case "run_not_open":

@@ -50,7 +50,7 @@ function hintFor(reason: Reason): string | undefined {
     case Reason.FENCED:
       return "acknowledged events are durable; the other producer continues the run";
     case Reason.RUN_FINISHED:
-      return "start a new run with another --run";
+      return "go on with another --run, or with a fork of this one (`runlog fork`)";
     case Reason.CURSOR_TRIMMED:
     case Reason.CURSOR_AHEAD:
       return "use another --after or --before, or none";

@@ -121,7 +121,7 @@ async function refuseEnded(
   const { run } = await callServer(flags, (options) => client.getRun(request, options));
   if (run === undefined || run.endTime === undefined) return;
   throw new CommandError(
-    `run ${JSON.stringify(runId)} has ended as ${RunState[run.state]} and accepts no more events [RUN_FINISHED]; start a new run with another --run`,
+    `run ${JSON.stringify(runId)} has ended as ${RunState[run.state]} and accepts no more events [RUN_FINISHED]; go on with another --run, or with a fork of this one (\`runlog fork\`)`,
   );
 }
 

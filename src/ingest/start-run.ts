@@ -33,7 +33,7 @@ export function decideStart(
   within?: Within,
 ): Refusal | undefined {
   if (spec.parentRunId === "" && within !== undefined) {
-    const problem = `${field}.parent_run_id: is missing, and the token may start no root: name a run of its subtree`;
+    const problem = `${field}.parent_run_id: is missing, and the token may start no root: name a run of its subtree as the parent`;
     return { reason: "permission", problem };
   }
   if (spec.parentRunId !== "" && parent === undefined) {

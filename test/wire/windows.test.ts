@@ -289,7 +289,7 @@ describeService("a producer with windows", (wire, startServer) => {
     assert.ok(refused instanceof ConnectError);
     assert.equal(
       refused.rawMessage,
-      `run ${JSON.stringify(runId)} does not exist: create it, or open it with a spec`,
+      `run ${JSON.stringify(runId)} does not exist in this namespace: check its id, or create it first`,
     );
     const parents = { parentRunId: "x".repeat(129), displayName: "ü" };
     const other = await client.runs.createRun({ spec: parents }).catch((error: unknown) => error);
