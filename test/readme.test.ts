@@ -50,6 +50,7 @@ describe("the README's code", () => {
 
   it("is used from a shell first, line by line", async () => {
     const readme = await readFile(join(root, "README.md"), "utf8");
+    const path = /^export PATH=.*$/m.exec(readme)![0];
     const firstUse = readme.slice(
       readme.indexOf("## First use"),
       readme.indexOf("## Several nodes"),
@@ -57,13 +58,19 @@ describe("the README's code", () => {
     const blocks = [...firstUse.matchAll(/```sh\n(.*?)```/gs)].map((match) => match[1]!);
     const commands = blocks.filter((block) => !block.startsWith("runlog serve"));
     assert.ok(commands.length >= 5);
-    const main = join(root, "src/cli/main.ts");
-    const script = `runlog() { "${process.execPath}" "${main}" "$@"; }\n${commands.join("")}`;
+    // As a user has it: in a directory of their own, and a command of exec's finds runlog too.
+    const inside = "runlog exec --run outer -- sh -c 'runlog exec --run inner -- true'\n";
+    const script = `${path}\ncd "$(mktemp -d -p "$HOME")"\ntouch listed\n${commands.join("")}${inside}`;
     const { stdout } = await run("bash", ["-euo", "pipefail", "-c", script], {
       cwd: root,
-      env: { ...process.env, RUNLOG_SERVER: server.url, RUNLOG_NAMESPACE: "shell" },
+      env: {
+        ...process.env,
+        HOME: directory,
+        RUNLOG_SERVER: server.url,
+        RUNLOG_NAMESPACE: "shell",
+      },
     });
-    assert.match(stdout, /package\.json/);
+    assert.match(stdout, /listed/);
     assert.match(stdout, /plan\.made/);
     assert.match(stdout, /second-try/);
   });
