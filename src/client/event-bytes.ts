@@ -9,8 +9,8 @@ import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { checkEvent, checkEventType } from "../validate.ts";
 import { type EventInit, encodeEvent } from "../wire/event.ts";
 
-/** The event, encoded (see encodeEvent); undefined where it is not valid or cannot be encoded. */
-export function encodeValid(init: EventInit, nowMs: number): Uint8Array | undefined {
+/** The event, encoded (see encodeEvent); what is wrong where it is not valid or cannot be encoded. */
+export function encodeValid(init: EventInit, nowMs: number): Uint8Array | string {
   const { type = "", contentType = "", attributes = {}, time } = init;
   try {
     checkEvent("event", {
@@ -20,8 +20,8 @@ export function encodeValid(init: EventInit, nowMs: number): Uint8Array | undefi
       ...(time !== undefined && { time: create(TimestampSchema, time) }),
     });
     return encodeEvent(init, nowMs);
-  } catch {
-    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
   }
 }
 

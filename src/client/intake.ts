@@ -61,8 +61,9 @@ export class Intake {
     const { buffer, now } = this.#options;
     const nowMs = now();
     const encoded = encodeValid(init, nowMs);
-    if (encoded === undefined) {
-      return this.#drop({ reason: "invalid", event: eventOf(init, nowMs), bytes: 0, limit: 0 });
+    if (typeof encoded === "string") {
+      const event = eventOf(init, nowMs);
+      return this.#drop({ reason: "invalid", problem: encoded, event, bytes: 0, limit: 0 });
     }
     const bytes = encoded.length;
     if (bytes > this.#maxEventBytes) {

@@ -31,6 +31,8 @@ export interface SignalsOptions {
 export interface Drop {
   /** Why: over the server's limit, no room in the buffer, or not a valid event. */
   readonly reason: "too_large" | "overflow" | "invalid";
+  /** With invalid: what is wrong, for people. */
+  readonly problem?: string;
   readonly event: Event;
   /** Its encoded bytes; 0 where it cannot be encoded. */
   readonly bytes: number;

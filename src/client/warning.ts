@@ -8,11 +8,11 @@ interface WarningProcess {
 }
 
 /** Says that a sender without onDrop loses events; called for the first one. */
-export function warnOfDrop(runId: string, { reason, event }: Drop): void {
+export function warnOfDrop(runId: string, { reason, problem = "", event }: Drop): void {
   const why = {
     overflow: "its buffer is full: await ready() before emit",
     too_large: "it is larger than the server accepts",
-    invalid: "it is not a valid event",
+    invalid: `it is not valid: ${problem}`,
   }[reason];
   const message =
     `run ${runId}: an event of type ${JSON.stringify(event.type)} was dropped, ${why}. ` +

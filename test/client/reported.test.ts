@@ -66,6 +66,15 @@ describe("a sender", () => {
     }
   });
 
+  it("warns of what is wrong with an event", async () => {
+    const warned = once(process, "warning");
+    const sender = open({ runId: "untyped" });
+    assert.equal(sender.emit({}), false);
+    const [{ message }] = (await warned) as [Error];
+    assert.match(message, /^run untyped: .* it is not valid: event\.type: /);
+    assert.equal((await sender.finish(succeeded)).dropped, 1);
+  });
+
   it("leaves it to onDrop to say so, where there is one", async () => {
     const warnings: Error[] = [];
     const onWarning = (warning: Error) => warnings.push(warning);

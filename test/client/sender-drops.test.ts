@@ -69,6 +69,7 @@ describe("the sender and events that it does not take", () => {
     for (const event of invalid) {
       assert.equal(sender.emit(event), false, inspect(event));
       assert.equal(drops.at(-1)?.reason, "invalid");
+      assert.match(drops.at(-1)?.problem ?? "", /^event\.(type|content_type|attributes|time)/);
     }
     // At the limits themselves nothing is dropped, and the server agrees.
     const largest = {
