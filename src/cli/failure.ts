@@ -46,7 +46,7 @@ function hintFor(reason: Reason): string | undefined {
     case Reason.PARENT_NOT_FOUND:
       return "the parent comes from --parent or RUNLOG_RUN_ID; --no-parent starts a tree of its own";
     case Reason.RUN_EXISTS:
-      return "use the same --parent, --agent, --conversation and --name as before, or another --run";
+      return "use the same --parent, --agent, --conversation and --name as before (without --name exec names a run by its command), or another --run";
     case Reason.FENCED:
       return "acknowledged events are durable; the other producer continues the run";
     case Reason.RUN_FINISHED:
