@@ -74,8 +74,11 @@ export function tailCommand(exit: (status: number) => void): Command {
 }
 
 const help = `
-Use one of --ancestor, --run and --all. Each line begins with the record's seq: pass the
-last one that you have seen to --after, and nothing is missing and nothing comes twice.
+Use one of --ancestor, --run and --all. A line has the record's seq and time, its run, and what
+it says. A run is shown by the names of its tree: what --name or --agent gave, the command of
+exec, or else its id. Its line "started" has the id, and --json always has it.
+
+Pass the last seq that you have seen to --after: nothing is missing and nothing comes twice.
 When the server restarts, tail resumes by itself. --last finds fewer if few of the newest
 records match. --since takes the time from this machine's clock, records from the server's.
 
