@@ -7,6 +7,7 @@
  */
 
 import type { Transport } from "@connectrpc/connect";
+import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import { type BackoffOptions, backoffMs, defaultBackoff, sleep } from "../client/backoff.ts";
 import {
   isRetryable,
@@ -19,7 +20,7 @@ import { connectTo, type NodeConnection } from "../client/node/index.ts";
 import { startTimer } from "../timers.ts";
 import { type CredentialPaths, freshTls, freshToken } from "./credential-files.ts";
 import { diagnose } from "./diagnose.ts";
-import { CommandError, shortReason } from "./failure.ts";
+import { CommandError, reasonOf, shortReason } from "./failure.ts";
 import { notice } from "./output.ts";
 
 /** At an interactive prompt nobody waits ten seconds for the next attempt. */
@@ -58,22 +59,32 @@ export function connectBy(flags: ServerFlags): NodeConnection {
 /** The first connection did not come about. */
 export class CannotReachError extends CommandError {
   readonly #flags: ServerFlags;
+  readonly #refused: boolean;
 
   constructor(flags: ServerFlags, last: unknown) {
+    const refused = isRefusal(last);
+    const what = refused ? `${flags.server} did not serve this` : `cannot reach ${flags.server}`;
     const why = last === undefined ? "" : ` (${shortReason(last)})`;
-    super(`cannot reach ${flags.server} within ${flags.connectTimeout / 1000} s${why}`);
+    super(`${what} within ${flags.connectTimeout / 1000} s${why}`);
     this.name = "CannotReachError";
     this.#flags = flags;
+    this.#refused = refused;
   }
 
-  /** What to do, after a look at what listens there. */
-  async advice(): Promise<string> {
+  /** What to do, after a look at what listens there; undefined where the message says it. */
+  async advice(): Promise<string | undefined> {
+    if (this.#refused) return undefined;
     const servers = this.#flags.server.split(",").map((one) => one.trim());
     const tls = freshTls(this.#flags)();
     const found = await Promise.all(servers.map((one) => diagnose(one, tls)));
     const [advice] = found.filter((one) => one !== undefined);
     return advice ?? "is `runlog serve` running there?";
   }
+}
+
+/** Whether a runlog server answered, and gave a reason not to serve the call. */
+function isRefusal(error: unknown): boolean {
+  return (reasonOf(error) ?? Reason.UNSPECIFIED) !== Reason.UNSPECIFIED;
 }
 
 /** Says when the server is lost and when it is back, once each. */
@@ -96,9 +107,15 @@ export class Outage {
     this.#lastError = error;
     if (!this.#told) {
       this.#told = true;
-      const what = this.#connectedBefore ? "lost the connection to" : "cannot reach";
-      notice(`${what} ${this.#server} (${shortReason(error)}), retrying…`);
+      notice(`${this.#outageText(error)} (${shortReason(error)}), retrying…`);
     }
+  }
+
+  #outageText(error: unknown): string {
+    if (this.#connectedBefore) return `lost the connection to ${this.#server}`;
+    return isRefusal(error)
+      ? `${this.#server} does not serve this now`
+      : `cannot reach ${this.#server}`;
   }
 
   connected(): void {

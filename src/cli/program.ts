@@ -68,8 +68,8 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
       status.code = thrown.exitCode === 0 ? exitStatus.ok : exitStatus.usage;
     } else if (!(thrown instanceof OutputClosedError)) {
       const cause = innermost(thrown);
-      const advice = cause instanceof CannotReachError ? `; ${await cause.advice()}` : "";
-      notice(explain(thrown) + advice);
+      const advice = cause instanceof CannotReachError ? await cause.advice() : undefined;
+      notice(explain(thrown) + (advice === undefined ? "" : `; ${advice}`));
       status.code = statusOf(thrown);
     }
   }

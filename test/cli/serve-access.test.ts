@@ -50,6 +50,27 @@ describe("runlog serve", () => {
     assert.match(both.stderr, /contradict/);
   });
 
+  it("is told as a server that answers where it refuses a stream for a quota", async () => {
+    const grants = [{ namespace: "default", permissions: allPermissions }];
+    const more = { quotas: { streams: 1 } };
+    await file.write({ tokens: [tokenEntry("somebody", grants, more)] });
+    const server = commands.start(flagsOf("127.0.0.1:0", "--access", file.path));
+    commands.url = (await server.until("stdout", /^listening on (\S+)\n/))[1]!;
+    const env = { RUNLOG_TOKEN: tokenOf("somebody") };
+    assert.equal((await commands.run(["exec", "--", "true"], "", env)).status, 0);
+    const first = commands.start(["tail", "--all"], env);
+    await first.until("stdout", /succeeded/);
+    const flags = ["--all", "--connect-timeout", "1"];
+    const { status, stderr } = await commands.run(["tail", ...flags], "", env);
+    assert.equal(status, 1);
+    assert.match(stderr, /does not serve this now \(at most 1 streams? .*\), retrying/);
+    assert.match(
+      stderr,
+      /did not serve this within 1 s \(at most 1 streams? [^;]*; retry[^;]*\)\n$/,
+    );
+    assert.doesNotMatch(stderr, /cannot reach|is `runlog serve` running/);
+  });
+
   it("says what is wrong with an access file, all of it", async () => {
     await file.write({
       tokens: [{ name: "a b", sha256: "00" }, tokenEntry("x", []), tokenEntry("x", [])],
