@@ -49,7 +49,8 @@ export function signalCommand(exit: (status: number) => void): Command {
 
 const help = `
 The signal is durable once the command ends. It reaches the run's producer in order,
-at once or when the run is opened again; runs that have ended take none.
+at once or when the run is opened again; runs that have ended take none. ingest, and exec
+without --signals, do not read signals: the run keeps them unhandled.
 
 Examples:
   $ runlog signal RUN --type approval '{"approved": true}'
