@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Permission } from "../gen/runlog/v1/auth_pb.js";
-import { AccessFile, mintingKey, tokenEntry, tokenOf } from "../test/support/access.ts";
+import { Secrets } from "../test/support/secrets.ts";
 import { startTestServer, type TestServer } from "../test/support/server.ts";
 import { wires } from "../test/support/wire.ts";
 import { proxies, type RunningProxy } from "./proxies.ts";
@@ -12,7 +12,7 @@ const page = new URL("../docs/security.md", import.meta.url);
 const wire = wires.find(({ name }) => name === "gRPC (connect-node)")!;
 
 describe("Envoy with the filter of docs/security.md", () => {
-  let file: AccessFile;
+  let secrets: Secrets;
   let server: TestServer;
   let proxy: RunningProxy;
 
@@ -20,25 +20,21 @@ describe("Envoy with the filter of docs/security.md", () => {
     const [, filter] = /```yaml\n(name: envoy\.filters\.http\.jwt_authn.*?)```/s.exec(
       await readFile(page, "utf8"),
     )!;
-    file = await AccessFile.make({});
-    const entry = tokenEntry("planner", [{ namespace: "default", permissions: ["read"] }]);
-    await file.write({
-      minting: { keys: [await file.writeText("minting.pem", mintingKey())] },
-      tokens: [entry],
-    });
-    server = await startTestServer({ accessFile: file.path });
+    secrets = await Secrets.make();
+    const accessFile = secrets.path("node/access.json");
+    server = await startTestServer({ accessFile, tls: secrets.pair("node") });
     const port = Number(new URL(server.url).port);
-    proxy = await proxies["Envoy"]!({ nodePorts: [port, port, port], filter: filter! });
+    proxy = await proxies["Envoy"]!({ nodePorts: [port, port, port], secrets, filter: filter! });
   });
 
   after(async () => {
     await proxy.stop();
     await server.remove();
-    await file.remove();
+    await secrets.remove();
   });
 
   const ask = async (url: string, token: string) => {
-    const client = await wire.connect(url, token);
+    const client = await wire.connect(url, token, secrets.tls);
     try {
       return (await client.auth.whoAmI({})).identity;
     } catch (error) {
@@ -49,18 +45,18 @@ describe("Envoy with the filter of docs/security.md", () => {
   };
 
   it("lets minted tokens through, and no others", async () => {
-    const planner = await wire.connect(server.url, tokenOf("planner"));
-    const { token } = await planner.auth.mintToken({
+    const admin = await wire.connect(server.url, secrets.token, secrets.tls);
+    const { token } = await admin.auth.mintToken({
       grants: [{ permissions: [Permission.READ] }],
       name: "browser",
     });
-    planner.close();
-    assert.equal(await ask(proxy.http2Url, token), "planner>browser");
+    admin.close();
+    assert.equal(await ask(proxy.url, token), "admin>browser");
     const [head, body, signature = ""] = token.split(".");
     const forged = `${head}.${body}.${signature.split("").reverse().join("")}`;
-    for (const other of [forged, tokenOf("planner")]) {
-      assert.equal(await ask(proxy.http2Url, other), "Unauthenticated");
+    for (const other of [forged, secrets.token]) {
+      assert.equal(await ask(proxy.url, other), "Unauthenticated");
     }
-    assert.equal(await ask(server.url, tokenOf("planner")), "planner");
+    assert.equal(await ask(server.url, secrets.token), "admin");
   });
 });

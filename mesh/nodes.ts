@@ -1,9 +1,13 @@
-/** Three nodes on one PostgreSQL: `runlog serve` as it is run, drained by SIGTERM and started again. */
+/**
+ * Three nodes on one PostgreSQL: `runlog serve` as deploy/ runs it, with TLS and an access file,
+ * drained by SIGTERM and started again.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { freePort, PostgresServer } from "../dev/postgres-server.ts";
+import type { Secrets } from "../test/support/secrets.ts";
 import { end } from "./programs.ts";
 
 const main = join(import.meta.dirname, "../src/cli/main.ts");
@@ -12,17 +16,28 @@ const main = join(import.meta.dirname, "../src/cli/main.ts");
 class Node {
   readonly port: number;
   readonly #args: readonly string[];
+  readonly #env: NodeJS.ProcessEnv;
   #child: ChildProcess | undefined;
 
-  constructor(port: number, journal: string, limits: readonly string[]) {
+  constructor(port: number, journal: string, { secrets, flags = [] }: ClusterOptions) {
     this.port = port;
-    const flags = limits.flatMap((limit) => ["--limit", limit]);
-    this.#args = [main, "serve", "--listen", `127.0.0.1:${port}`, "--journal", journal, ...flags];
+    this.#args = [main, "serve", "--listen", `127.0.0.1:${port}`, ...flags];
+    const { cert, key } = secrets.pair("node");
+    this.#env = {
+      ...process.env,
+      RUNLOG_JOURNAL: journal,
+      RUNLOG_ACCESS: secrets.path("node/access.json"),
+      RUNLOG_TLS_CERT: cert,
+      RUNLOG_TLS_KEY: key,
+    };
   }
 
   /** Starts it; resolves once it serves. */
   async start(): Promise<void> {
-    const child = spawn(process.execPath, this.#args, { stdio: ["ignore", "pipe", "inherit"] });
+    const child = spawn(process.execPath, this.#args, {
+      env: this.#env,
+      stdio: ["ignore", "pipe", "inherit"],
+    });
     this.#child = child;
     await once(createInterface({ input: child.stdout }), "line");
   }
@@ -33,6 +48,13 @@ class Node {
   }
 }
 
+/** How to start the nodes. */
+export interface ClusterOptions {
+  readonly secrets: Secrets;
+  /** More flags of `runlog serve`. Default: none. */
+  readonly flags?: readonly string[];
+}
+
 /** The nodes and their database. */
 export interface Cluster {
   readonly nodes: readonly Node[];
@@ -41,11 +63,11 @@ export interface Cluster {
 }
 
 /** Starts them. */
-export async function startCluster(limits: readonly string[] = []): Promise<Cluster> {
+export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const postgres = await PostgresServer.start({ settings: { fsync: "off" } });
   const journal = await postgres.createDatabase("mesh");
   const ports = [await freePort(), await freePort(), await freePort()];
-  const nodes = ports.map((port) => new Node(port, journal, limits));
+  const nodes = ports.map((port) => new Node(port, journal, options));
   const stop = async () => {
     await Promise.all(nodes.map((node) => node.drain()));
     await postgres.remove();

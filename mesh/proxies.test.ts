@@ -1,32 +1,51 @@
-/** What deploy/ ships, in the real nginx and the real Envoy, before three nodes. */
+/**
+ * What deploy/ ships, in the real nginx and the real Envoy, before three nodes, with what
+ * deploy/make-secrets makes.
+ */
 import assert from "node:assert/strict";
-import { createClient } from "@connectrpc/connect";
+import { once } from "node:events";
+import type { IncomingMessage } from "node:http";
+import { request } from "node:https";
+import { Code, createClient } from "@connectrpc/connect";
 import { IngestService } from "../gen/runlog/v1/ingest_pb.js";
 import { type FollowState, follow, openRun } from "../src/client/index.ts";
 import { connectTo } from "../src/client/node/index.ts";
 import { Faults, runLoad } from "../test/faults/load.ts";
-import { type Wire, wires } from "../test/support/wire.ts";
+import { Secrets } from "../test/support/secrets.ts";
+import { startTestServer } from "../test/support/server.ts";
+import { refusalOf, wires } from "../test/support/wire.ts";
 import { type Cluster, startCluster } from "./nodes.ts";
 import { proxies, type RunningProxy } from "./proxies.ts";
 
-const overHttp2 = (wire: Wire) => wire.name.startsWith("gRPC (") || wire.name.includes("HTTP/2");
+const origin = "https://app.example.com";
+/** nginx sends them to nodes in two ways. */
+const [overGrpc, overHttp1] = [wires[1]!, wires.at(-1)!];
 
 for (const [name, startProxy] of Object.entries(proxies)) {
   describe(`${name} before three nodes`, () => {
+    let secrets: Secrets;
     let cluster: Cluster;
     let proxy: RunningProxy;
 
     before(async () => {
-      // A silence is then seconds long, and not minutes.
-      cluster = await startCluster(["progress-interval=1s"]);
+      secrets = await Secrets.make();
+      cluster = await startCluster({
+        secrets,
+        flags: [
+          // A silence is then seconds long, and not minutes.
+          ...["--limit", "progress-interval=1s"],
+          ...["--allow-origin", origin, "--trust-xfcc-from", "127.0.0.1"],
+        ],
+      });
     });
 
     after(async () => {
       await cluster.stop();
+      await secrets.remove();
     });
 
     beforeEach(async () => {
-      proxy = await startProxy({ nodePorts: cluster.ports });
+      proxy = await startProxy({ nodePorts: cluster.ports, secrets });
     });
 
     afterEach(async () => {
@@ -35,7 +54,7 @@ for (const [name, startProxy] of Object.entries(proxies)) {
 
     it("answers calls of every protocol, however they are mixed", async () => {
       const clients = await Promise.all(
-        wires.map((wire) => wire.connect(overHttp2(wire) ? proxy.http2Url : proxy.http1Url)),
+        wires.map((wire) => wire.connect(proxy.url, secrets.token, secrets.tls)),
       );
       const calls = Array.from({ length: 600 }, async (_, index) => {
         const client = clients[index % clients.length]!;
@@ -60,14 +79,10 @@ for (const [name, startProxy] of Object.entries(proxies)) {
     });
 
     it("leaves a node that drains at once: no call fails, nothing is lost or doubled", async () => {
-      const plain = connectTo(proxy.http2Url);
+      const { token, tls } = secrets;
+      const plain = connectTo(proxy.url, { token, tls });
       const client = createClient(IngestService, plain.transport);
-      const browser = (path: string) =>
-        fetch(`${proxy.http1Url}/runlog.v1.RunService/${path}`, {
-          method: "POST",
-          headers: { "content-type": "application/json" },
-          body: "{}",
-        });
+      const browser = await overHttp1.connect(proxy.url, token, tls);
       const faults = new Faults([300], async () => {
         for (const node of cluster.nodes) {
           await node.drain();
@@ -75,24 +90,28 @@ for (const [name, startProxy] of Object.entries(proxies)) {
           for (let i = 0; i < 10; i++) {
             const runId = `plain-${node.port}-${i}`;
             await client.appendEvents({ namespace: name, runId, create: {} });
-            assert.equal((await browser("ListRuns")).status, 200);
+            await browser.runs.listRuns({});
           }
           await node.start();
         }
       });
       await runLoad({
-        nodes: [proxy.http2Url],
+        nodes: [proxy.url],
+        connect: { token, tls },
         senders: 3,
         followers: 2,
         events: 1_500,
         faults,
       });
       plain.close();
+      browser.close();
     });
 
     it("keeps streams that are silent in both directions", async () => {
-      const impatient = await startProxy({ nodePorts: cluster.ports, silenceSeconds: 3 });
-      const connection = connectTo(impatient.http2Url);
+      const nodePorts = cluster.ports;
+      const impatient = await startProxy({ nodePorts, secrets, silenceSeconds: 3 });
+      const { token, tls } = secrets;
+      const connection = connectTo(impatient.url, { token, tls });
       const life = new AbortController();
       try {
         const run = openRun(connection.transport, { namespace: "silence", spec: {} });
@@ -127,6 +146,65 @@ for (const [name, startProxy] of Object.entries(proxies)) {
         connection.close();
         await impatient.stop();
       }
+    });
+
+    it("reaches nodes by the certificate of a node alone", async () => {
+      const others = await Secrets.make();
+      const outcomes: unknown[] = [];
+      // The right one, one of another authority, and one of another name.
+      for (const tls of [secrets.pair("node"), others.pair("node"), secrets.pair("proxy")]) {
+        const server = await startTestServer({ tls });
+        const port = Number(new URL(server.url).port);
+        const before = await startProxy({ nodePorts: [port, port, port], secrets });
+        for (const wire of [overGrpc, overHttp1]) {
+          const client = await wire.connect(before.url, undefined, secrets.tls);
+          const check = client.health.check({});
+          outcomes.push(
+            tls.cert === secrets.path("node/tls.crt")
+              ? (await check).status
+              : Code[(await refusalOf(check)).code],
+          );
+          client.close();
+        }
+        await before.stop();
+        await server.remove();
+      }
+      await others.remove();
+      const unavailable = Array.from({ length: 4 }, () => "Unavailable");
+      assert.deepEqual(outcomes, [1, 1, ...unavailable]);
+    });
+
+    it("drops what a client says of its certificate", async () => {
+      const headers = { "x-forwarded-client-cert": "URI=spiffe://example.com/admin" };
+      for (const wire of [overGrpc, overHttp1]) {
+        const whoAmI = async (url: string) => {
+          const client = await wire.connect(url, undefined, secrets.tls);
+          const call = client.auth.whoAmI({}, { headers });
+          return { call, close: () => client.close() };
+        };
+        // A node believes it: it is told to believe proxies at this address.
+        const direct = await whoAmI(`https://127.0.0.1:${cluster.ports[0]}`);
+        assert.equal((await direct.call).identity, "spiffe://example.com/admin");
+        direct.close();
+        const proxied = await whoAmI(proxy.url);
+        assert.equal((await refusalOf(proxied.call)).code, Code.Unauthenticated);
+        proxied.close();
+      }
+    });
+
+    it("leaves preflights to nodes", async () => {
+      const url = `${proxy.url}/runlog.v1.RunService/ListRuns`;
+      const { ca } = secrets.tls;
+      const preflight = request(url, {
+        method: "OPTIONS",
+        ca,
+        agent: false,
+        headers: { origin, "access-control-request-method": "POST" },
+      }).end();
+      const [response] = (await once(preflight, "response")) as [IncomingMessage];
+      response.resume();
+      assert.equal(response.statusCode, 204);
+      assert.equal(response.headers["access-control-allow-origin"], origin);
     });
   });
 }

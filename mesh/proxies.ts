@@ -1,19 +1,18 @@
 /**
- * The proxies of deploy/, as they are shipped: only addresses are put in, and, where a
+ * The proxies of deploy/, as they are shipped: only addresses and paths are put in, and, where a
  * test is about silence, the times after which a proxy takes a stream for dead.
  */
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePort } from "../dev/postgres-server.ts";
+import type { Secrets } from "../test/support/secrets.ts";
 import { end, program, startListening } from "./programs.ts";
 
 /** A proxy before three nodes. */
 export interface RunningProxy {
-  /** For HTTP/2 with prior knowledge. */
-  readonly http2Url: string;
-  /** For HTTP/1.1. */
-  readonly http1Url: string;
+  /** For HTTP/2 and HTTP/1.1. */
+  readonly url: string;
   stop(): Promise<void>;
 }
 
@@ -21,6 +20,8 @@ export interface RunningProxy {
 export interface ProxyOptions {
   /** Ports of the nodes on 127.0.0.1: node1, node2, node3. */
   readonly nodePorts: readonly number[];
+  /** Its certificate, and the authority of nodes. */
+  readonly secrets: Secrets;
   /** Seconds of silence after which it cuts a stream, instead of the shipped two minutes. */
   readonly silenceSeconds?: number;
   /** An HTTP filter of Envoy's, in YAML, before its router. Default: none. */
@@ -34,22 +35,24 @@ export const proxies: Readonly<Record<string, (options: ProxyOptions) => Promise
 };
 
 const deploy = join(import.meta.dirname, "../deploy");
+const shippedSecrets = "/etc/runlog/";
 const shippedSilence = /\b120s/g;
 
 async function startNginx({
   nodePorts,
+  secrets,
   silenceSeconds = 120,
 }: ProxyOptions): Promise<RunningProxy> {
   const directory = await mkdtemp(join(tmpdir(), "runlog-nginx-"));
   await mkdir(join(directory, "tmp"));
-  const [http1Port, http2Port] = [await freePort(), await freePort()];
+  const port = await freePort();
   let shipped = await readFile(join(deploy, "nginx.conf"), "utf8");
-  for (const [index, port] of nodePorts.entries()) {
-    shipped = shipped.replaceAll(`server node${index + 1}:7400 `, `server 127.0.0.1:${port} `);
+  for (const [index, nodePort] of nodePorts.entries()) {
+    shipped = shipped.replaceAll(`server node${index + 1}:7400 `, `server 127.0.0.1:${nodePort} `);
   }
   shipped = shipped
-    .replace("listen 7400;", `listen 127.0.0.1:${http1Port};`)
-    .replace("listen 7401 http2;", `listen 127.0.0.1:${http2Port} http2;`)
+    .replace("listen 7400 ", `listen 127.0.0.1:${port} `)
+    .replaceAll(shippedSecrets, secrets.path("proxy/"))
     .replaceAll(shippedSilence, `${silenceSeconds}s`);
   const paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
     .map((name) => `${name}_temp_path ${directory}/tmp/${name};`)
@@ -69,10 +72,9 @@ ${shipped}
   const file = join(directory, "nginx.conf");
   await writeFile(file, config);
   const args = ["-p", directory, "-c", file, "-e", "stderr"];
-  const child = await startListening(program("nginx"), args, [http1Port, http2Port]);
+  const child = await startListening(program("nginx"), args, [port]);
   return {
-    http1Url: `http://127.0.0.1:${http1Port}`,
-    http2Url: `http://127.0.0.1:${http2Port}`,
+    url: `https://127.0.0.1:${port}`,
     async stop() {
       await end(child);
       await rm(directory, { recursive: true });
@@ -82,6 +84,7 @@ ${shipped}
 
 async function startEnvoy({
   nodePorts,
+  secrets,
   silenceSeconds = 120,
   filter,
 }: ProxyOptions): Promise<RunningProxy> {
@@ -94,6 +97,7 @@ async function startEnvoy({
   }
   config = config
     .replace("address: 0.0.0.0, port_value: 7400", `address: 127.0.0.1, port_value: ${port}`)
+    .replaceAll(shippedSecrets, secrets.path("proxy/"))
     .replaceAll(shippedSilence, `${silenceSeconds}s`);
   if (filter !== undefined) {
     const item = `- ${filter.trimEnd().replaceAll("\n", "\n  ")}`;
@@ -104,10 +108,8 @@ async function startEnvoy({
   await writeFile(file, config);
   const args = ["-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"];
   const child = await startListening(program("envoy"), args, [port]);
-  const url = `http://127.0.0.1:${port}`;
   return {
-    http1Url: url,
-    http2Url: url,
+    url: `https://127.0.0.1:${port}`,
     async stop() {
       await end(child);
       await rm(directory, { recursive: true });

@@ -1,8 +1,11 @@
 /** What can be said of deploy/ without an engine that runs it: its schemas, and the code that it names. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { X509Certificate } from "node:crypto";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { chown, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { validate as validateDockerfile } from "dockerfile-utils";
 import { Deployment } from "kubernetes-models/apps/v1";
@@ -10,8 +13,11 @@ import { NetworkPolicy } from "kubernetes-models/networking.k8s.io/v1";
 import { PodDisruptionBudget } from "kubernetes-models/policy/v1";
 import { Namespace, Service, ServiceAccount } from "kubernetes-models/v1";
 import { parse } from "yaml";
+import { Permission } from "../gen/runlog/v1/auth_pb.js";
 import { Authority } from "./support/certificates.ts";
+import { runMakeSecrets, Secrets } from "./support/secrets.ts";
 import { startTestServer } from "./support/server.ts";
+import { wires } from "./support/wire.ts";
 
 const directory = join(import.meta.dirname, "../deploy");
 
@@ -115,7 +121,6 @@ describe("deploy/", () => {
     for (const name of nodes) {
       assert.equal(at(services, name, "read_only"), true);
       assert.deepEqual(at(services, name, "cap_drop"), ["ALL"]);
-      assert.match(String(at(services, name, "environment", "RUNLOG_JOURNAL")), /^postgres:\/\//);
     }
     const envoy: unknown = parse(read("envoy.yaml"));
     const addresses = [...every(envoy, "socket_address")].map(
@@ -138,14 +143,19 @@ describe("deploy/", () => {
     const services = at(parse(read("compose.yaml"), { merge: true }), "services");
     for (const [name, service] of Object.entries(services as Record<string, unknown>)) {
       if (!name.startsWith("node")) continue;
-      assert.deepEqual(at(service, "volumes"), [`./access.json:${path}:ro`]);
+      // The directory: what is mounted as a file stays the file that it was.
+      assert.deepEqual(at(service, "volumes"), [`./secrets/node:${dirname(path)}:ro`]);
     }
     const pod = at(parse(read("kubernetes/deployment.yaml")), "spec", "template", "spec");
     const variables = at(pod, "containers", 0, "env") as { name: string; value?: string }[];
     assert.equal(variables.find(({ name }) => name === "RUNLOG_ACCESS")?.value, path);
     const mount = String(at(pod, "containers", 0, "volumeMounts", 0, "mountPath"));
-    const file = String(at(pod, "volumes", 0, "secret", "items", 0, "path"));
-    assert.equal(join(mount, file), path);
+    assert.equal(mount, dirname(path));
+    const items = at(pod, "volumes", 0, "secret", "items") as { path: string }[];
+    assert.deepEqual(
+      items.map((item) => item.path),
+      ["access.json", "minting.pem"],
+    );
     for (const name of ["Dockerfile", "compose.yaml", "kubernetes/deployment.yaml"]) {
       assert.doesNotMatch(read(name), /allow-anyone/);
     }
@@ -169,6 +179,8 @@ describe("deploy/", () => {
       at(parse(read("kubernetes/service.yaml")), "spec", "ports", 0, "appProtocol"),
       "https",
     );
+    const policy: unknown = parse(read("kubernetes/network-policy.yaml"));
+    assert.equal(at(policy, "spec", "ingress", 0, "ports", 0, "port"), port);
   });
 
   it("has a health check that works with TLS and without", async () => {
@@ -185,6 +197,114 @@ describe("deploy/", () => {
       await assert.rejects(promisify(execFile)(process.execPath, ["-e", script], { env }));
     }
     await authority.remove();
+  });
+
+  describe("make-secrets", () => {
+    let secrets: Secrets;
+
+    before(async () => {
+      secrets = await Secrets.make();
+    });
+
+    after(async () => {
+      await secrets.remove();
+    });
+
+    it("makes a token and keys that a node takes", async () => {
+      const server = await startTestServer({
+        accessFile: secrets.path("node/access.json"),
+        tls: secrets.pair("node"),
+      });
+      const client = await wires[0]!.connect(server.url, secrets.token, secrets.tls);
+      const grants = [{ permissions: [Permission.READ] }];
+      assert.match((await client.auth.mintToken({ grants, name: "browser" })).token, /\..+\./);
+      await client.admin.listNamespaces({});
+      client.close();
+      await server.remove();
+    });
+
+    it("makes every file that the proxies and Compose name", () => {
+      const services = at(parse(read("compose.yaml"), { merge: true }), "services");
+      const all = services as Record<string, unknown>;
+      const mounts = at(all, "envoy", "volumes") as string[];
+      assert.ok(mounts.includes("./secrets/proxy:/etc/runlog:ro"));
+      for (const [name, owner] of [
+        ["envoy.yaml", "proxy"],
+        ["nginx.conf", "proxy"],
+        ["compose.yaml", "node"],
+      ]) {
+        const named = [...read(name!).matchAll(/\/etc\/runlog\/([a-z.]+)/g)];
+        assert.ok(named.length >= 2);
+        for (const [, file] of named) assert.ok(existsSync(secrets.path(`${owner}/${file}`)), file);
+      }
+      for (const name of ["postgres", "node1", "node2", "node3"]) {
+        assert.equal(at(all, name, "env_file"), "./secrets/postgres.env");
+      }
+      const variables = readFileSync(secrets.path("postgres.env"), "utf8");
+      const password = /^POSTGRES_PASSWORD=([0-9a-f]{64})$/m.exec(variables)?.[1];
+      assert.match(
+        variables,
+        new RegExp(`^RUNLOG_JOURNAL=postgres://runlog:${password}@postgres/runlog$`, "m"),
+      );
+    });
+
+    it("gives nodes their names, and the one by which proxies know them to nobody else", () => {
+      const namesOf = (owner: "node" | "proxy") => {
+        const { subjectAltName = "" } = new X509Certificate(readFileSync(secrets.pair(owner).cert));
+        return subjectAltName.split(", ");
+      };
+      for (const name of ["node1", "node2", "node3", "localhost", "runlog-node"]) {
+        assert.ok(namesOf("node").includes(`DNS:${name}`), name);
+      }
+      for (const owner of ["node", "proxy"] as const) {
+        assert.ok(namesOf(owner).includes("DNS:localhost"));
+        assert.ok(namesOf(owner).includes("IP Address:127.0.0.1"));
+      }
+      assert.ok(!namesOf("proxy").includes("DNS:runlog-node"));
+    });
+
+    it("leaves what is there", async () => {
+      const before = readFileSync(secrets.path("node/minting.pem"));
+      await assert.rejects(runMakeSecrets(secrets.directory), /exists, and is left as it is/);
+      assert.deepEqual(readFileSync(secrets.path("node/minting.pem")), before);
+      const made = readdirSync(dirname(secrets.directory));
+      assert.deepEqual(made, ["secrets"]);
+    });
+
+    it("lets the image's user read, and nobody else", async () => {
+      const [, user] = /^USER (\d+):/m.exec(read("Dockerfile")) ?? [];
+      const compose: unknown = parse(read("compose.yaml"));
+      assert.equal(at(compose, "services", "envoy", "user"), `${user}:${user}`);
+      const parent = await mkdtemp(join(tmpdir(), "runlog-secrets-"));
+      const directories = [secrets.directory];
+      if (process.getuid?.() === 0) {
+        // As it is for those who are not root, too.
+        await chown(parent, 65_534, 65_534);
+        directories.push(join(parent, "secrets"));
+        await runMakeSecrets(join(parent, "secrets"), { uid: 65_534, gid: 65_534 });
+      }
+      for (const top of directories) {
+        const isClosed = (path: string) => (statSync(path).mode & 0o077) === 0;
+        const isTheirs = (path: string) => statSync(path).uid === Number(user);
+        assert.ok(isClosed(join(top, "postgres.env")));
+        for (const mounted of ["node", "proxy"].map((name) => join(top, name))) {
+          const files = readdirSync(mounted).map((name) => join(mounted, name));
+          for (const path of [mounted, ...files]) {
+            assert.ok(isTheirs(path) || statSync(path).mode & 0o004, path);
+            const isSecret = !path.endsWith(".crt");
+            assert.ok(!isSecret || isClosed(path) || isClosed(top), path);
+          }
+        }
+        assert.deepEqual(readdirSync(top).toSorted(), ["ca.crt", "node", "postgres.env", "proxy"]);
+      }
+      await rm(parent, { recursive: true });
+    });
+
+    it("makes them where neither git nor an image takes them", () => {
+      // What is not finished yet has a longer name.
+      assert.ok(read("../.gitignore").split("\n").includes("/deploy/secrets*"));
+      assert.equal(read("Dockerfile.dockerignore").trim().split("\n").at(-1), "deploy/secrets*");
+    });
   });
 
   it("names environment variables that the code reads", () => {

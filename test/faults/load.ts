@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
 import { follow, openRun, type RunSender } from "../../src/client/index.ts";
-import { connectTo } from "../../src/client/node/index.ts";
+import { type ConnectOptions, connectTo } from "../../src/client/node/index.ts";
 import { assertPromisesKept, connect, eventAt } from "../crash/history.ts";
 
 const backoff = { baseMs: 10, capMs: 200 };
@@ -14,6 +14,8 @@ const backoff = { baseMs: 10, capMs: 200 };
 export interface LoadOptions {
   /** URLs of the nodes. */
   readonly nodes: readonly string[];
+  /** How to reach them. Default: without TLS and a token. */
+  readonly connect?: ConnectOptions;
   readonly senders: number;
   readonly followers: number;
   /** Events of each run. */
@@ -37,7 +39,7 @@ export async function runLoad(options: LoadOptions): Promise<number> {
   const { nodes, events, faults } = options;
   const life = new AbortController();
   const connections = Array.from({ length: options.senders + options.followers }, (_, index) =>
-    connectTo(from(nodes, index)),
+    connectTo(from(nodes, index), options.connect),
   );
   try {
     const senders: RunSender[] = Array.from({ length: options.senders }, (_, index) =>
