@@ -216,11 +216,14 @@ describe("deploy/", () => {
         tls: secrets.pair("node"),
       });
       const client = await wires[0]!.connect(server.url, secrets.token, secrets.tls);
-      const grants = [{ permissions: [Permission.READ] }];
-      assert.match((await client.auth.mintToken({ grants, name: "browser" })).token, /\..+\./);
-      await client.admin.listNamespaces({});
-      client.close();
-      await server.remove();
+      try {
+        const grants = [{ permissions: [Permission.READ] }];
+        assert.match((await client.auth.mintToken({ grants, name: "browser" })).token, /\..+\./);
+        await client.admin.listNamespaces({});
+      } finally {
+        client.close();
+        await server.remove();
+      }
     });
 
     it("makes every file that the proxies and Compose name", () => {
