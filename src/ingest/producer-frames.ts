@@ -1,5 +1,6 @@
 import { create, equals, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { RunResultSchema, RunState, WaitSchema } from "../../gen/runlog/v1/run_pb.js";
+import { isOpenState } from "../journal/run-conditions.ts";
 import type { Db } from "../journal/schema.ts";
 import { isDataLoss, type Refusal } from "../refusal.ts";
 import { firstConflict } from "./conflict.ts";
@@ -146,7 +147,8 @@ export class ProducerFrames {
       row.waiting !== null && equals(WaitSchema, fromBinary(WaitSchema, row.waiting), wait);
     const decision = decideWait(standing(staged), claim, lastRunSeq, isSame);
     if (decision.t === "refused") return decision;
-    if (decision.t !== "repeat") {
+    // Asked again, too: what it was asked for first may be handled by now, or a signal have come.
+    if (isOpenState(row.state)) {
       const held = this.#handle(operation, staged);
       if (held !== undefined) return held;
     }

@@ -344,12 +344,13 @@ export class IngestModel {
     const claimed = Math.max(0, known.payloads.length + step.offset);
     const isSame = known.wait?.code === code && known.wait.isBounded === isBounded;
     const isOver = known.state === RunState.WAITING || known.state === RunState.CANCELLED;
-    if (!(isSame && isOver && claimed === known.payloads.length)) {
-      if (!isOpen(known)) {
-        this.#reject(stream, run, { reason: "run_finished" });
-        return;
-      }
-      if (this.#refusesPause(stream, step, claimed)) return;
+    const isRepeat = isSame && isOver && claimed === known.payloads.length;
+    if (!isRepeat && !isOpen(known)) {
+      this.#reject(stream, run, { reason: "run_finished" });
+      return;
+    }
+    if (isOpen(known) && this.#refusesPause(stream, step, claimed)) return;
+    if (!isRepeat) {
       known.wait = { code, isBounded };
       known.state = known.wasAskedToStop ? RunState.CANCELLED : RunState.WAITING;
       known.facts.push(known.wasAskedToStop ? "runFinished" : "runWaiting");

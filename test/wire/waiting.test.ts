@@ -127,6 +127,24 @@ describeService("a run that waits", (wire, startServer) => {
     assert.deepEqual([waiting.state, waiting.handledSignalSeq], [RunState.WAITING, 1n]);
   });
 
+  it("and is asked to wait for the same again has handled what that says, or has signals to handle", async () => {
+    const first = { runId: "r", create: spec, wait: { code: "input" } };
+    const { epoch } = await client.ingest.appendEvents(first);
+    const say = () => client.runs.signalRun({ runId: "r", event: eventsOf("news")[0]! });
+    await say();
+    const again = { runId: "r", epoch, wait: { code: "input" }, requireSignalsHandled: true };
+    const pending = await refusalOf(client.ingest.appendEvents(again));
+    assert.equal(Reason[pending.detail!.reason], "SIGNALS_PENDING");
+    assert.equal((await runOf("r")).state, RunState.WAITING);
+    const answered = await client.ingest.appendEvents({ ...again, handledSignalSeq: 1n });
+    assert.equal(answered.handledSignalSeq, 1n);
+    assert.deepEqual(await factsOf("r"), ["runStarted", "runWaiting", "signal"]);
+    await say();
+    await client.ingest.appendEvents({ ...again, requireSignalsHandled: false });
+    const { handledSignalSeq, lastSignalSeq } = await runOf("r");
+    assert.deepEqual([handledSignalSeq, lastSignalSeq], [1n, 2n]);
+  });
+
   it("takes signals, and is found by them", async () => {
     await client.ingest.appendEvents({ runId: "r", create: spec, wait: { code: "approval" } });
     await client.ingest.appendEvents({ runId: "q", create: spec, wait: { code: "approval" } });

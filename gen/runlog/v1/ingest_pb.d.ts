@@ -241,8 +241,9 @@ export declare const FinishRunSchema: GenMessage<FinishRun>;
 /**
  * Lets a run wait for input. No lease runs while it waits, so the producer may
  * leave; whoever opens the run goes on with it. The first new event returns it
- * to RUNNING. An equal WaitRun again is answered as the first was. Where the
- * run was asked to stop it ends CANCELLED instead, answered by RunEnded.
+ * to RUNNING. An equal WaitRun again is answered as the first was; what it says
+ * of signals counts anew. Where the run was asked to stop it ends CANCELLED
+ * instead, answered by RunEnded.
  *
  * @generated from message runlog.v1.WaitRun
  */
