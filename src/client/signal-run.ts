@@ -16,8 +16,8 @@ export interface SignalInit {
   readonly namespace?: string;
   readonly runId: string;
   /**
-   * However often a signal is sent under its id, the run gets it once. Unset: a new UUIDv7;
-   * give one of your own to send it again after this call has failed.
+   * However often a signal is sent under its id, the run gets it once. Empty or unset: a new
+   * UUIDv7; give one of your own to send it again after this call has failed.
    */
   readonly signalId?: string;
   /** One without a time gets the present one. */
@@ -53,13 +53,15 @@ export interface SentSignal {
  */
 export async function signalRun(
   transport: Transport,
-  { namespace = "", runId, signalId = uuidv7(), event }: SignalInit,
+  { namespace = "", runId, signalId = "", event }: SignalInit,
   options: SignalRunOptions = {},
 ): Promise<SentSignal> {
   const { signal = new AbortController().signal, timeoutMs = defaultSignalTimeoutMs } = options;
   const { backoff = defaultBackoff, random = Math.random } = options;
   const client = createClient(RunService, transport);
-  const request = { namespace, runId, signalId, event: eventOf(event, Date.now()) };
+  // Not the server's choice: it would choose another one at each attempt.
+  const id = signalId === "" ? uuidv7() : signalId;
+  const request = { namespace, runId, signalId: id, event: eventOf(event, Date.now()) };
   const retries = new Retries();
   const deadlineMs = performance.now() + timeoutMs;
   for (let attempt = 1; ; attempt++) {

@@ -346,7 +346,9 @@ describe("a producer that receives signals", () => {
       return "cut";
     };
     const event = { type: "message", data: Buffer.from("a") };
-    const sent = await signalRun(connect(proxy.url), { runId, event }, { backoff });
+    // Such as a variable that nobody has set: it names no signal.
+    const signal = { runId, signalId: "", event };
+    const sent = await signalRun(connect(proxy.url), signal, { backoff });
     assert.equal(proxy.cuts, 2);
     const last = await signalRun(connect(), { runId, signalId: "last", event });
     assert.deepEqual([sent.signalSeq, last.signalSeq, last.signalId], [1, 2, "last"]);
