@@ -74,8 +74,10 @@ export class RunSender {
   #goal: Goal = { t: "stream" };
   readonly #inbox: SignalInbox | undefined;
   readonly #runWaits = new RunWaits();
-  /** Rejects a finish that signals keep from ending the run. */
-  #onPending: ((error: SignalsPendingError) => void) | undefined;
+  /** Reject the calls of finish, where signals keep it from ending the run. */
+  #finishing: ((error: SignalsPendingError) => void)[] = [];
+  /** Whether to leave the run, where signals keep finish from ending it. */
+  #closes = false;
   readonly #calls: CallLoop;
   #firstContact: ReturnType<typeof setTimeout> | undefined;
 
@@ -252,9 +254,9 @@ export class RunSender {
     if (this.#goal.t === "stream") {
       refuseInvalidResult(result, this.#intake.maxEventBytes);
       this.#goal = { t: "finish", result, requireSignalsHandled };
-      this.#onPending = pending.reject;
       this.#calls.wake();
     }
+    if (this.#goal.t === "finish") this.#finishing.push(pending.reject);
     const end = await Promise.race([this.#over.promise, pending.promise]);
     if (end.t === "ended") {
       return { run: end.run, durable: this.#buffer.durable, dropped: this.#intake.dropped };
@@ -268,6 +270,7 @@ export class RunSender {
    * Never rejects; a sender that is over already says what it left.
    */
   async close(timeoutMs: number): Promise<Closed> {
+    this.#closes = true;
     if (this.#goal.t === "stream") {
       this.#goal = { t: "close" };
       this.#calls.wake();
@@ -293,7 +296,8 @@ export class RunSender {
   }
 
   get #isDrained(): boolean {
-    return this.#buffer.unacked === 0 && (this.#inbox?.isRecorded ?? true);
+    const isWaitAnswered = this.#runWaits.next === undefined;
+    return this.#buffer.unacked === 0 && isWaitAnswered && (this.#inbox?.isRecorded ?? true);
   }
 
   #missContact(waitedMs: number): void {
@@ -313,8 +317,8 @@ export class RunSender {
       this.#runWaits.refused(wait, error);
       return;
     }
-    this.#goal = { t: "stream" };
-    this.#onPending?.(error);
+    this.#goal = { t: this.#closes ? "close" : "stream" };
+    for (const reject of this.#finishing.splice(0)) reject(error);
   }
 
   #abort(reason: unknown): void {

@@ -286,6 +286,68 @@ describe("a producer that receives signals", () => {
     await assert.rejects(sender.wait({ code: "input" }), SenderClosedError);
   });
 
+  it("tells every caller that its end was refused, and goes on", async () => {
+    const sender = open();
+    await sender.opened;
+    await send("a");
+    const end = () => sender.finish(succeeded, { requireSignalsHandled: true });
+    const ends = await Promise.allSettled([end(), end()]);
+    for (const one of ends) {
+      assert.ok(one.status === "rejected" && one.reason instanceof SignalsPendingError);
+    }
+    sender.handle(1);
+    const { run } = await end();
+    assert.equal(run.state, RunState.SUCCEEDED);
+  });
+
+  it("leaves the run where it is closed and its end was refused", async () => {
+    const sender = open();
+    await sender.opened;
+    await send("a");
+    const refused = assert.rejects(
+      sender.finish(succeeded, { requireSignalsHandled: true }),
+      SignalsPendingError,
+    );
+    await sender.close(5_000);
+    await refused;
+    assert.deepEqual(sender.state, { t: "closed", unacked: 0 });
+    assert.equal((await runNow()).state, RunState.RUNNING);
+  });
+
+  it("lets the run wait before it closes, though its server was leaving", async () => {
+    const left = Promise.withResolvers<void>();
+    const answer = (frame: MessageInitShape<typeof IngestResponseSchema>["frame"]) =>
+      create(IngestResponseSchema, { frame: frame! });
+    let calls = 0;
+    const transport = createRouterTransport(({ service }) => {
+      service(IngestService, {
+        async *ingest(requests) {
+          const isFirst = ++calls === 1;
+          for await (const { frame } of requests) {
+            if (frame.case === "open") {
+              yield answer({ case: "opened", value: { runId, epoch: BigInt(calls) } });
+            }
+            if (frame.case !== "wait") continue;
+            if (!isFirst) {
+              yield answer({ case: "waiting", value: { run: { runId } } });
+              continue;
+            }
+            yield answer({ case: "goAway", value: {} });
+            await left.promise;
+            return;
+          }
+        },
+      });
+    });
+    const sender = openRun(transport, { runId, spec: {}, limits: { backoff } });
+    const waiting = sender.wait({ code: "approval" });
+    const closed = sender.close(5_000);
+    left.resolve();
+    await waiting;
+    await closed;
+    assert.equal(calls, 2);
+  });
+
   it("puts a wait between the events before and after it", async () => {
     const sender = open();
     await sender.opened;
