@@ -44,7 +44,7 @@ export class SignalLines {
       for await (const signal of this.#sender.signals()) {
         // Before it is written: the answer may come before the write has ended.
         this.#lastWritten = signal.signalSeq;
-        await written(input, `${JSON.stringify(lineOf(signal))}\n`);
+        await written(input, lineOf(signal));
         if (this.#handlesWhenWritten) this.#sender.handle(signal.signalSeq);
       }
     } catch (error) {
@@ -56,7 +56,7 @@ export class SignalLines {
 
   /** Gives an event to the run. A line of the command's standard output may say more about it. */
   readonly emit = (event: EventInit): void => {
-    const said = event.attributes?.["stream"] === "stdout" ? objectOf(event.data) : undefined;
+    const said = event.attributes?.["stream"] === "stdout" ? saidBy(event) : undefined;
     this.#sender.emit(event, this.#answeredBy(said?.["signal_seq"]));
     const wait = said?.["wait"];
     if (wait !== undefined) void this.#wait(wait, event);
@@ -71,8 +71,13 @@ export class SignalLines {
       signalSeq >= 1 &&
       signalSeq <= this.#lastWritten;
     if (isWritten) return signalSeq;
+    // Of anything but a number only that it is none: it may have any size.
+    const which =
+      typeof signalSeq === "number"
+        ? `the signal_seq ${signalSeq}`
+        : "a signal_seq that is no number";
     notice(
-      `a line has the signal_seq ${JSON.stringify(signalSeq)}, and the last signal was ${this.#lastWritten}: recorded as a line that answers none`,
+      `a line has ${which}, and the last signal was ${this.#lastWritten}: recorded as a line that answers none`,
     );
     return 0;
   }
@@ -96,40 +101,43 @@ export class SignalLines {
   }
 }
 
-function lineOf({ signalSeq, signalId, sender, event }: RunSignal) {
+/** A signal as a line of JSON. */
+function lineOf({ signalSeq, signalId, sender, event }: RunSignal): string {
   const { type, time, attributes, contentType } = event;
-  return {
-    signal_seq: signalSeq,
-    signal_id: signalId,
-    type,
+  const members: Record<string, string> = {
+    signal_seq: JSON.stringify(signalSeq),
+    signal_id: JSON.stringify(signalId),
+    type: JSON.stringify(type),
     ...dataOf(event.data, contentType),
-    ...(contentType === "" ? {} : { content_type: contentType }),
-    ...(sender === "" ? {} : { sender }),
-    ...(time === undefined ? {} : { time: timestampDate(time).toISOString() }),
-    ...(Object.keys(attributes).length === 0 ? {} : { attributes }),
   };
+  if (contentType !== "") members["content_type"] = JSON.stringify(contentType);
+  if (sender !== "") members["sender"] = JSON.stringify(sender);
+  if (time !== undefined) members["time"] = JSON.stringify(timestampDate(time));
+  if (Object.keys(attributes).length > 0) members["attributes"] = JSON.stringify(attributes);
+  const text = Object.entries(members).map(([name, json]) => `"${name}":${json}`);
+  return `{${text.join(",")}}\n`;
 }
 
-/** JSON as it is, text as a string, anything else in Base64. */
-function dataOf(data: Uint8Array, contentType: string): object {
+/** JSON as it was sent, text as a string, anything else in Base64: a member in JSON. */
+function dataOf(data: Uint8Array, contentType: string): Record<string, string> {
   if (data.length === 0) return {};
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(data);
-    if (contentType.startsWith("text/")) return { data: text };
-    return { data: JSON.parse(text) as unknown };
+    if (contentType.startsWith("text/")) return { data: JSON.stringify(text) };
+    JSON.parse(text);
+    // Not what was parsed, in which numbers are rounded. Line breaks in JSON are spaces.
+    return { data: text.replaceAll(/[\r\n]/g, " ").trim() };
   } catch {
-    return { data_base64: Buffer.from(data).toString("base64") };
+    return { data_base64: JSON.stringify(Buffer.from(data).toString("base64")) };
   }
 }
 
-function objectOf(line: Uint8Array | undefined): JsonLine | undefined {
-  // "{"
-  if (line?.[0] !== 0x7b) return undefined;
-  try {
-    return JSON.parse(Buffer.from(line).toString()) as JsonLine;
-  } catch {
-    return undefined;
-  }
+/** What the JSON of a line says; undefined where it is none. */
+function saidBy({ contentType, data = new Uint8Array() }: EventInit): JsonLine | undefined {
+  // As eventOfLine has found out.
+  if (contentType !== "application/json") return undefined;
+  const value: unknown = JSON.parse(Buffer.from(data).toString());
+  return typeof value === "object" && value !== null ? (value as JsonLine) : undefined;
 }
 
 function waitOf(
@@ -139,7 +147,10 @@ function waitOf(
   if (typeof wait !== "object" || wait === null) return undefined;
   const { code, deadline } = wait as JsonLine;
   if (typeof code !== "string") return undefined;
-  const until = typeof deadline === "string" ? new Date(deadline) : undefined;
+  const hasDeadline = deadline !== undefined && deadline !== null;
+  // Not without an end, where one is meant.
+  if (hasDeadline && typeof deadline !== "string") return undefined;
+  const until = hasDeadline ? new Date(deadline) : undefined;
   if (until !== undefined && Number.isNaN(until.getTime())) return undefined;
   const question = { type, data, contentType };
   return until === undefined

@@ -110,6 +110,22 @@ describe("runlog exec --signals", () => {
     assert.equal(all.at(-1)?.runFinished?.result.state, "RUN_STATE_SUCCEEDED");
   });
 
+  it("passes JSON as it was sent, however large its numbers and however deep", async () => {
+    const command = exec("echo begun; head -n 2; read a");
+    await begun(command);
+    const numbers = '{"id": 12345678901234567890,\r\n "x": 1e400}';
+    await signal("m", numbers, "--id", "numbers");
+    const deep = `${"[".repeat(100_000)}${"]".repeat(100_000)}`;
+    await commands.run(["signal", "r", "--type", "m", "--id", "deep", "-"], deep);
+    await signal("m", "1");
+    const { status, stdout } = await command.ended;
+    assert.equal(status, 0);
+    assert.deepEqual(`${stdout}`.split("\n").slice(1, 3), [
+      '{"signal_seq":1,"signal_id":"numbers","type":"m","data":{"id": 12345678901234567890,   "x": 1e400}}',
+      `{"signal_seq":2,"signal_id":"deep","type":"m","data":${deep}}`,
+    ]);
+  });
+
   it("gets a signal once, though the answer to its sender was lost", async () => {
     const command = exec("echo begun; read a");
     await begun(command);
@@ -165,19 +181,24 @@ describe("runlog exec --signals", () => {
   });
 
   it("takes no number for an answer that no signal has", async () => {
+    // More than JSON.stringify takes; as an argument there is a limit.
+    const deep = `${"[".repeat(20_000)}${"]".repeat(20_000)}`;
     const command = exec(
       `echo begun; read a
-       for n in 2 0 1.5 '"1"'; do echo "{\\"type\\":\\"answer\\",\\"signal_seq\\":$n}"; done
-       echo '{"type":"answer","signal_seq":1}'`,
+       for n in 2 0 1.5 '"1"' ${deep}; do
+         echo "{\\"type\\":\\"answer\\",\\"signal_seq\\":$n}"
+       done
+       echo '  {"type":"answer","signal_seq":1}'`,
     );
     await begun(command);
     await signal("m", "1");
     const { status, stderr } = await command.ended;
     assert.equal(status, 0);
-    assert.equal(stderr.match(/recorded as a line that answers none/g)?.length, 4);
+    assert.equal(stderr.match(/recorded as a line that answers none/g)?.length, 5);
+    assert.ok(stderr.length < 1_000);
     const all = await records();
     assert.deepEqual(handledBy(all), ["answer 1"]);
-    assert.equal(all.filter(({ event }) => event?.type === "answer").length, 5);
+    assert.equal(all.filter(({ event }) => event?.type === "answer").length, 6);
   });
 
   it("counts one as handled once it was written, where a flag says so", async () => {
@@ -236,6 +257,7 @@ describe("runlog exec --signals", () => {
     const command = exec(
       `echo begun; echo '{"type":"q","wait":{"code":"approval","deadline":"2100-01-01T00:00:00Z"}}'
        read a; echo "$a"; echo '{"wait":{"code":""}}'; echo '{"wait":1}'
+       echo '{"wait":{"code":"a","deadline":4102444800}}'
        echo '{"wait":{"code":"a","deadline":"-000001-01-01T00:00:00Z"}}'`,
     );
     const waits = commands.start(["tail", "--run", "r", "--json", "--wait"]);
@@ -244,7 +266,7 @@ describe("runlog exec --signals", () => {
     assert.match(`${stdout}`, /approval/);
     await signal("m", "1");
     const { stderr } = await command.ended;
-    assert.equal(stderr.match(/a wait that is none/g)?.length, 1);
+    assert.equal(stderr.match(/a wait that is none/g)?.length, 2);
     assert.match(stderr, /does not wait: wait\.wait\.code: is missing/);
     assert.match(stderr, /does not wait: wait\.wait\.deadline/);
     const facts = (await records()).flatMap(({ runWaiting, runResumed, event }) =>
@@ -262,6 +284,7 @@ describe("runlog exec --signals", () => {
       "waits approval",
       "resumes",
       "m",
+      "line",
       "line",
       "line",
       "line",
