@@ -61,6 +61,29 @@ describe("looking after runs and namespaces", () => {
   };
 
   describe("signal", () => {
+    it("reads no more of an endless input than a signal can hold", async () => {
+      const command = commands.start(["signal", "busy", "--type", "x", "-"]);
+      const chunk = Buffer.alloc(1 << 20);
+      const { stdin } = command.child;
+      let written = 0;
+      const feed = (error?: Error | null) => {
+        if (error) return;
+        // Four times what a signal can hold: the command does not end by itself.
+        if (++written > 64) stdin.end();
+        else stdin.write(chunk, feed);
+      };
+      feed();
+      const ended = await command.ended;
+      assertFailed(ended, /more than 16\.0 MiB/);
+      assert.ok(written < 64);
+    });
+
+    it("takes no empty id, which would be another signal at each try", async () => {
+      const { status, stderr } = await commands.run(["signal", "r", "--type", "x", "--id", ""]);
+      assert.equal(status, 2);
+      assert.match(stderr, /--id.*leave the option out/);
+    });
+
     it("sends input to a run, once for each id, and shows that it awaits handling", async () => {
       const { status } = await commands.run(["ingest", "--run", "r", "--resume-input"], "1\n");
       assert.equal(status, 0);

@@ -1,7 +1,7 @@
 /** `runlog signal`: sends input to a run. */
 import { create } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
-import { Command } from "commander";
+import { Command, InvalidArgumentError } from "commander";
 import { v7 as uuidv7 } from "uuid";
 import { EventSchema } from "../../../gen/runlog/v1/event_pb.js";
 import {
@@ -9,6 +9,7 @@ import {
   type SignalRunResponse,
   SignalRunResponseSchema,
 } from "../../../gen/runlog/v1/run_pb.js";
+import { limitSpecs } from "../../limits.ts";
 import { type ConnectionFlags, callServer } from "../connection.ts";
 import { environmentHelp } from "../env.ts";
 import { CommandError, exitStatus, exitStatusHelp } from "../failure.ts";
@@ -16,6 +17,7 @@ import { addConnectionFlags } from "../flags.ts";
 import { inNamespace } from "../namespaces.ts";
 import { stdout } from "../output.ts";
 import { jsonLine } from "../print-records.ts";
+import { sizeText } from "../text.ts";
 
 /** Bytes of the data in which its first character is looked for. */
 const maxIndent = 1_024;
@@ -34,7 +36,7 @@ export function signalCommand(exit: (status: number) => void): Command {
     .argument("<run-id>", "the run")
     .argument("[data]", "what to send; - reads it from standard input")
     .requiredOption("--type <type>", "what it is, such as approval or message")
-    .option("--id <id>", "names the signal: sent again under its id, it counts once")
+    .option("--id <id>", "names the signal: sent again under its id, it counts once", parseId)
     .option(
       "--content-type <type>",
       "media type of the data; default application/json, or text/plain for data that is no JSON and does not begin with {",
@@ -96,8 +98,25 @@ function isJson(data: Uint8Array): boolean {
   }
 }
 
+/** An empty one names nothing: each try would be another signal. */
+function parseId(value: string): string {
+  if (value === "") throw new InvalidArgumentError("leave the option out for a new id.");
+  return value;
+}
+
+/** Reads the standard input, which may be endless, as far as a signal may hold it. */
 async function readInput(): Promise<Uint8Array> {
+  const { max } = limitSpecs.maxEventBytes.range;
   const chunks: Uint8Array[] = [];
-  for await (const chunk of process.stdin as AsyncIterable<Uint8Array>) chunks.push(chunk);
+  let bytes = 0;
+  for await (const chunk of process.stdin as AsyncIterable<Uint8Array>) {
+    bytes += chunk.length;
+    if (bytes > max) {
+      throw new CommandError(
+        `the standard input has more than ${sizeText(max)}, which no server takes as one signal: send less`,
+      );
+    }
+    chunks.push(chunk);
+  }
   return Buffer.concat(chunks);
 }
