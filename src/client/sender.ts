@@ -343,7 +343,7 @@ export class RunSender {
       clearTimeout(this.#firstContact);
       this.#firstOpened.reject(finalError(next));
       this.#over.resolve(next);
-      this.#inbox?.end();
+      this.#inbox?.end(next.t === "ended");
       this.#runWaits.end(finalError(next));
       this.#waits.end();
       // After RunEnded the call still ends by itself; everything else stops.

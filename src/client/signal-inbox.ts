@@ -97,9 +97,15 @@ export class SignalInbox {
     this.#wakeup.wake();
   }
 
-  /** No more signals come. */
-  end(): void {
+  /**
+   * No more signals come.
+   *
+   * @param isFinished whether the run has ended; otherwise those that the producer has not
+   *   taken are for whoever has the run next
+   */
+  end(isFinished: boolean): void {
     this.#isOver = true;
+    if (!isFinished) this.#signals.length = 0;
     this.#wakeup.wake();
   }
 

@@ -239,6 +239,21 @@ describe("a producer that receives signals", () => {
     assert.throws(() => deaf.emit({ type: "answer" }, 1), TypeError);
   });
 
+  it("leaves those that it has not taken to the producer that takes its run", async () => {
+    const first = open();
+    await first.opened;
+    for (const text of ["a", "b", "c"]) await send(text);
+    const signals = first.signals();
+    assert.equal((await signals.next()).value.signalSeq, 1);
+    const second = open();
+    assert.deepEqual((await take(second, 3)).map(textOf), ["a", "b", "c"]);
+    await assert.rejects(
+      first.flush().then(() => first.finish(succeeded)),
+      RunlogError,
+    );
+    assert.equal((await signals.next()).done, true);
+  });
+
   it("ends its signals with the run", async () => {
     const sender = open();
     const all = (async () => {
