@@ -24,21 +24,30 @@ type JsonLine = Readonly<Record<string, unknown>>;
 /** Signals of one command. */
 export class SignalLines {
   readonly #sender: RecordedRun["sender"];
+  readonly #failed: AbortSignal;
   readonly #handlesWhenWritten: boolean;
   /** The last one that the command could have read, or an earlier process of the run. */
   #lastWritten: number;
 
   /** @param handlesWhenWritten whether a signal counts as handled once the command could read it */
   constructor(
-    { sender, handledSignalSeq }: Pick<RecordedRun, "sender" | "handledSignalSeq">,
+    {
+      sender,
+      failed,
+      handledSignalSeq,
+    }: Pick<RecordedRun, "sender" | "failed" | "handledSignalSeq">,
     handlesWhenWritten: boolean,
   ) {
     this.#sender = sender;
+    this.#failed = failed;
     this.#lastWritten = handledSignalSeq;
     this.#handlesWhenWritten = handlesWhenWritten;
   }
 
-  /** Writes signals until the run takes nothing more, or the command reads nothing more. Never rejects. */
+  /**
+   * Writes signals until the command reads nothing more, or the run takes nothing more: then
+   * the input ends, for which a command may wait in vain. Never rejects.
+   */
   async write(input: Writable): Promise<void> {
     try {
       for await (const signal of this.#sender.signals()) {
@@ -47,6 +56,9 @@ export class SignalLines {
         await written(input, lineOf(signal));
         if (this.#handlesWhenWritten) this.#sender.handle(signal.signalSeq);
       }
+      if (!this.#failed.aborted) return;
+      notice(`the command gets no more signals: ${explain(this.#failed.reason)}`);
+      input.end();
     } catch (error) {
       const isClosed = input.destroyed || (error as NodeJS.ErrnoException).code === "EPIPE";
       const why = isClosed ? "it has closed its standard input" : explain(error);

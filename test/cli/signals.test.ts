@@ -180,6 +180,18 @@ describe("runlog exec --signals", () => {
     assert.doesNotMatch(`${stdout}`, /"data":"one"/);
   });
 
+  it("ends the input of a command whose run another one continues, and says so", async () => {
+    const first = exec("echo begun; cat; echo over");
+    await begun(first);
+    const second = exec("echo begun; read a");
+    await begun(second);
+    const { status, stdout, stderr } = await first.ended;
+    assert.deepEqual([status, `${stdout}`], [1, "begun\nover\n"]);
+    assert.match(stderr, /gets no more signals: another producer has opened the run/);
+    await signal("m", "1");
+    assert.equal((await second.ended).status, 0);
+  });
+
   it("takes no number for an answer that no signal has", async () => {
     // More than JSON.stringify takes; as an argument there is a limit.
     const deep = `${"[".repeat(20_000)}${"]".repeat(20_000)}`;

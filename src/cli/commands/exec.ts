@@ -94,7 +94,7 @@ it died is lost. A line such as
   {"type":"question","wait":{"code":"approval","deadline":"2027-01-01T00:00:00Z"}}
 lets the run wait: it is WAITING, without a lease, until the command's next line, also where
 exec itself has ended. It does not wait if a signal has come that no earlier line answers.
-The standard input stays open as long as the command runs.
+The standard input stays open as long as the command runs and the run takes events.
 
 Result of the run: SUCCEEDED for status 0; FAILED with the code exit-n for status n, or
 with the name of the signal that ended the command; CANCELLED if somebody asked the run to
