@@ -3,6 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 import { RunlogError } from "./errors.ts";
 import { type MessageFrame, messageFrame } from "./ingest-transport.ts";
+import type { Mark } from "./send-buffer.ts";
 import type { ResultInit, WaitInit } from "./sender-types.ts";
 
 /** What the producer wants: to go on, to leave, or to end the run. */
@@ -16,10 +17,10 @@ export interface FinishGoal {
   readonly requireSignalsHandled: boolean;
 }
 
-/** A run is to wait, once its events up to a position are durable and before any later one. */
+/** A run is to wait, once its events before a place are durable and before any later one. */
 export interface WaitGoal {
   /** In the buffer. */
-  readonly position: number;
+  readonly mark: Mark;
   readonly wait: WaitInit;
   /** Only if every signal of the run is handled. */
   readonly requireSignalsHandled: boolean;

@@ -160,7 +160,7 @@ export class IngestCall implements Lane {
     const handling = this.#handling();
     if (handling !== undefined) return handling;
     const wished = wait();
-    const frame = buffer.nextFrame(this.#frameLimits, wished?.position);
+    const frame = buffer.nextFrame(this.#frameLimits, wished?.mark);
     if (frame === undefined) return this.#nextOfGoal(wished);
     this.#options.onResent(frame.resent);
     if (this.#deadline === undefined) this.#expect("AppendAck", limits.ackTimeoutMs);
@@ -173,9 +173,9 @@ export class IngestCall implements Lane {
   #handling(): RequestFrame | undefined {
     const { runId, buffer, limits, inbox } = this.#options;
     if (inbox === undefined) return undefined;
-    const { signalSeq: handledSignalSeq, position } = inbox.toHandle;
+    const { signalSeq: handledSignalSeq, mark } = inbox.toHandle;
     // Not before the events that were emitted before it.
-    if (handledSignalSeq <= this.#toldHandled || !buffer.isSent(position)) return undefined;
+    if (handledSignalSeq <= this.#toldHandled || !buffer.isSent(mark)) return undefined;
     this.#toldHandled = handledSignalSeq;
     if (this.#deadline === undefined) this.#expect("AppendAck", limits.ackTimeoutMs);
     const firstRunSeq = buffer.sentRunSeq + 1;
@@ -189,7 +189,7 @@ export class IngestCall implements Lane {
     // The run ends, and waits, only once its events are durable: waiting for the last
     // acknowledgement here costs one round trip and no refusal.
     if (wished !== undefined) {
-      return buffer.isDurable(wished.position) ? this.#waiting(wished) : undefined;
+      return buffer.isDurable(wished.mark) ? this.#waiting(wished) : undefined;
     }
     if (buffer.unacked > 0) return undefined;
     if (wanted.t === "stream") return undefined;

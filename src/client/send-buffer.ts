@@ -25,6 +25,12 @@ export interface Frame {
   readonly handledSignalSeq: number;
 }
 
+/** A place behind the events that were taken so far; it stays there where some of them are dropped. */
+export interface Mark {
+  /** Of the last of them. */
+  readonly position: number;
+}
+
 /**
  * The events of one run between the agent and the server's acknowledgement.
  *
@@ -53,6 +59,8 @@ export class SendBuffer {
   /** Of events that answer signals, the last one of these. */
   readonly #handled = new WeakMap<Uint8Array, number>();
   #hasHandled = false;
+  /** Places behind events that may be dropped yet, in their order. */
+  #marks: { position: number }[] = [];
 
   constructor(maxEvents: number, maxBytes: number) {
     this.#maxEvents = maxEvents;
@@ -84,19 +92,23 @@ export class SendBuffer {
     return this.#baseRunSeq() + this.#sent;
   }
 
-  /** The position of the last event, sent or not. */
-  get position(): number {
-    return this.#last;
+  /** The place behind the last event, sent or not. */
+  mark(): Mark {
+    const newest = this.#marks.at(-1);
+    if (newest?.position === this.#last) return newest;
+    const mark = { position: this.#last };
+    if (this.unacked > 0) this.#marks.push(mark);
+    return mark;
   }
 
-  /** Whether the events up to a position are on the wire, or were dropped since. */
-  isSent(position: number): boolean {
-    return this.#sent >= position || this.#sent === this.#last;
+  /** Whether the events before a place are on the wire. */
+  isSent({ position }: Mark): boolean {
+    return this.#sent >= position;
   }
 
-  /** Whether the events up to a position are durable, or were dropped since. */
-  isDurable(position: number): boolean {
-    return this.#acked >= position || this.unacked === 0;
+  /** Whether the events before a place are durable. */
+  isDurable({ position }: Mark): boolean {
+    return this.#acked >= position;
   }
 
   /**
@@ -152,12 +164,16 @@ export class SendBuffer {
     const firstUnsent = this.#head + (this.#everSent - this.#acked);
     const kept: Uint8Array[] = [];
     const dropped: Uint8Array[] = [];
+    const droppedPositions: number[] = [];
+    let position = this.#everSent;
     for (const entry of this.#entries.slice(firstUnsent)) {
       if (entry === undefined) {
         continue;
       }
+      position++;
       if (entry.length > maxEventBytes) {
         dropped.push(entry);
+        droppedPositions.push(position);
         this.#bytes -= entry.length;
         this.#last--;
       } else {
@@ -167,8 +183,18 @@ export class SendBuffer {
     if (dropped.length > 0) {
       this.#entries.length = firstUnsent;
       this.#entries = this.#entries.concat(kept);
+      this.#moveMarks(droppedPositions);
     }
     return dropped;
+  }
+
+  /** Moves the places behind events that are dropped, of which these were the positions. */
+  #moveMarks(positions: readonly number[]): void {
+    let passed = 0;
+    for (const mark of this.#marks) {
+      while (passed < positions.length && positions[passed]! <= mark.position) passed++;
+      mark.position -= passed;
+    }
   }
 
   /**
@@ -177,15 +203,15 @@ export class SendBuffer {
    * committed and another one is on its way, as in Nagle's algorithm
    * (https://www.rfc-editor.org/rfc/rfc896).
    *
-   * @param upTo the position of the last event that may be sent
+   * @param upTo the place behind the last event that may be sent
    */
-  nextFrame(limits: FrameLimits, upTo = this.#last): Frame | undefined {
+  nextFrame(limits: FrameLimits, upTo?: Mark): Frame | undefined {
     const isFull = this.#last - this.#sent >= limits.maxEvents || this.#bytes >= limits.maxBytes;
     if (this.#frames.length >= maxSmallFrames && !isFull) return undefined;
     const room = Math.min(
       limits.maxEvents,
       limits.maxUnackedEvents - this.inFlight,
-      Math.min(upTo, this.#last) - this.#sent,
+      (upTo?.position ?? this.#last) - this.#sent,
     );
     const events: Uint8Array[] = [];
     let bytes = 0;
@@ -245,6 +271,8 @@ export class SendBuffer {
       this.#head++;
       this.#acked++;
     }
+    const passed = this.#marks.findIndex((mark) => mark.position > this.#acked);
+    this.#marks.splice(0, passed === -1 ? this.#marks.length : passed);
     // Compacting at half keeps the cost per event constant.
     if (this.#head > 1024 && this.#head * 2 > this.#entries.length) {
       this.#entries = this.#entries.slice(this.#head);

@@ -1,9 +1,9 @@
-import type { SendBuffer } from "./send-buffer.ts";
+import type { Mark, SendBuffer } from "./send-buffer.ts";
 
 /** A caller that waits for its events to be durable. */
 interface Flush {
-  /** The buffer's position of the last of them. */
-  readonly position: number;
+  /** Behind the last of them. */
+  readonly mark: Mark;
   readonly resume: () => void;
 }
 
@@ -17,7 +17,7 @@ export class SenderWaits {
   readonly #buffer: SendBuffer;
   readonly #throwIfOver: () => void;
   #roomWaiters: (() => void)[] = [];
-  /** By the position that they wait for, which only grows. */
+  /** By the place that they wait for, the first one first. */
   readonly #flushes: Flush[] = [];
 
   /** @param throwIfOver throws once the sender is over: waits reject with its error */
@@ -37,16 +37,16 @@ export class SenderWaits {
 
   /** Resolves once everything that is in the buffer now is durable; rejects once the sender is over before. */
   async untilDurable(): Promise<void> {
-    const { position } = this.#buffer;
-    while (!this.#buffer.isDurable(position)) {
+    const mark = this.#buffer.mark();
+    while (!this.#buffer.isDurable(mark)) {
       this.#throwIfOver();
-      await new Promise<void>((resume) => this.#flushes.push({ position, resume }));
+      await new Promise<void>((resume) => this.#flushes.push({ mark, resume }));
     }
   }
 
   /** Events have left the buffer: ends the waits for that. */
   note(): void {
-    while (this.#flushes.length > 0 && this.#buffer.isDurable(this.#flushes[0]!.position)) {
+    while (this.#flushes.length > 0 && this.#buffer.isDurable(this.#flushes[0]!.mark)) {
       this.#flushes.shift()!.resume();
     }
     if (this.#buffer.hasRoom) this.#resumeRoomWaiters();

@@ -193,7 +193,7 @@ export class RunSender {
    * @throws RangeError for a signal that has not come
    */
   handle(signalSeq: number): void {
-    this.#inboxOf("handle").handle(signalSeq, this.#buffer.position);
+    this.#inboxOf("handle").handle(signalSeq, this.#buffer.mark());
     this.#calls.wake();
   }
 
@@ -211,8 +211,8 @@ export class RunSender {
   ): Promise<void> {
     this.#throwIfOver();
     refuseInvalidWait(wait, this.#intake.maxEventBytes);
-    const { position } = this.#buffer;
-    const waiting = this.#runWaits.ask({ position, wait, requireSignalsHandled });
+    const mark = this.#buffer.mark();
+    const waiting = this.#runWaits.ask({ mark, wait, requireSignalsHandled });
     this.#calls.wake();
     await waiting;
   }

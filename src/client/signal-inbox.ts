@@ -2,6 +2,7 @@
 import type { Event } from "../../gen/runlog/v1/event_pb.js";
 import type { SignalReceived } from "../../gen/runlog/v1/ingest_pb.js";
 import { Wakeup } from "../wakeup.ts";
+import type { Mark } from "./send-buffer.ts";
 import { toNumber } from "./uint64.ts";
 
 /** Input to a run. */
@@ -20,8 +21,8 @@ export interface RunSignal {
 interface ToHandle {
   /** Up to this one. */
   readonly signalSeq: number;
-  /** Of the last event that the producer had emitted before, in its buffer. */
-  readonly position: number;
+  /** Behind the events that the producer had emitted before. */
+  readonly mark: Mark;
 }
 
 /**
@@ -35,7 +36,7 @@ export class SignalInbox {
   readonly #signals: RunSignal[] = [];
   readonly #wakeup = new Wakeup();
   #lastSignalSeq = 0;
-  #toHandle: ToHandle = { signalSeq: 0, position: 0 };
+  #toHandle: ToHandle = { signalSeq: 0, mark: { position: 0 } };
   #recorded = 0;
   #isOver = false;
   #isRead = false;
@@ -58,12 +59,12 @@ export class SignalInbox {
   /**
    * Notes that the producer has handled the signals up to this one.
    *
-   * @param position of the last event that it has emitted, in its buffer
+   * @param mark behind the events that it has emitted
    * @throws RangeError where it has not come yet
    */
-  handle(signalSeq: number, position: number): void {
+  handle(signalSeq: number, mark: Mark): void {
     this.check(signalSeq);
-    if (signalSeq > this.#toHandle.signalSeq) this.#toHandle = { signalSeq, position };
+    if (signalSeq > this.#toHandle.signalSeq) this.#toHandle = { signalSeq, mark };
   }
 
   /** The server has recorded the signals up to this one as handled. */

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { ForeignEventsError, JournalWentBackError } from "../../src/client/errors.ts";
 import { appendFramingBytes, eventFramingBytes } from "../../src/client/limits.ts";
-import { type FrameLimits, SendBuffer } from "../../src/client/send-buffer.ts";
+import { type FrameLimits, type Mark, SendBuffer } from "../../src/client/send-buffer.ts";
 
 const maxEvents = 12;
 const maxBytes = 200;
@@ -26,6 +26,13 @@ class Model {
   everSent = 0;
   /** Where the frames end that are on their way. */
   frames: number[] = [];
+  /** Places, and what came before them. */
+  places: { readonly mark: Mark; readonly before: ReadonlySet<Item> }[] = [];
+
+  /** How many items there are before a place. */
+  positionOf(before: ReadonlySet<Item>): number {
+    return this.items.filter((item) => before.has(item)).length;
+  }
 
   get waiting(): readonly Item[] {
     return this.items.slice(this.acked);
@@ -57,6 +64,7 @@ class Model {
 
 type Step =
   | { readonly t: "push" | "drop_over"; readonly bytes: number }
+  | { readonly t: "mark" }
   | { readonly t: "frame"; readonly limits: FrameLimits; readonly upTo?: number }
   | { readonly t: "ack"; readonly share: number }
   | { readonly t: "open"; readonly share: number; readonly ours: boolean };
@@ -81,9 +89,10 @@ const step: fc.Arbitrary<Step> = fc.oneof(
         maxAppendBytes: fc.integer({ min: 150, max: 400 }),
         maxUnackedEvents: fc.integer({ min: 1, max: 12 }),
       }),
-      upTo: fc.option(fc.integer({ min: 0, max: 60 }), { nil: undefined }),
+      upTo: fc.option(fc.nat(), { nil: undefined }),
     }),
   },
+  { weight: 2, arbitrary: fc.record({ t: fc.constant("mark") }) },
   { weight: 3, arbitrary: fc.record({ t: fc.constant("ack"), share }) },
   { weight: 2, arbitrary: fc.record({ t: fc.constant("open"), share, ours: fc.boolean() }) },
 ) as fc.Arbitrary<Step>;
@@ -97,6 +106,9 @@ function take(buffer: SendBuffer, model: Model, action: Step): void {
         model.items.push({ event, bytes: action.bytes });
         buffer.push(event);
       }
+      return;
+    case "mark":
+      model.places.push({ mark: buffer.mark(), before: new Set(model.items) });
       return;
     case "drop_over": {
       const unsent = model.items.slice(model.everSent);
@@ -112,9 +124,11 @@ function take(buffer: SendBuffer, model: Model, action: Step): void {
     case "frame": {
       // The sender sends nothing before the first opening.
       if (model.base === undefined) return;
-      const upTo = action.upTo ?? model.items.length;
+      // One of the places, or none.
+      const place = model.places[(action.upTo ?? 0) % (model.places.length + 1)];
+      const upTo = place === undefined ? model.items.length : model.positionOf(place.before);
       const expected = model.frame(action.limits, upTo);
-      const frame = buffer.nextFrame(action.limits, action.upTo);
+      const frame = buffer.nextFrame(action.limits, place?.mark);
       assert.equal(
         frame?.firstRunSeq,
         expected.length > 0 ? model.base + model.sent + 1 : undefined,
@@ -171,6 +185,11 @@ describe("the send buffer", () => {
           assert.equal(buffer.unacked, model.waiting.length);
           assert.equal(buffer.inFlight, model.sent - model.acked);
           assert.equal(buffer.durable, model.acked);
+          for (const { mark, before } of model.places) {
+            const position = model.positionOf(before);
+            assert.equal(buffer.isSent(mark), model.sent >= position);
+            assert.equal(buffer.isDurable(mark), model.acked >= position);
+          }
           if (model.base !== undefined) {
             assert.equal(buffer.sentRunSeq, model.base + model.sent);
           }

@@ -82,6 +82,30 @@ describe("the sender and events that it does not take", () => {
     assert.deepEqual(await rig.typesOf("r"), ["ä".repeat(64), "x".repeat(128)]);
   });
 
+  it("lets the run wait where it was asked to, though an event before that was dropped", async () => {
+    await rig.server.remove();
+    rig.server = await startTestServer({ limits: { maxEventBytes: 1_000 } });
+    const sender = rig.open(rig.server.url, { runId: "r", spec: {}, onDrop: () => undefined });
+    sender.emit({ type: "e1" });
+    sender.emit({ type: "big", data: new Uint8Array(2_000) });
+    const waiting = sender.wait({ code: "approval" });
+    sender.emit({ type: "e2" });
+    const flushed = sender.flush();
+    sender.emit({ type: "e3" });
+    await waiting;
+    await flushed;
+    await sender.finish(succeeded);
+    assert.deepEqual(await rig.recordsOf("r"), [
+      "runStarted",
+      "e1",
+      "runWaiting",
+      "runResumed",
+      "e2",
+      "e3",
+      "runFinished",
+    ]);
+  });
+
   it("drops what the server finds too large although it was emitted before it could say so", async () => {
     await rig.server.remove();
     rig.server = await startTestServer({ limits: { maxEventBytes: 1_000 } });

@@ -101,6 +101,12 @@ export class SenderRig {
     return records;
   }
 
+  /** The records of a run: the types of its events, and the facts. */
+  async recordsOf(runId: string): Promise<(string | undefined)[]> {
+    const own = (await this.replay()).filter((one) => one.runId === runId);
+    return own.map(({ record }) => (record.case === "event" ? record.value.type : record.case));
+  }
+
   /** The types of a run's events, with a check that run_seq is 1, 2, 3, … */
   async typesOf(runId: string): Promise<string[]> {
     const types: string[] = [];
