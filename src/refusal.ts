@@ -124,7 +124,7 @@ export function describeRefusal(refusal: Refusal): string {
     case "run_finished":
       return `run ${JSON.stringify(refusal.runId)} has ended: it accepts no more events or signals, and no other result`;
     case "run_lost":
-      return `run ${JSON.stringify(refusal.runId)} is LOST, its lease ran out: open it again`;
+      return `run ${JSON.stringify(refusal.runId)} is LOST, its lease ran out or the deadline of its wait passed: open it again`;
     case "run_not_open":
       return `run ${JSON.stringify(refusal.runId)} is not open on this stream: send OpenRun first`;
     case "signal_conflict":
