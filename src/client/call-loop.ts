@@ -1,7 +1,8 @@
 import type { Transport } from "@connectrpc/connect";
 import { v4 as uuidv4 } from "uuid";
+import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import { delayMs, sleep } from "./backoff.ts";
-import { isAnswered, nodesAfter, retryAfterMsOf, toFinalError } from "./errors.ts";
+import { isAnswered, nodesAfter, RunlogError, retryAfterMsOf, toFinalError } from "./errors.ts";
 import { type CallEnd, IngestCall, type IngestCallOptions, type Opened } from "./ingest-call.ts";
 import { nodeCountOf } from "./ingest-transport.ts";
 import { Retries } from "./retries.ts";
@@ -18,6 +19,8 @@ export interface CallLoopOptions
   readonly isDone: () => boolean;
   /** Whether the sender is over. */
   readonly isOver: () => boolean;
+  /** Whether the run waits for input, and nothing is there to end that. */
+  readonly isWaiting: () => boolean;
   readonly onState: (state: SenderState) => void;
   /** A server is there, whatever it says. */
   readonly onContact: () => void;
@@ -71,12 +74,17 @@ export class CallLoop {
 
   /** Makes calls until the sender is over. */
   async run(): Promise<void> {
-    const { isOver, isDone, onState, signal } = this.#options;
+    const { isOver, isDone, isWaiting, onState, signal } = this.#options;
     for (let failures = 0; !isOver(); ) {
       onState({ t: "connecting", attempt: failures });
       const end = await this.#callOnce();
       if (isOver()) return;
       if (end.t === "refused" && this.#retries.isFinal(end.error)) {
+        onState({ t: "failed", error: toFinalError(end.error) });
+        return;
+      }
+      // Opened again, it would be RUNNING, as if its deadline had not passed.
+      if (end.t === "broken" && isLost(end.error) && isWaiting()) {
         onState({ t: "failed", error: toFinalError(end.error) });
         return;
       }
@@ -144,6 +152,11 @@ export class CallLoop {
     this.#retries.answered();
     this.#options.onContact();
   }
+}
+
+/** Whether the server has given the run up. */
+function isLost(error: unknown): boolean {
+  return error instanceof RunlogError && error.reason === Reason.RUN_NOT_OPEN;
 }
 
 /** What was thrown, as an Error. */

@@ -10,7 +10,7 @@ import { Intake } from "./intake.ts";
 import { defaultSenderLimits, type SenderLimits } from "./limits.ts";
 import { refuseInvalidResult, refuseInvalidRunId, refuseInvalidWait } from "./refuse.ts";
 import { RunWaits } from "./run-waits.ts";
-import { SendBuffer } from "./send-buffer.ts";
+import { type Mark, SendBuffer } from "./send-buffer.ts";
 import { finalError, isFinal } from "./sender-state.ts";
 import type {
   Closed,
@@ -74,6 +74,8 @@ export class RunSender {
   #goal: Goal = { t: "stream" };
   readonly #inbox: SignalInbox | undefined;
   readonly #runWaits = new RunWaits();
+  /** Where the run waits: until something is emitted behind that. */
+  #waitsAt: Mark | undefined;
   /** Reject the calls of finish, where signals keep it from ending the run. */
   #finishing: ((error: SignalsPendingError) => void)[] = [];
   /** Whether to leave the run, where signals keep finish from ending it. */
@@ -127,13 +129,17 @@ export class RunSender {
       wait: () => this.#runWaits.next,
       isDone: () => this.#goal.t === "close" && this.#isDrained,
       isOver: () => isFinal(this.#state),
+      isWaiting: () => this.#isWaiting,
       onState: (state) => this.#enter(state),
       onContact: () => clearTimeout(this.#firstContact),
       onOpened: (opened) => this.#onOpened(opened),
       onAck: () => this.#waits.note(),
       onEnded: (run) => this.#enter({ t: "ended", run }),
       onCancelRequested: (reason) => this.#cancel.abort(reason),
-      onWaiting: (wait) => this.#runWaits.waiting(wait),
+      onWaiting: (wait) => {
+        this.#waitsAt = wait.mark;
+        this.#runWaits.waiting(wait);
+      },
       onSignalsPending: (lastSignalSeq, wait) => this.#onSignalsPending(lastSignalSeq, wait),
     });
   }
@@ -203,7 +209,8 @@ export class RunSender {
    * later comes after the wait, and ends it. By default only if every signal of the run is
    * handled; rejects with SignalsPendingError otherwise, as finish does where the run is over,
    * and with RunlogError for a wait that every server refuses. The sender goes on after the
-   * first and the last.
+   * first and the last. Where the deadline passes before anything is emitted, the run is LOST
+   * and the sender is over, with RUN_NOT_OPEN: open the run again to go on with it.
    */
   async wait(
     wait: WaitInit,
@@ -298,6 +305,11 @@ export class RunSender {
   get #isDrained(): boolean {
     const isWaitAnswered = this.#runWaits.next === undefined;
     return this.#buffer.unacked === 0 && isWaitAnswered && (this.#inbox?.isRecorded ?? true);
+  }
+
+  get #isWaiting(): boolean {
+    const isLast = this.#waitsAt?.position === this.#buffer.mark().position;
+    return isLast && this.#goal.t === "stream" && this.#isDrained;
   }
 
   #missContact(waitedMs: number): void {

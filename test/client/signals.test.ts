@@ -387,6 +387,22 @@ describe("a producer that receives signals", () => {
     await sender.finish(succeeded);
   });
 
+  it("is over when the deadline of its wait passes, and leaves the run LOST", async () => {
+    const sender = open();
+    sender.emit({ type: "question" });
+    await sender.wait({ code: "approval", deadline: { seconds: 1n } });
+    for await (const signal of sender.signals()) assert.fail(`signal ${signal.signalSeq}`);
+    const isLost = (error: unknown) =>
+      error instanceof RunlogError && error.reason === Reason.RUN_NOT_OPEN;
+    await assert.rejects(sender.finish(succeeded), isLost);
+    assert.equal((await runNow()).state, RunState.LOST);
+    await send("late");
+    const next = open();
+    const [signal] = await take(next, 1);
+    next.emit({ type: "answer" }, signal!.signalSeq);
+    assert.equal((await next.finish(succeeded)).run.state, RunState.SUCCEEDED);
+  });
+
   it("goes on after a wait that no server takes", async () => {
     const sender = open();
     const isRefused = (reason: Reason) => (error: unknown) =>
