@@ -10,7 +10,7 @@ import { Intake } from "./intake.ts";
 import { defaultSenderLimits, type SenderLimits } from "./limits.ts";
 import { refuseInvalidResult, refuseInvalidRunId, refuseInvalidWait } from "./refuse.ts";
 import { RunWaits } from "./run-waits.ts";
-import { type Mark, SendBuffer } from "./send-buffer.ts";
+import { SendBuffer } from "./send-buffer.ts";
 import { finalError, isFinal } from "./sender-state.ts";
 import type {
   Closed,
@@ -74,8 +74,8 @@ export class RunSender {
   #goal: Goal = { t: "stream" };
   readonly #inbox: SignalInbox | undefined;
   readonly #runWaits = new RunWaits();
-  /** Where the run waits: until something is emitted behind that. */
-  #waitsAt: Mark | undefined;
+  /** What the run waits for, until something is emitted behind that. */
+  #standing: WaitGoal | undefined;
   /** Reject the calls of finish, where signals keep it from ending the run. */
   #finishing: ((error: SignalsPendingError) => void)[] = [];
   /** Whether to leave the run, where signals keep finish from ending it. */
@@ -137,7 +137,7 @@ export class RunSender {
       onEnded: (run) => this.#enter({ t: "ended", run }),
       onCancelRequested: (reason) => this.#cancel.abort(reason),
       onWaiting: (wait) => {
-        this.#waitsAt = wait.mark;
+        this.#standing = wait;
         this.#runWaits.waiting(wait);
       },
       onSignalsPending: (lastSignalSeq, wait) => this.#onSignalsPending(lastSignalSeq, wait),
@@ -308,7 +308,7 @@ export class RunSender {
   }
 
   get #isWaiting(): boolean {
-    const isLast = this.#waitsAt?.position === this.#buffer.mark().position;
+    const isLast = this.#standing?.mark.position === this.#buffer.mark().position;
     return isLast && this.#goal.t === "stream" && this.#isDrained;
   }
 
@@ -320,7 +320,16 @@ export class RunSender {
     this.#intake.limit(opened);
     this.#inbox?.opened(opened.handledSignalSeq);
     this.#firstOpened.resolve(opened);
+    this.#waitOn();
     this.#waits.note();
+  }
+
+  /** Asks for the wait again that stood before the run was opened anew: it may have been LOST since. */
+  #waitOn(): void {
+    if (!this.#isWaiting) return;
+    const again = { ...this.#standing!, requireSignalsHandled: false };
+    // Nobody waits for it; why the sender is over, others learn.
+    this.#runWaits.ask(again).catch(() => undefined);
   }
 
   #onSignalsPending(lastSignalSeq: number, wait: WaitGoal | undefined): void {

@@ -1,6 +1,7 @@
 /** A producer that receives input: signals, what it answers, and waits. */
 import assert from "node:assert/strict";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { createClient, createRouterTransport } from "@connectrpc/connect";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import { EventSchema } from "../../gen/runlog/v1/event_pb.js";
@@ -22,7 +23,7 @@ import {
 import { connectTo, type NodeConnection } from "../../src/client/node/index.ts";
 import { chosenSeed, randomOf } from "../crash/random.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
-import { BreakingProxy, randomCuts } from "./breaking-proxy.ts";
+import { BreakingProxy, noFault, randomCuts } from "./breaking-proxy.ts";
 
 const backoff = { baseMs: 2, capMs: 20 };
 const succeeded = { state: RunState.SUCCEEDED };
@@ -401,6 +402,25 @@ describe("a producer that receives signals", () => {
     const [signal] = await take(next, 1);
     next.emit({ type: "answer" }, signal!.signalSeq);
     assert.equal((await next.finish(succeeded)).run.state, RunState.SUCCEEDED);
+  });
+
+  it("leaves the run LOST whose wait ended while it was cut off", async () => {
+    const sender = open({}, proxy.url);
+    await sender.wait({ code: "input" });
+    // Answered as the first time: the run still waits.
+    proxy.cutAll();
+    const deadline = timestampFromMs(Date.now() + 500);
+    await sender.wait({ code: "approval", deadline });
+    proxy.newFault = () => () => "cut";
+    proxy.cutAll();
+    const scope = { case: "runIds" as const, value: { runIds: [runId] } };
+    const request = { filter: { scope }, stop: StopPolicy.FINISHED };
+    for await (const item of follow(connect(), request)) assert.ok(item);
+    assert.equal((await runNow()).state, RunState.LOST);
+    proxy.newFault = noFault;
+    for await (const signal of sender.signals()) assert.fail(`signal ${signal.signalSeq}`);
+    assert.equal(sender.state.t, "failed");
+    assert.equal((await runNow()).state, RunState.LOST);
   });
 
   it("goes on after a wait that no server takes", async () => {
