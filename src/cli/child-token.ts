@@ -17,7 +17,6 @@ import {
   type MintTokenResponse,
   Permission,
 } from "../../gen/runlog/v1/auth_pb.js";
-import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import { startTimer } from "../timers.ts";
 import { type ConnectionFlags, callServer, type ServerFlags } from "./connection.ts";
 import { explain, reasonOf } from "./failure.ts";
@@ -140,7 +139,7 @@ async function mintFirst(
   try {
     return await mint([Permission.INGEST, Permission.READ]);
   } catch (error) {
-    if (reasonOf(error) !== Reason.PERMISSION) throw error;
+    if (reasonOf(error) !== "PERMISSION") throw error;
     // Whoever may only write hands on that.
     return mint([Permission.INGEST]);
   }

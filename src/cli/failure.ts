@@ -2,8 +2,7 @@
  * What went wrong, in one line that says what to do, and the exit status.
  */
 import { Code, ConnectError } from "@connectrpc/connect";
-import { Reason } from "../../gen/runlog/v1/error_pb.js";
-import { RunlogError, SenderClosedError, toFinalError } from "../client/index.ts";
+import { type ReasonName, RunlogError, SenderClosedError, toFinalError } from "../client/index.ts";
 
 /** Exit statuses of runlog itself; `exec` passes its command's on. */
 export const exitStatus = {
@@ -39,28 +38,28 @@ export class CommandError extends Error {
 }
 
 /** What a user of the command line can do about a refusal, where its message does not say it. */
-function hintFor(reason: Reason): string | undefined {
+function hintFor(reason: ReasonName): string | undefined {
   switch (reason) {
-    case Reason.RUN_NOT_FOUND:
+    case "RUN_NOT_FOUND":
       return "`runlog runs` lists the runs that exist";
-    case Reason.PARENT_NOT_FOUND:
+    case "PARENT_NOT_FOUND":
       return "the parent comes from --parent or RUNLOG_RUN_ID; --no-parent starts a tree of its own";
-    case Reason.RUN_EXISTS:
+    case "RUN_EXISTS":
       return "use the same --parent, --agent, --conversation and --name as before (without --name exec names a run by its command), or another --run";
-    case Reason.FENCED:
+    case "FENCED":
       return "acknowledged events are durable; the other producer continues the run";
-    case Reason.RUN_FINISHED:
+    case "RUN_FINISHED":
       return "go on with another --run, or with a fork of this one (`runlog fork`)";
-    case Reason.CURSOR_TRIMMED:
-    case Reason.CURSOR_AHEAD:
+    case "CURSOR_TRIMMED":
+    case "CURSOR_AHEAD":
       return "use another --after or --before, or none";
-    case Reason.DATA_LOSS:
+    case "DATA_LOSS":
       return "restore the server's journal from a backup, or skip the damage with --after";
-    case Reason.RUN_ID_LIMIT:
+    case "RUN_ID_LIMIT":
       return "use --ancestor";
-    case Reason.TOKEN_EXPIRED:
+    case "TOKEN_EXPIRED":
       return "write the new token into a file for --token-file, which is read again when it changes";
-    case Reason.TREE_IN_USE:
+    case "TREE_IN_USE":
       return "`runlog runs --ancestor RUN --state running` lists the runs, `runlog cancel RUN --descendants` asks them to stop";
     default:
       return undefined;
@@ -95,13 +94,13 @@ export function explain(thrown: unknown): string {
     return oneLine(error.message);
   }
   const hint = error.detail === undefined ? hintForCode(error.code) : hintFor(error.reason);
-  const code = error.reason === Reason.UNSPECIFIED ? undefined : Reason[error.reason];
+  const code = error.reason === "UNSPECIFIED" ? undefined : error.reason;
   const name = code ?? (error.code === undefined ? "refused" : Code[error.code]);
   return oneLine(`${error.message} [${name}]${hint === undefined ? "" : `; ${hint}`}`);
 }
 
 /** Why the server refused; undefined where it did not say. */
-export function reasonOf(thrown: unknown): Reason | undefined {
+export function reasonOf(thrown: unknown): ReasonName | undefined {
   const error = toFinalError(innermost(thrown));
   return error instanceof RunlogError ? error.reason : undefined;
 }

@@ -1,7 +1,6 @@
 /** The namespaces of a server. */
 import { createClient, type Transport } from "@connectrpc/connect";
 import { AdminService, type Namespace } from "../../gen/runlog/v1/admin_pb.js";
-import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import { type ConnectionFlags, callServer, connectBy, type ServerFlags } from "./connection.ts";
 import { defaultNamespace } from "./env.ts";
 import { CommandError, reasonOf } from "./failure.ts";
@@ -56,7 +55,7 @@ export async function inNamespace(
   try {
     if (!(await work(transport))) await requireNamespace();
   } catch (error) {
-    if (reasonOf(error) === Reason.RUN_NOT_FOUND) await requireNamespace();
+    if (reasonOf(error) === "RUN_NOT_FOUND") await requireNamespace();
     throw error;
   } finally {
     close();

@@ -11,12 +11,18 @@ import { durationMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type ErrorDetail, ErrorDetailSchema, Reason } from "../../gen/runlog/v1/error_pb.js";
 
+/** Why something was refused, by its name in the contract: "RUN_EXISTS". */
+export type ReasonName = keyof typeof Reason;
+
 /** The server refused, for a reason that trying again does not change. */
 export class RunlogError extends Error {
   /** gRPC code; undefined where one run of a stream was refused and the call went on. */
   readonly code: Code | undefined;
-  /** Why; UNSPECIFIED where no ErrorDetail came with the status. */
-  readonly reason: Reason;
+  /**
+   * Why; "UNSPECIFIED" where no ErrorDetail came with the status, or where this client does not
+   * know the reason, whose number stands in `detail`.
+   */
+  readonly reason: ReasonName;
   /** The server's data on it: limit, expectedRunSeq, epoch, earliestSeq, latestSeq. */
   readonly detail: ErrorDetail | undefined;
 
@@ -29,9 +35,15 @@ export class RunlogError extends Error {
     super(message, options);
     this.name = "RunlogError";
     this.code = code;
-    this.reason = detail?.reason ?? Reason.UNSPECIFIED;
+    this.reason = nameOf(detail?.reason ?? Reason.UNSPECIFIED);
     this.detail = detail;
   }
+}
+
+function nameOf(reason: Reason): ReasonName {
+  // A newer server may have others.
+  const names: Readonly<Record<number, string | undefined>> = Reason;
+  return (names[reason] as ReasonName | undefined) ?? "UNSPECIFIED";
 }
 
 /**

@@ -11,6 +11,7 @@ export {
   isRetryableReason,
   JournalWentBackError,
   NoAnswerError,
+  type ReasonName,
   ReceiveLimitError,
   RunlogError,
   SenderClosedError,

@@ -270,7 +270,7 @@ describe("following", () => {
     const follower = new Follower(connect(), { filter: runs(...runIds) });
     await assert.rejects(follower.untilEnd(), (error) => {
       assert.ok(error instanceof RunlogError, String(error));
-      assert.equal(error.reason, Reason.RUN_ID_LIMIT);
+      assert.equal(error.reason, "RUN_ID_LIMIT");
       assert.equal(error.detail?.limit, 100n);
       assert.match(error.message, /ancestor/i);
       return true;
@@ -289,7 +289,7 @@ describe("following", () => {
       const follower = new Follower(connect(), request);
       await assert.rejects(follower.untilEnd(), (error) => {
         assert.ok(error instanceof RunlogError, String(error));
-        assert.equal(Reason[error.reason], Reason[reason]);
+        assert.equal(error.reason, Reason[reason]);
         return true;
       });
       assert.equal(proxy.calls, i + 1);
@@ -305,7 +305,7 @@ describe("following", () => {
     server = await startTestServer({ port: Number(port) });
     await assert.rejects(follower.untilEnd(), (error) => {
       assert.ok(error instanceof RunlogError, String(error));
-      assert.equal(Reason[error.reason], Reason[Reason.JOURNAL_CHANGED]);
+      assert.equal(error.reason, "JOURNAL_CHANGED");
       return true;
     });
   });

@@ -56,7 +56,7 @@ function serverThatRefusesOnce(detail: typeof overloaded, how: "call" | "run") {
   });
 }
 
-const isQuota = (error: unknown) => error instanceof RunlogError && error.reason === Reason.QUOTA;
+const isQuota = (error: unknown) => error instanceof RunlogError && error.reason === "QUOTA";
 /** Half as much again at most: those who were asked at once do not come back at once. */
 const isAsAsked = (delayMs: number) => delayMs >= retryAfterMs && delayMs <= 1.5 * retryAfterMs;
 

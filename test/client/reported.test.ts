@@ -111,7 +111,7 @@ describe("a sender", () => {
     ] as const) {
       await assert.rejects(
         sender.finish(result),
-        (error) => error instanceof RunlogError && error.reason === reason,
+        (error) => error instanceof RunlogError && error.reason === Reason[reason],
       );
     }
     assert.equal((await sender.finish(succeeded)).durable, 1);

@@ -47,7 +47,7 @@ export class States {
 export function isRefusal(reason: Reason) {
   return (error: unknown) => {
     assert.ok(error instanceof RunlogError, String(error));
-    assert.equal(Reason[error.reason], Reason[reason]);
+    assert.equal(error.reason, Reason[reason]);
     return true;
   };
 }

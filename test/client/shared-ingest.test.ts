@@ -24,7 +24,7 @@ const succeeded = { state: RunState.SUCCEEDED };
 const shortLease = { lease: { seconds: 1n } };
 
 const isRefusal = (reason: Reason) => (error: unknown) =>
-  error instanceof RunlogError && error.reason === reason;
+  error instanceof RunlogError && error.reason === Reason[reason];
 
 describe("senders that share a call", () => {
   let server: TestServer;

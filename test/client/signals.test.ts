@@ -426,7 +426,7 @@ describe("a producer that receives signals", () => {
   it("goes on after a wait that no server takes", async () => {
     const sender = open();
     const isRefused = (reason: Reason) => (error: unknown) =>
-      error instanceof RunlogError && error.reason === reason;
+      error instanceof RunlogError && error.reason === Reason[reason];
     await assert.rejects(sender.wait({ code: "" }), isRefused(Reason.INVALID_FIELD));
     const deadline = { seconds: -70_000_000_000n, nanos: 0 };
     await assert.rejects(sender.wait({ code: "a", deadline }), isRefused(Reason.INVALID_FIELD));
@@ -472,7 +472,7 @@ describe("a producer that receives signals", () => {
     );
     await sender.finish(succeeded);
     const isOver = (error: unknown) =>
-      error instanceof RunlogError && error.reason === Reason.RUN_FINISHED;
+      error instanceof RunlogError && error.reason === "RUN_FINISHED";
     await assert.rejects(signalRun(connect(), { runId, event }), isOver);
   });
 

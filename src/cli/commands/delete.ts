@@ -2,7 +2,6 @@
 import { type Client, createClient } from "@connectrpc/connect";
 import { Command } from "commander";
 import { AdminService, type DeleteTreeResponse } from "../../../gen/runlog/v1/admin_pb.js";
-import { Reason } from "../../../gen/runlog/v1/error_pb.js";
 import { type Run, RunService } from "../../../gen/runlog/v1/run_pb.js";
 import { confirm } from "../confirm.ts";
 import { type ConnectionFlags, callServer, connectBy } from "../connection.ts";
@@ -80,7 +79,7 @@ async function deleteOnce(
       return admin.deleteTree(request, options);
     });
   } catch (error) {
-    if (attempts > 1 && reasonOf(error) === Reason.RUN_NOT_FOUND) return undefined;
+    if (attempts > 1 && reasonOf(error) === "RUN_NOT_FOUND") return undefined;
     throw error;
   }
 }
