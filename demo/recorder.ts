@@ -86,7 +86,7 @@ export class Recorder {
   }
 
   /** Ends the run, once everything is durable. */
-  async finish(state: RunState): Promise<void> {
+  async finish(state: RunState.SUCCEEDED | RunState.FAILED): Promise<void> {
     await this.#sender.finish({ state });
     this.#write({ stats: this.#sender.stats });
     closeSync(this.#file);

@@ -5,12 +5,19 @@ import type {
   Run,
   RunResultSchema,
   RunSpecSchema,
+  RunState,
   WaitSchema,
 } from "../../gen/runlog/v1/run_pb.js";
 import type { SenderLimits } from "./limits.ts";
 
-/** How a run ended, as finish takes it. */
-export type ResultInit = MessageInitShape<typeof RunResultSchema>;
+type AnyResult = MessageInitShape<typeof RunResultSchema>;
+
+/** How a run ended, as finish takes it: a failure goes with FAILED only. */
+export type ResultInit = Omit<AnyResult, "state" | "failure" | "$typeName"> &
+  (
+    | { readonly state: RunState.FAILED; readonly failure?: AnyResult["failure"] }
+    | { readonly state: RunState.SUCCEEDED | RunState.CANCELLED; readonly failure?: never }
+  );
 
 /** What a run waits for, as wait takes it. */
 export type WaitInit = MessageInitShape<typeof WaitSchema>;
@@ -76,6 +83,11 @@ export interface OpenRunOptions {
   /** Whether the run's signals come to RunSender.signals. Default: no. */
   readonly receiveSignals?: boolean;
   readonly limits?: Partial<SenderLimits>;
+  /**
+   * Nothing is sent before this settles, either way: the opening of a parent, say, without which
+   * the run cannot begin.
+   */
+  readonly after?: Promise<unknown>;
   /** Told of every event that was not taken. Must not throw. Unset: the first one is a process warning. */
   readonly onDrop?: (drop: Drop) => void;
   /** Told of every transition. Must not throw. */

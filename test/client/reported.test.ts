@@ -16,6 +16,7 @@ import {
   type OpenRunOptions,
   openRun,
   ReceiveLimitError,
+  type ResultInit,
   RunlogError,
   type SenderState,
 } from "../../src/client/index.ts";
@@ -26,7 +27,7 @@ import { maxSuppressed } from "../../src/limits.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 const backoff = { baseMs: 1, capMs: 5 };
-const succeeded = { state: RunState.SUCCEEDED };
+const succeeded = { state: RunState.SUCCEEDED } as const;
 const spec = { agentId: "a" };
 
 describe("a sender", () => {
@@ -110,7 +111,8 @@ describe("a sender", () => {
       [large, Reason.TOO_LARGE],
     ] as const) {
       await assert.rejects(
-        sender.finish(result),
+        // Types refuse most of these.
+        sender.finish(result as ResultInit),
         (error) => error instanceof RunlogError && error.reason === Reason[reason],
       );
     }

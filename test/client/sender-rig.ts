@@ -20,7 +20,7 @@ import { BreakingProxy } from "./breaking-proxy.ts";
 /** Waits between calls that are short enough for a test. */
 export const backoff = { baseMs: 2, capMs: 20 };
 /** How most runs end. */
-export const succeeded = { state: RunState.SUCCEEDED };
+export const succeeded = { state: RunState.SUCCEEDED } as const;
 /** The types of a run's first events: e1, e2, … */
 export const typesUpTo = (count: number) => Array.from({ length: count }, (_, i) => `e${i + 1}`);
 

@@ -81,7 +81,7 @@ describe("the sender", () => {
     rig.proxy.newFault = loseAnswerOnce(code);
     const sender = rig.open(rig.proxy.url, { runId: "r", spec: {}, limits: { backoff } });
     for (let i = 1; i <= 10; i++) sender.emit({ type: `e${i}` });
-    const result = { state: RunState.FAILED, failure: { code, message: "m" } };
+    const result = { state: RunState.FAILED, failure: { code, message: "m" } } as const;
     const { run, durable } = await sender.finish(result);
     assert.deepEqual([run.state, run.result?.failure?.code, durable], [RunState.FAILED, code, 10]);
     assert.deepEqual([rig.proxy.cuts, rig.proxy.calls], [1, 2]);

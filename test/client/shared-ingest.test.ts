@@ -9,6 +9,7 @@ import {
   follow,
   type OpenRunOptions,
   openRun,
+  type ResultInit,
   RunlogError,
   type RunSender,
   SenderClosedError,
@@ -20,7 +21,7 @@ import { startTestServer, type TestServer } from "../support/server.ts";
 import { BreakingProxy, noFault, randomCuts } from "./breaking-proxy.ts";
 
 const backoff = { baseMs: 2, capMs: 20 };
-const succeeded = { state: RunState.SUCCEEDED };
+const succeeded = { state: RunState.SUCCEEDED } as const;
 const shortLease = { lease: { seconds: 1n } };
 
 const isRefusal = (reason: Reason) => (error: unknown) =>
@@ -200,7 +201,7 @@ describe("senders that share a call", () => {
     for (const runId of ["x".repeat(1_000), "\ud800", ""]) {
       await assert.rejects(open(runId).opened, isInvalid, runId);
     }
-    await assert.rejects(open("r").finish({}), isInvalid);
+    await assert.rejects(open("r").finish({} as ResultInit), isInvalid);
     await emitEach(others, 1, 3);
     for (const other of others) {
       await other.finish(succeeded);

@@ -26,7 +26,7 @@ import { startTestServer, type TestServer } from "../support/server.ts";
 import { BreakingProxy, noFault, randomCuts } from "./breaking-proxy.ts";
 
 const backoff = { baseMs: 2, capMs: 20 };
-const succeeded = { state: RunState.SUCCEEDED };
+const succeeded = { state: RunState.SUCCEEDED } as const;
 const runId = "r";
 
 /** Takes so many signals. */

@@ -13,7 +13,7 @@ import { collect, refusalOf, type Wire, type WireClient } from "../support/wire.
 /** The shortest lease there is; a test waits for the record, never for the time. */
 export const shortLease = { seconds: 1n, nanos: 0 };
 /** How most runs end. */
-export const succeeded = { state: RunState.SUCCEEDED };
+export const succeeded = { state: RunState.SUCCEEDED } as const;
 
 /** Waits for a call to be refused so; what its detail says. */
 export async function refuses(
