@@ -39,8 +39,11 @@ export type FollowItem =
   | { readonly t: "records"; readonly records: readonly SequencedEvent[]; readonly cursor: bigint }
   /** What was durable at the start has been yielded; what follows is live. Once. */
   | { readonly t: "caught_up"; readonly cursor: bigint }
-  /** Nothing up to the cursor is outstanding. */
-  | { readonly t: "progress"; readonly cursor: bigint };
+  /**
+   * Nothing up to the cursor is outstanding. `isCaughtUp`: what was durable when the call was
+   * resumed has been yielded, too.
+   */
+  | { readonly t: "progress"; readonly cursor: bigint; readonly isCaughtUp: boolean };
 
 function toStart(
   after: NonNullable<FollowRequest["after"]>,
@@ -129,14 +132,14 @@ export class Position {
       case "caughtUp": {
         const cursor = frame.value.seq;
         this.#after = cursor;
-        // A resumed call catches up again; for the reader that is no news.
-        const t = this.#caughtUp ? "progress" : "caught_up";
+        // A resumed call catches up again; for the reader that is little news.
+        if (this.#caughtUp) return { t: "progress", cursor, isCaughtUp: true };
         this.#caughtUp = true;
-        return { t, cursor };
+        return { t: "caught_up", cursor };
       }
       case "progress":
         this.#after = frame.value.seq;
-        return { t: "progress", cursor: frame.value.seq };
+        return { t: "progress", cursor: frame.value.seq, isCaughtUp: false };
       default:
         return undefined;
     }

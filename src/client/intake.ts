@@ -96,7 +96,7 @@ export class Intake {
   #drop(drop: Drop): false {
     const { onDrop, runId } = this.#options;
     if (onDrop !== undefined) onDrop(drop);
-    else if (this.#dropped === 0) warnOfDrop(runId, drop);
+    else if (this.#dropped === 0) warnOfDrop(runId, { ...drop, type: drop.event.type });
     this.#dropped++;
     return false;
   }

@@ -93,8 +93,8 @@ export const silentHeartbeats = 3;
 /** Milliseconds of silence that are never too long: a pause of the machine is no death. */
 export const minSilenceMs = 3_000;
 
-/** Milliseconds for which a signal is sent again and again: longer than a server's restart takes. */
-export const defaultSignalTimeoutMs = 60_000;
+/** Milliseconds for which a call is repeated: longer than a server's restart takes. */
+export const defaultUnaryTimeoutMs = 60_000;
 
 /** Milliseconds that calls wait for their token provider. */
 export const tokenTimeoutMs = 10_000;
@@ -108,5 +108,5 @@ export const minTokenRenewalMs = 1_000;
  */
 export const minTokenUseMs = 1_000;
 
-/** Milliseconds to the answer to a signal, before it is sent again. */
-export const signalAnswerTimeoutMs = 10_000;
+/** Milliseconds to the answer to a call that is repeated, before the next attempt. */
+export const unaryAnswerTimeoutMs = 10_000;

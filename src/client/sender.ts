@@ -294,6 +294,10 @@ export class RunSender {
   async #run(): Promise<void> {
     try {
       refuseInvalidRunId(this.runId);
+      const { after } = this.#options;
+      if (after !== undefined) {
+        await Promise.race([Promise.allSettled([after]), this.#over.promise]);
+      }
       await this.#calls.run();
     } catch (error) {
       this.#enter({ t: "failed", error: toError(error) });
