@@ -55,6 +55,8 @@ export interface Selection extends Start {
   readonly until?: "caught-up" | "finished" | undefined;
   /** Wait for runs that do not exist yet, instead of RUN_NOT_FOUND. Default: no. */
   readonly allowMissing?: boolean | undefined;
+  /** Milliseconds between moves of the cursor while nothing matches: 1,000 at least. Default: 15,000. */
+  readonly progressIntervalMs?: number | undefined;
 }
 
 const kindsByName = {
@@ -67,7 +69,7 @@ const stops = { "caught-up": StopPolicy.CAUGHT_UP, finished: StopPolicy.FINISHED
 
 /** @throws TypeError where there is more than one start, or what none can be */
 export function requestOf(namespace: string, scope: Scope, selection: Selection): FollowRequest {
-  const { kinds = [], types = [], until, allowMissing = false } = selection;
+  const { kinds = [], types = [], until, allowMissing = false, progressIntervalMs } = selection;
   return {
     namespace,
     filter: {
@@ -78,6 +80,7 @@ export function requestOf(namespace: string, scope: Scope, selection: Selection)
     allowMissing,
     ...startOf(selection),
     ...(until !== undefined && { stop: stops[until] }),
+    ...(progressIntervalMs !== undefined && { progressIntervalMs }),
   };
 }
 
