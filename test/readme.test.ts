@@ -1,15 +1,15 @@
 /**
- * The commands and code of the README, and the code of docs/input.md, run as they are written,
- * against a server of their own.
+ * The commands and code of the README, the TypeScript of docs/clients.md and docs/input.md, and
+ * examples/orchestrator.ts, run as they are written, against a server of their own.
  */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { once } from "node:events";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { pino } from "pino";
+import { connect } from "../src/client/node/runlog.ts";
 import { type RunningServer, startServer } from "../src/server/server.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -17,9 +17,7 @@ const run = promisify(execFile);
 
 /** Where a clone has what the package exports. */
 const sources: Readonly<Record<string, string>> = {
-  '"runlog"': '"../../src/client/index.ts"',
-  '"runlog/node"': '"../../src/client/node/index.ts"',
-  '"runlog/gen/': '"../../gen/',
+  '"runlog"': '"../../src/client/node/runlog.ts"',
 };
 
 describe("the README's code", () => {
@@ -75,38 +73,72 @@ describe("the README's code", () => {
     assert.match(stdout, /second-try/);
   });
 
-  it("sends a run, follows it, and watches it", async () => {
-    const readme = await readFile(join(root, "README.md"), "utf8");
-    const blocks = [...readme.matchAll(/```ts\n(.*?)```/gs)].map((match) => match[1]!);
-    assert.equal(blocks.length, 4);
-    const outputs: string[] = [];
-    for (const [index, block] of blocks.entries()) {
-      const file = await program(`block-${index}.ts`, block);
-      outputs.push((await run(process.execPath, [file])).stdout);
-    }
-    const [runId, durable] = outputs[0]!.trim().split(" ");
-    assert.equal(durable, "1");
-    const lines = outputs[1]!.trim().split("\n");
+  /** The TypeScript of a page. */
+  const blocksOf = async (page: string): Promise<string[]> => {
+    const text = await readFile(join(root, page), "utf8");
+    return [...text.matchAll(/```ts\n(.*?)```/gs)].map(([, code]) => code!);
+  };
+
+  it("records a run, and follows it", async () => {
+    const [agent, reader, ...rest] = await blocksOf("README.md");
+    assert.equal(rest.length, 0);
+    const ran = await run(process.execPath, [await program("agent.ts", agent!)]);
+    assert.deepEqual([ran.stdout, ran.stderr], ["", ""]);
+    const { stdout } = await run(process.execPath, [await program("reader.ts", reader!)]);
+    const lines = stdout
+      .trim()
+      .split("\n")
+      .map((line) => line.trim());
     assert.deepEqual(lines, [
-      `1n ${runId} runStarted`,
-      `2n ${runId} event`,
-      `3n ${runId} runFinished`,
+      "1 started",
+      '2 event plan.made {"steps":3}',
+      "3 event note looking around",
+      "4 finished",
+      "to go on later: 4",
     ]);
-    const counts = outputs[2]!.trim().split("\n");
-    assert.deepEqual(counts.toSorted(), ["everything 3", "lives 2"]);
-    const frames = outputs[3]!.trim().split("\n");
-    assert.deepEqual(frames, ["1 response", "1 response", "1 response", "1 ended"]);
+  });
+
+  it("of docs/clients.md starts runs, and reads them", async () => {
+    const [producer, reader, ...rest] = await blocksOf("docs/clients.md");
+    assert.equal(rest.length, 0);
+    const ran = await run(process.execPath, [await program("producer.ts", producer!)]);
+    assert.deepEqual([ran.stdout, ran.stderr], ["1 0\n", ""]);
+    const { stdout } = await run(process.execPath, [await program("reader.ts", reader!)]);
+    assert.match(
+      stdout,
+      /^catching-up\n\d thought where to\?\n\d found \{"rooms":3\}\nlive\nended\n/,
+    );
+    assert.match(stdout, / SUCCEEDED\n$/);
+  });
+
+  it("of examples/orchestrator.ts starts sub-agents, and follows them all", async () => {
+    const { stdout } = await run(process.execPath, [
+      join(root, "examples/orchestrator.ts"),
+      server.url,
+    ]);
+    const lines = stdout
+      .trim()
+      .split("\n")
+      .map((line) => line.replace(/^\d+ /, ""));
+    assert.equal(lines[0], "orchestrator: started");
+    assert.equal(lines.at(-1), 'orchestrator: finished SUCCEEDED {"found":2}');
+    assert.ok(lines.includes("dragons: finished FAILED nothing is known about dragons"));
+    assert.ok(lines.includes('tides: finished SUCCEEDED {"length":5}'));
+    assert.equal(lines.length, 15);
   });
 
   it("of docs/input.md waits for a signal, and sends one", async () => {
-    const page = await readFile(join(root, "docs/input.md"), "utf8");
-    const [agent, sender, ...rest] = [...page.matchAll(/```ts\n(.*?)```/gs)].map(
-      ([, code]) => code!,
-    );
+    const [agent, sender, ...rest] = await blocksOf("docs/input.md");
     assert.equal(rest.length, 0);
+    await using log = connect(server.url);
+    const ended = new AbortController();
     const running = run(process.execPath, [await program("agent.ts", agent!)]);
+    running.catch(() => ended.abort());
     try {
-      assert.match(String(await once(running.child.stdout!, "data")), /waiting/);
+      const { signal } = ended;
+      for await (const { kind } of log.follow({ run: "tidy" }, { allowMissing: true, signal })) {
+        if (kind === "waiting") break;
+      }
       const sent = await run(process.execPath, [await program("sender.ts", sender!)]);
       assert.equal(sent.stdout, "sent 1\n");
       await running;
