@@ -7,6 +7,7 @@ import {
 } from "@connectrpc/connect-node";
 import type { ConnectLogOptions, Log, LogRecord, Run } from "../../src/client/index.ts";
 import { connect } from "../../src/client/node/runlog.ts";
+import type { ServerOptions } from "../../src/server/server.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 import { BreakingProxy } from "./breaking-proxy.ts";
 
@@ -85,8 +86,10 @@ export class LogRig {
     return connected.log;
   }
 
-  async restart(): Promise<void> {
-    this.server = await this.server.restart({ port: Number(new URL(this.server.url).port) });
+  /** Starts another server in the place of this one; `changes` where it differs. */
+  async restart(changes: Partial<ServerOptions> = {}): Promise<void> {
+    const port = Number(new URL(this.server.url).port);
+    this.server = await this.server.restart({ port, ...changes });
   }
 
   /** Everything in the journal, past the proxy. */

@@ -173,6 +173,12 @@ for (const wire of producingWires) {
         await run.fail(error, { suppressed: error === huge ? many : [] });
         assert.equal((await endOf(run)).state, "FAILED");
       }
+      await rig.restart({ limits: { maxEventBytes: 4_096 } });
+      const run = log.startRun();
+      await run.opened;
+      await run.fail(huge, { suppressed: many });
+      const { state, failure, suppressed } = await endOf(run);
+      assert.deepEqual([state, failure?.code, suppressed], ["FAILED", "Error", []]);
     });
 
     it("go on after a result that cannot be recorded", async () => {
