@@ -75,7 +75,9 @@ function showing(bare: Transport, tokens: Tokens): Transport {
       const hasDeadline = timeoutMs !== undefined && timeoutMs > 0;
       const endMs = hasDeadline ? performance.now() + timeoutMs : 0;
       for (let tries = 1; ; tries++) {
-        const left = () => (hasDeadline ? Math.max(1, endMs - performance.now()) : undefined);
+        // Whole ones: Connect has no others on the wire.
+        const left = () =>
+          hasDeadline ? Math.max(1, Math.ceil(endMs - performance.now())) : undefined;
         const shown = await credentialOf(tokens, signal, left());
         try {
           const leftMs = left() ?? timeoutMs;

@@ -36,7 +36,7 @@ export function overNodes(nodes: readonly Node[]): IngestTransport {
       const endMs = hasDeadline ? performance.now() + timeoutMs : 0;
       for (let tries = 1; ; tries++) {
         const node = await orAbort(choice.reachable(), signal);
-        const leftMs = hasDeadline ? Math.max(1, endMs - performance.now()) : timeoutMs;
+        const leftMs = hasDeadline ? Math.max(1, Math.ceil(endMs - performance.now())) : timeoutMs;
         try {
           return await node.transport.unary(method, signal, leftMs, ...rest);
         } catch (error) {
