@@ -30,13 +30,7 @@ export type { Opened } from "./ingest-call.ts";
 export { defaultSenderLimits, type SenderLimits } from "./limits.ts";
 export { type ConnectLogOptions, connect } from "./log/connect.ts";
 export type { FailureInit } from "./log/failures.ts";
-export type {
-  Cursor,
-  KindName,
-  Scope,
-  Selection,
-  Start,
-} from "./log/follow-request.ts";
+export type { Cursor, KindName, Scope } from "./log/follow-request.ts";
 export { Following, type FollowingOptions, type FollowStatus } from "./log/following.ts";
 export {
   type CancelOptions,

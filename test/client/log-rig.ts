@@ -74,8 +74,8 @@ export class LogRig {
     this.proxy = proxy;
   }
 
-  static async start(): Promise<LogRig> {
-    const server = await startTestServer();
+  static async start(options: Partial<ServerOptions> = {}): Promise<LogRig> {
+    const server = await startTestServer(options);
     return new LogRig(server, await BreakingProxy.start(server.url));
   }
 
