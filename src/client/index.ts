@@ -66,6 +66,7 @@ export {
   type ResumeInit,
   RunCancelledError,
   type RunInit,
+  type WaitForOptions,
   type WaitOptions,
 } from "./log/run-types.ts";
 export { openRun, RunSender } from "./sender.ts";

@@ -110,3 +110,6 @@ export const minTokenUseMs = 1_000;
 
 /** Milliseconds to the answer to a call that is repeated, before the next attempt. */
 export const unaryAnswerTimeoutMs = 10_000;
+
+/** Milliseconds that a producer which leaves has for what it has not sent. */
+export const defaultCloseTimeoutMs = 5_000;

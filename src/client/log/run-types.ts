@@ -97,6 +97,12 @@ export interface WaitOptions {
   readonly deadline?: Date | undefined;
 }
 
+/** How to wait for an answer. */
+export interface WaitForOptions extends WaitOptions {
+  /** Gives up; the run may wait all the same. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** A run that has ended, durably. */
 export interface EndedRun {
   readonly run: RunInfo;

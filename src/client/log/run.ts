@@ -3,6 +3,7 @@ import type { Transport } from "@connectrpc/connect";
 import { RunState } from "../../../gen/runlog/v1/run_pb.js";
 import type { EventInit } from "../../wire/event.ts";
 import { RunlogError, SenderClosedError, SignalsPendingError } from "../errors.ts";
+import { defaultCloseTimeoutMs } from "../limits.ts";
 import { orAbort } from "../or-abort.ts";
 import { RunSender } from "../sender.ts";
 import { finalError, isFinal } from "../sender-state.ts";
@@ -11,6 +12,7 @@ import { warnOfDrop, warnOfFailure } from "../warning.ts";
 import { failuresOf, shortened, suppressedOf } from "./failures.ts";
 import { tell } from "./listeners.ts";
 import { type EventData, encodeData } from "./payload.ts";
+import { quietly } from "./quietly.ts";
 import { ReceivedSignal } from "./received-signal.ts";
 import { infoOf } from "./run-info.ts";
 import {
@@ -23,11 +25,9 @@ import {
   type ProducerState,
   RunCancelledError,
   type RunInit,
+  type WaitForOptions,
   type WaitOptions,
 } from "./run-types.ts";
-
-/** Milliseconds that a producer which leaves has for what it has not sent. */
-export const defaultCloseTimeoutMs = 5_000;
 
 /**
  * The producer of one run.
@@ -185,9 +185,8 @@ export class Run implements AsyncDisposable {
   waitFor(
     code: string,
     question?: EventData,
-    options: WaitOptions & { readonly signal?: AbortSignal | undefined } = {},
+    { signal, ...options }: WaitForOptions = {},
   ): Promise<ReceivedSignal> {
-    const { signal } = options;
     const abort = signal === undefined ? this.aborted : AbortSignal.any([this.aborted, signal]);
     return quietly(this.#waitFor(code, question, options, abort));
   }
@@ -276,9 +275,7 @@ export class Run implements AsyncDisposable {
   #take(init: EventInit, { handles }: EmitOptions): boolean {
     const before = this.#drops;
     if (this.#sender.emit(init, handles?.signalSeq)) return true;
-    if (this.#drops === before) {
-      this.#dropHere("ended", init.type ?? "");
-    }
+    if (this.#drops === before) this.#dropHere("ended", init.type ?? "");
     return false;
   }
 
@@ -400,10 +397,4 @@ export class Run implements AsyncDisposable {
     tell(onError, error, this.runId);
     this.#abort.abort(error);
   }
-}
-
-/** The promise, whose rejection ends no process where nobody awaits it. */
-function quietly<T>(promise: Promise<T>): Promise<T> {
-  promise.catch(() => undefined);
-  return promise;
 }
