@@ -1,6 +1,5 @@
 import type { Transport } from "@connectrpc/connect";
 import { v4 as uuidv4 } from "uuid";
-import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import { delayMs, sleep } from "./backoff.ts";
 import { isAnswered, nodesAfter, RunlogError, retryAfterMsOf, toFinalError } from "./errors.ts";
 import { type CallEnd, IngestCall, type IngestCallOptions, type Opened } from "./ingest-call.ts";
@@ -156,7 +155,7 @@ export class CallLoop {
 
 /** Whether the server has given the run up. */
 function isLost(error: unknown): boolean {
-  return error instanceof RunlogError && error.reason === Reason.RUN_NOT_OPEN;
+  return error instanceof RunlogError && error.reason === "RUN_NOT_OPEN";
 }
 
 /** What was thrown, as an Error. */

@@ -394,7 +394,7 @@ describe("a producer that receives signals", () => {
     await sender.wait({ code: "approval", deadline: { seconds: 1n } });
     for await (const signal of sender.signals()) assert.fail(`signal ${signal.signalSeq}`);
     const isLost = (error: unknown) =>
-      error instanceof RunlogError && error.reason === Reason.RUN_NOT_OPEN;
+      error instanceof RunlogError && error.reason === "RUN_NOT_OPEN";
     await assert.rejects(sender.finish(succeeded), isLost);
     assert.equal((await runNow()).state, RunState.LOST);
     await send("late");
