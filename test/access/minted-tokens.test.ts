@@ -159,6 +159,35 @@ describe("a minted token", () => {
     }
   });
 
+  it("ends no later than its source, whose time the file has shortened since", async () => {
+    const { token } = await mint(tokenOf("planner"));
+    const expires = new Date(nowMs + 60_000).toISOString();
+    await write({ tokens: [tokenEntry("planner", [everything], { expires })] });
+    assert.equal((await caller(token)).expiresAtMs, nowMs + 60_000);
+    assert.equal((await mint(token)).expiresAtMs, nowMs + 60_000);
+    nowMs += 60_000;
+    assert.equal(await reasonOfToken(token), "unauthenticated");
+  });
+
+  it("loses its open calls, as its source does, where the file shortens the source's time", async () => {
+    const callers = [tokenOf("planner"), (await mint(tokenOf("planner"))).token];
+    const ended: string[] = [];
+    const stops = await Promise.all(
+      callers.map(async (token) => (await caller(token)).onEnd(() => void ended.push(token))),
+    );
+    const planner = (aheadMs: number) => {
+      const expires = new Date(nowMs + aheadMs).toISOString();
+      return tokenEntry("planner", [everything], { expires });
+    };
+    await write({ tokens: [planner(60_000)] });
+    assert.deepEqual(ended.sort(), callers.sort());
+    for (const stop of stops) stop();
+    const again = (await caller(tokenOf("planner"))).onEnd(() => void ended.push("again"));
+    await write({ tokens: [planner(90_000)] });
+    assert.equal(ended.length, 2);
+    again();
+  });
+
   it("of a certificate's owner, or of a JWT's, ends with its rule, or its issuer", async () => {
     const certificate: CertificateIdentity = { identity: "CN=planner", expiresAtMs: undefined };
     const policy = [

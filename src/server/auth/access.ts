@@ -221,7 +221,7 @@ export class Access {
       this.#logger.warn({ err: error }, "an open call's token could not be checked again");
       return caller;
     });
-    if (now?.rights.includes(caller.rights) === true) {
+    if (now !== undefined && gives(now, caller)) {
       caller.quotas = now.quotas;
       caller.countIn(this.#quotas);
       return;
@@ -244,6 +244,13 @@ async function readRules(path: string, now: () => number): Promise<Rules> {
   const minting = file.minting && (await MintingKeys.open(file.minting));
   const tokens = await JsonWebTokens.open(file.issuers, minting, now);
   return { file, tokens, minting, remembered: new Map() };
+}
+
+/** Whether one may do all that another may, and as long. */
+function gives(some: Caller, other: Caller): boolean {
+  const { expiresAtMs: someMs = Number.POSITIVE_INFINITY } = some;
+  const { expiresAtMs: otherMs = Number.POSITIVE_INFINITY } = other;
+  return someMs >= otherMs && some.rights.includes(other.rights);
 }
 
 function isSame(some: Caller, other: Caller): boolean {

@@ -94,29 +94,38 @@ export function mintedCaller(rules: AccessRules, checked: CheckedToken, now: () 
   const { subject, claims, expiresAtMs } = checked;
   const { grants, origin } = parseClaims(claims);
   const { source, restsOn } = origin;
-  if (!hasStill(rules, source, new Rights(restsOn ?? []), now())) {
+  const heldUntilMs = heldUntil(rules, source, new Rights(restsOn ?? []));
+  if (now() >= heldUntilMs) {
     const problem = "the token is refused: the rights that it was minted from were withdrawn";
     throw new RefusedError({ reason: "unauthenticated", problem });
   }
-  return new Caller({ identity: subject, rights: new Rights(grants), origin, expiresAtMs, now });
+  return new Caller({
+    identity: subject,
+    rights: new Rights(grants),
+    origin,
+    // The file may give its source less time than when it was minted.
+    expiresAtMs: Math.min(expiresAtMs, heldUntilMs),
+    now,
+  });
 }
 
 /**
- * Whether the source of a chain has these rights. Those of a JWT are in its claims, which are
- * not here: they end with its issuer, or as the token does.
+ * Until when the source of a chain has these rights, in milliseconds since 1970; 0: no longer.
+ * Those of a JWT are in its claims, which are not here: they end with its issuer, or as the
+ * token does.
  */
-function hasStill(rules: AccessRules, source: Source, rights: Rights, nowMs: number): boolean {
+function heldUntil(rules: AccessRules, source: Source, rights: Rights): number {
+  const forever = Number.POSITIVE_INFINITY;
   switch (source.t) {
     case "token": {
       const entry = rules.tokens.find(({ name }) => name === source.name);
-      if (entry === undefined) return false;
-      const { expiresAtMs = Number.POSITIVE_INFINITY, grants } = entry;
-      return nowMs < expiresAtMs && new Rights(grants).includes(rights);
+      if (entry === undefined || !new Rights(entry.grants).includes(rights)) return 0;
+      return entry.expiresAtMs ?? forever;
     }
     case "certificate":
-      return new Rights(certificateGrants(rules, source.identity)).includes(rights);
+      return new Rights(certificateGrants(rules, source.identity)).includes(rights) ? forever : 0;
     case "issuer":
-      return rules.issuers.some(({ issuer }) => issuer === source.issuer);
+      return rules.issuers.some(({ issuer }) => issuer === source.issuer) ? forever : 0;
   }
 }
 
