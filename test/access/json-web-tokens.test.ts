@@ -15,7 +15,7 @@ import {
 import { pino } from "pino";
 import { RefusedError } from "../../src/refusal.ts";
 import { Access } from "../../src/server/auth/access.ts";
-import { KeysUnavailableError } from "../../src/server/auth/json-web-tokens.ts";
+import { KeysUnavailableError } from "../../src/server/auth/remote-keys.ts";
 import type { Permission } from "../../src/server/auth/rights.ts";
 import { AccessFile, tokenEntry, tokenOf } from "../support/access.ts";
 import { startTestServer } from "../support/server.ts";
@@ -213,15 +213,17 @@ describe("JSON web tokens", () => {
   describe("of an issuer that publishes its keys", () => {
     let published: JWK[] | undefined;
     let fetches = 0;
+    let padding = "";
     let web: http.Server;
 
     beforeEach(async () => {
       published = [key.publicKey];
       fetches = 0;
+      padding = "";
       web = http.createServer((_, response) => {
         fetches++;
         response.writeHead(published === undefined ? 500 : 200, { connection: "close" });
-        response.end(JSON.stringify({ keys: published ?? [] }));
+        response.end(JSON.stringify({ keys: published ?? [], padding }));
       });
       await once(web.listen(0, "127.0.0.1"), "listening");
       const keys = `http://127.0.0.1:${(web.address() as AddressInfo).port}/jwks.json`;
@@ -249,7 +251,28 @@ describe("JSON web tokens", () => {
       published = undefined;
       await assert.rejects(show(await sign(key)), KeysUnavailableError);
       published = [key.publicKey];
+      nowMs += 1_000;
       assert.equal(await reasonOf(await sign(key)), "accepted");
+    });
+
+    it("make the server ask an issuer that fails every second, not as often as somebody calls", async () => {
+      published = undefined;
+      const failures = new Set<unknown>();
+      for (let i = 0; i < 5; i++) {
+        failures.add(await show(await sign(key, { jti: `${i}` })).catch((error: unknown) => error));
+      }
+      assert.deepEqual([fetches, failures.size], [1, 1]);
+      nowMs += 1_000;
+      await assert.rejects(show(await sign(key)), KeysUnavailableError);
+      assert.equal(fetches, 2);
+    });
+
+    it("are not looked for in an answer that is larger than keys are", async () => {
+      padding = "x".repeat(1024 * 1024);
+      await assert.rejects(show(await sign(key)), (error: Error) => {
+        assert.match(String(error.cause), /more than 1048576 bytes/);
+        return error instanceof KeysUnavailableError;
+      });
     });
   });
 
@@ -267,12 +290,19 @@ describe("a server with JSON web tokens", () => {
     const key = await makeKey("first");
     const file = await AccessFile.make({});
     await file.writeBeside("keys.json", { keys: [key.publicKey] });
-    const nobody = "http://127.0.0.1:1/jwks.json";
+    let fetches = 0;
+    const web = http.createServer((_, response) => {
+      fetches++;
+      response.writeHead(500, { connection: "close" });
+      response.end();
+    });
+    await once(web.listen(0, "127.0.0.1"), "listening");
+    const failing = `http://127.0.0.1:${(web.address() as AddressInfo).port}/jwks.json`;
     await file.write({
       tokens: [tokenEntry("owner", grants)],
       issuers: [
         { issuer, audience, keys: "keys.json" },
-        { issuer: "https://away.example.com", audience, keys: nobody },
+        { issuer: "https://away.example.com", audience, keys: failing },
       ],
     });
     const server = await startTestServer({ accessFile: file.path });
@@ -286,12 +316,17 @@ describe("a server with JSON web tokens", () => {
         server.url,
         await sign(key, { iss: "https://away.example.com" }),
       );
-      const { code } = await refusalOf(away.runs.listRuns({}));
-      assert.equal(Code[code], "Unavailable");
+      for (let i = 0; i < 3; i++) {
+        const { code } = await refusalOf(away.runs.listRuns({}));
+        assert.equal(Code[code], "Unavailable");
+      }
       away.close();
     }
     await server.remove();
     await file.remove();
+    await once(web.close(), "close");
     assert.match(server.errors.join(""), /a token could not be checked/);
+    // However many calls fail with it, a failure is logged once.
+    assert.equal(server.errors.length, fetches);
   });
 });

@@ -7,7 +7,7 @@ import { toRefusalError } from "../errors.ts";
 import type { Admission, Admit } from "../service-context.ts";
 import type { Access } from "./access.ts";
 import { anybody, type Caller, callerKey } from "./caller.ts";
-import { KeysUnavailableError } from "./json-web-tokens.ts";
+import { KeysUnavailableError } from "./remote-keys.ts";
 import type { TrustedProxies } from "./trusted-proxies.ts";
 
 /** Without authentication: everybody may do everything. */
@@ -22,13 +22,22 @@ export const admitAnybody: Admit = (_method, _headers, values) => {
  * @param proxies whose word for their callers' certificates counts
  */
 export function admitBy(access: Access, proxies: TrustedProxies, logger: Logger): Admit {
+  // One failure fails many calls, and whoever calls can cause it: it is logged once.
+  const logged = new WeakSet<object>();
+  const onUnchecked = (error: unknown) => {
+    if (error instanceof KeysUnavailableError) {
+      if (logged.has(error)) return;
+      logged.add(error);
+    }
+    logger.error({ err: error }, "a token could not be checked");
+  };
   return (method, headers, values, peer) => {
     const onCaller = (caller: Caller): undefined => {
       values.set(callerKey, caller);
       logger.debug({ method: method.name, identity: caller.identity }, "call");
     };
     const onRefused = (error: unknown): ConnectError => {
-      const refusal = refusalOf(error, logger);
+      const refusal = refusalOf(error, onUnchecked);
       values.set(callerKey, refusal);
       logger.info({ method: method.name, problem: refusal.rawMessage }, "a call was refused");
       return refusal;
@@ -57,9 +66,9 @@ function admit(
   }
 }
 
-function refusalOf(error: unknown, logger: Logger): ConnectError {
+function refusalOf(error: unknown, onUnchecked: (error: unknown) => void): ConnectError {
   if (error instanceof RefusedError) return toRefusalError(error.refusal);
-  logger.error({ err: error }, "a token could not be checked");
+  onUnchecked(error);
   const problem =
     error instanceof KeysUnavailableError
       ? "the server cannot fetch the keys of the token's issuer now: retry"

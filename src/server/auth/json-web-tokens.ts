@@ -2,7 +2,6 @@
 import { readFile } from "node:fs/promises";
 import {
   createLocalJWKSet,
-  createRemoteJWKSet,
   decodeJwt,
   errors,
   type JSONWebKeySet,
@@ -15,13 +14,7 @@ import { RefusedError } from "../../refusal.ts";
 import type { Issuer } from "./access-file.ts";
 import { type MintingKeys, mintedAlgorithm, mintedAudience } from "./minting-keys.ts";
 import { MistakeError } from "./parse-grants.ts";
-
-/** Milliseconds for an issuer to send its keys. */
-const keysTimeoutMs = 5_000;
-/** Milliseconds after which an issuer's keys are fetched again: one that it withdraws counts no longer. */
-const keysMaxAgeMs = 5 * 60_000;
-/** Milliseconds between two fetches for keys that are not there: nobody makes us flood the issuer. */
-const keysCooldownMs = 10_000;
+import { remoteKeys } from "./remote-keys.ts";
 
 /** It stands in logs, and in signals. */
 const subjects = /^[^\p{C}]{1,256}$/u;
@@ -35,14 +28,6 @@ export interface CheckedToken {
   readonly claims: JWTPayload;
   /** Milliseconds since 1970, tolerance included. */
   readonly expiresAtMs: number;
-}
-
-/** An issuer's keys cannot be had now, which is no fault of the token. */
-export class KeysUnavailableError extends Error {
-  constructor(issuer: string, options: ErrorOptions) {
-    super(`the keys of the issuer ${issuer} cannot be fetched`, options);
-    this.name = "KeysUnavailableError";
-  }
 }
 
 interface Verifier extends Pick<Issuer, "issuer" | "audience" | "algorithms" | "clockToleranceS"> {
@@ -74,7 +59,7 @@ export class JsonWebTokens {
   ): Promise<JsonWebTokens> {
     const verifiers: Verifier[] = [];
     for (const issuer of issuers) {
-      verifiers.push({ ...issuer, keyFor: await keysOf(issuer), subjects });
+      verifiers.push({ ...issuer, keyFor: await keysOf(issuer, now), subjects });
     }
     if (minting !== undefined) {
       verifiers.push({
@@ -129,7 +114,7 @@ function issuerOf(token: string): string {
   }
 }
 
-async function keysOf({ issuer, keys }: Issuer): Promise<JWTVerifyGetKey> {
+async function keysOf({ issuer, keys }: Issuer, now: () => number): Promise<JWTVerifyGetKey> {
   if (keys.t === "file") {
     try {
       return createLocalJWKSet(JSON.parse(await readFile(keys.path, "utf8")) as JSONWebKeySet);
@@ -138,22 +123,7 @@ async function keysOf({ issuer, keys }: Issuer): Promise<JWTVerifyGetKey> {
       throw new MistakeError(keys.path, `cannot be read as the keys of ${issuer}: ${String(why)}`);
     }
   }
-  const remote = createRemoteJWKSet(keys.url, {
-    timeoutDuration: keysTimeoutMs,
-    cacheMaxAge: keysMaxAgeMs,
-    cooldownDuration: keysCooldownMs,
-  });
-  return async (header, token) => {
-    try {
-      return await remote(header, token);
-    } catch (cause) {
-      const isAnswer =
-        cause instanceof errors.JWKSNoMatchingKey ||
-        cause instanceof errors.JWKSMultipleMatchingKeys ||
-        cause instanceof errors.JOSENotSupported;
-      throw isAnswer ? cause : new KeysUnavailableError(issuer, { cause });
-    }
-  };
+  return remoteKeys(issuer, keys.url, now);
 }
 
 async function verify(
