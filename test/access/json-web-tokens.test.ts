@@ -164,6 +164,12 @@ describe("JSON web tokens", () => {
     assert.equal(await reasonOf(await sign(key, { exp: nowS() - 31 })), "token_expired");
   });
 
+  it("expire at a whole millisecond that a timestamp can hold, whatever the issuer writes", async () => {
+    const expiryOf = async (exp: number) => (await show(await sign(key, { exp }))).expiresAtMs;
+    assert.equal(await expiryOf(nowS() + 0.456789), nowMs + 30_456);
+    assert.equal(await expiryOf(1e300), Date.parse("9999-12-31T23:59:59.999Z"));
+  });
+
   it("have the rights that the policy gives their claims", async () => {
     await file.write({
       issuers: [{ issuer, audience, keys: "keys.json" }],

@@ -26,9 +26,12 @@ export interface CheckedToken {
   readonly issuer: string;
   readonly subject: string;
   readonly claims: JWTPayload;
-  /** Milliseconds since 1970, tolerance included. */
+  /** Milliseconds since 1970, whole ones, tolerance included. */
   readonly expiresAtMs: number;
 }
+
+/** The last millisecond that a Timestamp can hold. */
+const lastMs = Date.parse("9999-12-31T23:59:59.999Z");
 
 interface Verifier extends Pick<Issuer, "issuer" | "audience" | "algorithms" | "clockToleranceS"> {
   readonly keyFor: JWTVerifyGetKey;
@@ -96,7 +99,9 @@ export class JsonWebTokens {
       });
       const { sub = "", exp = 0 } = claims;
       if (!shown.test(sub)) throw refused("its subject is no name that can be shown");
-      return { issuer, subject: sub, claims, expiresAtMs: (exp + clockToleranceS) * 1000 };
+      // Issuers may write fractions of a second, and times that nobody lives to see.
+      const expiresAtMs = Math.min(Math.floor((exp + clockToleranceS) * 1000), lastMs);
+      return { issuer, subject: sub, claims, expiresAtMs };
     } catch (error) {
       if (error instanceof errors.JWTExpired) throw new RefusedError({ reason: "token_expired" });
       if (error instanceof errors.JOSEError) throw refused(`it does not pass: ${problemOf(error)}`);
