@@ -16,8 +16,8 @@ import { type MintingKeys, mintedAlgorithm, mintedAudience } from "./minting-key
 import { MistakeError } from "./parse-grants.ts";
 import { remoteKeys } from "./remote-keys.ts";
 
-/** It stands in logs, and in signals. */
-const subjects = /^[^\p{C}]{1,256}$/u;
+/** It stands in logs, and in signals; what follows a ">" there is the name of a minted token. */
+const subjects = /^[^\p{C}>]{1,256}$/u;
 /** Of minted tokens: the minter's identity, and names. */
 const mintedSubjects = /^[^\p{C}]+$/u;
 
@@ -98,7 +98,9 @@ export class JsonWebTokens {
         requiredClaims: ["exp", "sub"],
       });
       const { sub = "", exp = 0 } = claims;
-      if (!shown.test(sub)) throw refused("its subject is no name that can be shown");
+      if (!shown.test(sub)) {
+        throw refused('its subject is no name that can be shown, or contains ">"');
+      }
       // Issuers may write fractions of a second, and times that nobody lives to see.
       const expiresAtMs = Math.min(Math.floor((exp + clockToleranceS) * 1000), lastMs);
       return { issuer, subject: sub, claims, expiresAtMs };
