@@ -274,6 +274,60 @@ describe("JSON web tokens", () => {
       assert.equal(fetches, 2);
     });
 
+    const openCall = async (token: string, onEnd: () => void) => (await show(token)).onEnd(onEnd);
+
+    it("lose their open calls with their rights, though the keys cannot be had", async () => {
+      const keys = `http://127.0.0.1:${(web.address() as AddressInfo).port}/jwks.json`;
+      const claims = { sub: "somebody" };
+      const withPolicy = (given: object[]) =>
+        file.write({ issuers: [{ issuer, audience, keys }], policy: given });
+      await withPolicy([{ claims, grants }]);
+      await access.reload();
+      let ended = 0;
+      await openCall(await sign(key), () => ended++);
+      await openCall(await sign(key, { runlog: grants }), () => ended++);
+      published = undefined;
+      await withPolicy([
+        { claims, grants },
+        { claims: { sub: "else" }, grants },
+      ]);
+      await access.reload();
+      assert.equal(ended, 0);
+      await withPolicy([]);
+      await access.reload();
+      // Not that of the token that has its rights in itself.
+      assert.equal(ended, 1);
+      await file.write({});
+      await access.reload();
+      assert.equal(ended, 2);
+    });
+
+    it("keep nobody else's calls open while their keys are slow to come", async () => {
+      const keys = `http://127.0.0.1:${(web.address() as AddressInfo).port}/jwks.json`;
+      const issuers = [{ issuer, audience, keys }];
+      await file.write({ issuers, tokens: [tokenEntry("other", grants)] });
+      await access.reload();
+      const stop = await openCall(await sign(key, { runlog: grants }), () => undefined);
+      const ended = Promise.withResolvers<void>();
+      await openCall(tokenOf("other"), ended.resolve);
+      const asked = Promise.withResolvers<http.ServerResponse>();
+      web.removeAllListeners("request").on("request", (_, response) => asked.resolve(response));
+      await file.write({ issuers, tokens: [] });
+      let isReloaded = false;
+      const reloading = access.reload().then(() => {
+        isReloaded = true;
+      });
+      const response = await asked.promise;
+      await ended.promise;
+      assert.equal(isReloaded, false);
+      response.writeHead(200, { connection: "close" });
+      response.end(JSON.stringify({ keys: [key.publicKey] }));
+      await reloading;
+      // The keys came: nobody had given up by then.
+      assert.equal(await reasonOf(await sign(key, { jti: "later" })), "accepted");
+      stop();
+    });
+
     it("are not looked for in an answer that is larger than keys are", async () => {
       padding = "x".repeat(1024 * 1024);
       await assert.rejects(show(await sign(key)), (error: Error) => {

@@ -207,20 +207,28 @@ export class Access {
     this.#logger.info({ path: this.#path }, "the access file was read again");
     const before = [...this.#callers];
     this.#callers.clear();
+    const open = before.filter(([caller]) => caller.hasOpenCalls);
     for (const [caller] of before) if (!caller.hasOpenCalls) caller.retire();
-    for (const [caller, shown] of before) if (caller.hasOpenCalls) await this.#again(caller, shown);
+    // All at once: nobody's rights last longer because another's keys are slow to come.
+    await Promise.all(open.map(([caller, shown]) => this.#again(caller, shown)));
   }
 
   /** Ends a caller's calls, unless it may still do what it might. */
   async #again(caller: Caller, shown: Credential): Promise<void> {
     // Not to be lost where the next change comes before the answer.
     this.#callers.set(caller, shown);
-    const now = await callerOf(this.#rules, shown, this.#now).catch((error: unknown) => {
-      if (error instanceof RefusedError) return undefined;
-      // Keys that cannot be had now say nothing against it.
-      this.#logger.warn({ err: error }, "an open call's token could not be checked again");
-      return caller;
-    });
+    const rules = this.#rules;
+    const now = await callerOf(rules, shown, this.#now)
+      .catch((error: unknown) => {
+        if (error instanceof RefusedError || shown.t !== "token") throw error;
+        this.#logger.warn({ err: error }, "an open call's token could not be checked again");
+        // Keys that cannot be had now say nothing against it; the rules may.
+        return callerOfJwt(rules, rules.tokens.recall(shown.token), this.#now);
+      })
+      .catch((error: unknown) => {
+        if (error instanceof RefusedError) return undefined;
+        throw error;
+      });
     if (now !== undefined && gives(now, caller)) {
       caller.quotas = now.quotas;
       caller.countIn(this.#quotas);
@@ -330,14 +338,17 @@ function staticCaller(
   return caller;
 }
 
-async function jwtCaller({ file, tokens }: Rules, token: string, now: () => number) {
+async function jwtCaller(rules: Rules, token: string, now: () => number): Promise<Caller> {
   if (token.split(".").length !== 3) {
     throw new RefusedError({
       reason: "unauthenticated",
       problem: "the token is not one that the server knows",
     });
   }
-  const checked = await tokens.check(token);
+  return callerOfJwt(rules, await rules.tokens.check(token), now);
+}
+
+function callerOfJwt({ file }: Rules, checked: CheckedToken, now: () => number): Caller {
   const { issuer, subject, claims, expiresAtMs } = checked;
   if (issuer === file.minting?.issuer) return mintedCaller(file, checked, now);
   const rules = file.policy.filter((rule) => rule.t === "claims" && isAbout(rule, issuer, claims));

@@ -85,9 +85,8 @@ export class JsonWebTokens {
    * @throws KeysUnavailableError
    */
   async check(token: string): Promise<CheckedToken> {
-    const verifier = this.#verifiers.get(issuerOf(token));
-    if (verifier === undefined) throw refused("its issuer is not one that the server trusts");
-    const { issuer, audience, algorithms, clockToleranceS, subjects: shown } = verifier;
+    const verifier = this.#verifierOf(token);
+    const { issuer, audience, algorithms, clockToleranceS } = verifier;
     try {
       const claims = await verify(token, verifier.keyFor, {
         issuer,
@@ -97,19 +96,42 @@ export class JsonWebTokens {
         currentDate: new Date(this.#now()),
         requiredClaims: ["exp", "sub"],
       });
-      const { sub = "", exp = 0 } = claims;
-      if (!shown.test(sub)) {
-        throw refused('its subject is no name that can be shown, or contains ">"');
-      }
-      // Issuers may write fractions of a second, and times that nobody lives to see.
-      const expiresAtMs = Math.min(Math.floor((exp + clockToleranceS) * 1000), lastMs);
-      return { issuer, subject: sub, claims, expiresAtMs };
+      return toChecked(verifier, claims);
     } catch (error) {
       if (error instanceof errors.JWTExpired) throw new RefusedError({ reason: "token_expired" });
       if (error instanceof errors.JOSEError) throw refused(`it does not pass: ${problemOf(error)}`);
       throw error;
     }
   }
+
+  /**
+   * Reads a token that was checked before, while its issuer's keys cannot be had.
+   *
+   * @throws RefusedError unauthenticated where its issuer is gone
+   */
+  recall(token: string): CheckedToken {
+    return toChecked(this.#verifierOf(token), decodeJwt(token));
+  }
+
+  #verifierOf(token: string): Verifier {
+    const verifier = this.#verifiers.get(issuerOf(token));
+    if (verifier === undefined) throw refused("its issuer is not one that the server trusts");
+    return verifier;
+  }
+}
+
+/** @throws RefusedError unauthenticated for a subject that is no name */
+function toChecked(
+  { issuer, clockToleranceS, subjects: shown }: Verifier,
+  claims: JWTPayload,
+): CheckedToken {
+  const { sub = "", exp = 0 } = claims;
+  if (!shown.test(sub)) {
+    throw refused('its subject is no name that can be shown, or contains ">"');
+  }
+  // Issuers may write fractions of a second, and times that nobody lives to see.
+  const expiresAtMs = Math.min(Math.floor((exp + clockToleranceS) * 1000), lastMs);
+  return { issuer, subject: sub, claims, expiresAtMs };
 }
 
 /** What nobody has signed for yet: it chooses the keys, and is checked with them. */
