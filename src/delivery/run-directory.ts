@@ -11,9 +11,9 @@ import {
   type RunRow,
   type RunView,
 } from "../journal/runs.ts";
-import { findSubtreeKeys, isCovered } from "../journal/subtrees.ts";
+import { findCovering, findSubtreeKeys, isCovered } from "../journal/subtrees.ts";
 import { RefusedError } from "../refusal.ts";
-import type { Within } from "../subtree.ts";
+import type { Subtree, Within } from "../subtree.ts";
 
 /** Bytes that a run takes in an answer besides its spec and its result: ids, places, framing. */
 const runRoomBytes = 1024;
@@ -76,6 +76,26 @@ export async function getRun(
     throw new RefusedError({ reason: "run_not_found", runId });
   }
   return run;
+}
+
+/** Where a run lies. */
+export interface RunPlace {
+  readonly startSeq: number;
+  /** Those of the subtrees that were asked about in which it lies. */
+  readonly subtrees: readonly Subtree[];
+}
+
+/** Finds a run among subtrees; undefined where there is none with the id. */
+export async function findRunPlace(
+  { db }: Journal,
+  namespace: string,
+  runId: string,
+  subtrees: readonly Subtree[],
+): Promise<RunPlace | undefined> {
+  const found = await findNamespace(db, namespace);
+  const [run] = found === undefined ? [] : await findRuns(db, found.namespace_id, [runId]);
+  if (run === undefined) return undefined;
+  return { startSeq: run.run_key, subtrees: await findCovering(db, subtrees, run) };
 }
 
 /** The bytes that a page may still hold. */

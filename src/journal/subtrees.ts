@@ -45,24 +45,43 @@ export async function findCovered(
   runKeys: readonly number[],
 ): Promise<Set<number>> {
   const covered = new Set<number>();
-  if (subtrees.length === 0) return covered;
-  const headKeys = [...new Set(subtrees.map(({ startSeq }) => startSeq))];
   for (const part of parts(runKeys)) {
-    const rows = await db
-      .selectFrom("run_ancestors as a")
-      .innerJoin("runs as head", (join) =>
-        join
-          .onRef("head.namespace_id", "=", "a.namespace_id")
-          .onRef("head.run_key", "=", "a.ancestor_key"),
-      )
-      .select(["a.run_key as covered_key", "head.run_key", "head.run_id"])
-      .where("a.namespace_id", "=", namespaceId)
-      .where("a.run_key", "in", padded(part))
-      .where("a.ancestor_key", "in", padded(headKeys))
-      .execute();
-    for (const row of rows) {
+    for (const row of await findHeads(db, namespaceId, subtrees, part)) {
       if (subtrees.some((one) => isHead(one, row))) covered.add(row.covered_key);
     }
   }
   return covered;
+}
+
+/** Of these subtrees, those in which a run lies; in one query. */
+export async function findCovering(
+  db: Db,
+  subtrees: readonly Subtree[],
+  { namespace_id: namespaceId, run_key: runKey }: Pick<RunRow, "namespace_id" | "run_key">,
+): Promise<readonly Subtree[]> {
+  const heads = await findHeads(db, namespaceId, subtrees, [runKey]);
+  return subtrees.filter((one) => heads.some((head) => isHead(one, head)));
+}
+
+/** Pairs of one of these runs and a run above it, or itself, that may head one of the subtrees. */
+async function findHeads(
+  db: Db,
+  namespaceId: number,
+  subtrees: readonly Subtree[],
+  runKeys: readonly number[],
+) {
+  if (subtrees.length === 0) return [];
+  const headKeys = [...new Set(subtrees.map(({ startSeq }) => startSeq))];
+  return await db
+    .selectFrom("run_ancestors as a")
+    .innerJoin("runs as head", (join) =>
+      join
+        .onRef("head.namespace_id", "=", "a.namespace_id")
+        .onRef("head.run_key", "=", "a.ancestor_key"),
+    )
+    .select(["a.run_key as covered_key", "head.run_key", "head.run_id"])
+    .where("a.namespace_id", "=", namespaceId)
+    .where("a.run_key", "in", padded(runKeys))
+    .where("a.ancestor_key", "in", padded(headKeys))
+    .execute();
 }

@@ -10,7 +10,7 @@ import {
   Permission as PermissionEnum,
   WhoAmIResponseSchema,
 } from "../../gen/runlog/v1/auth_pb.js";
-import { getRun } from "../delivery/run-directory.ts";
+import { findRunPlace, type RunPlace } from "../delivery/run-directory.ts";
 import type { Journal } from "../journal/journal.ts";
 import { maxGrants, maxReadableNamespaces } from "../limits.ts";
 import { readNamespaceNames } from "../maintenance/namespace-directory.ts";
@@ -19,7 +19,13 @@ import type { Subtree } from "../subtree.ts";
 import { checkHolderName, checkNamespace, checkPlace, checkRunId } from "../validate.ts";
 import type { Access } from "./auth/access.ts";
 import { identityOfSource } from "./auth/caller.ts";
-import { everyNamespace, type Grant, type Permission, type Rights } from "./auth/rights.ts";
+import {
+  everyNamespace,
+  type Grant,
+  type Permission,
+  permissions,
+  type Rights,
+} from "./auth/rights.ts";
 import { type ServiceContext, unary } from "./service-context.ts";
 
 const permissionOf = {
@@ -89,12 +95,14 @@ export function authService(
   };
 }
 
-/** Finds what a caller may hand on, and which of its grants give it that. */
+/** Finds what a caller may hand on, and which of its grants give it that; reads each run once. */
 class HeldRights {
   readonly #journal: Journal;
   readonly #rights: Rights;
   /** By namespace and subtree. */
   readonly #restsOn = new Map<string, Grant>();
+  /** By namespace and id. */
+  readonly #places = new Map<string, Promise<RunPlace | undefined>>();
 
   constructor(journal: Journal, rights: Rights) {
     this.#journal = journal;
@@ -114,52 +122,46 @@ class HeldRights {
    *   in the whole of it; run_not_found for an ancestor that is not there for the caller
    */
   async find(grant: Grant): Promise<Grant> {
-    const { namespace, subtree, permissions } = grant;
-    let startSeq: number | undefined;
-    for (const permission of permissions) {
+    const { namespace, subtree, permissions: wanted } = grant;
+    for (const permission of wanted) {
       if (subtree === undefined) this.#rights.requireWhole(permission, namespace);
       // Refuses a permission that the caller has nowhere.
       else this.#rights.within(permission, namespace);
-      const own = this.#rights.grantsFor(permission, namespace);
-      const whole = own.find((one) => one.subtree === undefined);
-      const found =
-        subtree === undefined
-          ? { by: whole, startSeq: undefined }
-          : await this.#findRun(namespace, subtree, whole === undefined ? own : [whole]);
-      if (found.by === undefined) throw new Error("a permission was found without its grant");
-      this.#note(found.by, permission);
-      startSeq = found.startSeq;
     }
-    if (subtree === undefined || startSeq === undefined) return grant;
-    return { ...grant, subtree: { runId: subtree.runId, startSeq } };
+    const place = subtree && (await this.#placeOf(namespace, subtree));
+    for (const permission of wanted) {
+      const own = this.#rights.grantsFor(permission, namespace);
+      const by =
+        own.find((one) => one.subtree === undefined) ??
+        own.find((one) => place?.subtrees.includes(one.subtree!));
+      if (by === undefined) {
+        throw new RefusedError({ reason: "run_not_found", runId: subtree?.runId ?? "" });
+      }
+      this.#note(by, permission);
+    }
+    if (subtree === undefined || place === undefined) return grant;
+    return { ...grant, subtree: { runId: subtree.runId, startSeq: place.startSeq } };
   }
 
-  /** Finds the first of these grants that is about a run. */
-  async #findRun(
-    namespace: string,
-    { runId, startSeq }: Subtree,
-    own: readonly Grant[],
-  ): Promise<{ readonly by: Grant; readonly startSeq: number }> {
-    for (const by of own) {
-      const within = by.subtree && [by.subtree];
-      const run = await getRun(this.#journal, namespace, runId, within).catch(ifMissing);
-      if (run === undefined || (startSeq !== 0 && run.run_key !== startSeq)) continue;
-      return { by, startSeq: run.run_key };
-    }
+  /** @throws RefusedError run_not_found */
+  async #placeOf(namespace: string, { runId, startSeq }: Subtree): Promise<RunPlace> {
+    const key = JSON.stringify([namespace, runId]);
+    const own = permissions.flatMap((one) => this.#rights.grantsFor(one, namespace));
+    const subtrees = new Set(own.map(({ subtree }) => subtree).filter((one) => one !== undefined));
+    const finding =
+      this.#places.get(key) ?? findRunPlace(this.#journal, namespace, runId, [...subtrees]);
+    this.#places.set(key, finding);
+    const place = await finding;
+    if (place !== undefined && (startSeq === 0 || startSeq === place.startSeq)) return place;
     throw new RefusedError({ reason: "run_not_found", runId });
   }
 
   #note({ namespace, subtree }: Grant, permission: Permission): void {
     const key = JSON.stringify([namespace, subtree?.runId, subtree?.startSeq]);
     const before = this.#restsOn.get(key)?.permissions ?? [];
-    const permissions = before.includes(permission) ? before : [...before, permission];
-    this.#restsOn.set(key, { namespace, subtree, permissions });
+    const given = before.includes(permission) ? before : [...before, permission];
+    this.#restsOn.set(key, { namespace, subtree, permissions: given });
   }
-}
-
-function ifMissing(error: unknown): undefined {
-  if (error instanceof RefusedError && error.refusal.reason === "run_not_found") return undefined;
-  throw error;
 }
 
 function parseGrants({ grants }: MintTokenRequest): readonly Grant[] {

@@ -2,9 +2,11 @@
 import assert from "node:assert/strict";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { createLocalJWKSet, jwtVerify } from "jose";
+import type { KyselyPlugin } from "kysely";
 import { Permission } from "../../gen/runlog/v1/auth_pb.js";
 import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import { RunState } from "../../gen/runlog/v1/run_pb.js";
+import type { Journal } from "../../src/journal/journal.ts";
 import {
   AccessFile,
   allPermissions,
@@ -213,6 +215,35 @@ describe("MintToken", () => {
       "PARENT_NOT_FOUND",
     );
     assert.deepEqual((await holder.runs.listRuns({})).runs, []);
+  });
+
+  it("looks at each run once, however many grants are about it", async () => {
+    let reads = 0;
+    const counting: KyselyPlugin = {
+      transformQuery({ node }) {
+        reads++;
+        return node;
+      },
+      transformResult: ({ result }) => Promise.resolve(result),
+    };
+    const wrapJournal = (journal: Journal): Journal => ({
+      ...journal,
+      db: journal.db.withPlugin(counting),
+    });
+    const other = await startOther({ accessFile: file.path, wrapJournal });
+    const there = await show(tokenOf("owner"), other.url);
+    const runIds = Array.from({ length: 32 }, (_, n) => `run-${n}`);
+    for (const runId of runIds) await there.runs.createRun({ runId });
+    const permissions = [INGEST, READ, SIGNAL, CANCEL];
+    const grantOf = (runId: string) => ({ ancestor: { runId }, permissions });
+    const { token } = await there.auth.mintToken({ grants: runIds.map(grantOf) });
+    const holder = await show(token, other.url);
+    await holder.auth.whoAmI({});
+    reads = 0;
+    await holder.auth.mintToken({ grants: runIds.map(() => grantOf("run-31")) });
+    assert.ok(reads <= 3, `${reads} reads`);
+    await holder.auth.mintToken({ grants: runIds.map(grantOf) });
+    assert.ok(reads <= 3 + 3 * 32, `${reads} reads`);
   });
 
   it("is for those who have the key: every node accepts the token, another server does not", async () => {
