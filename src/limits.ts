@@ -435,6 +435,8 @@ export const maxHolderNameBytes = 128;
 export const maxReadableNamespaces = 1_000;
 /** Calls that one HTTP/2 connection carries at once. Node's default of 100 silently stalls the 101st subscriber. */
 export const maxStreamsPerConnection = 10_000;
+/** Health watches that one HTTP/2 connection carries: nobody needs a token for them, and each takes 40 KiB. */
+export const maxHealthWatchesPerConnection = 100;
 /** Milliseconds between the server's HTTP/2 pings. */
 export const pingIntervalMs = 30_000;
 /** Milliseconds for the answer to a ping; then the server closes the connection. */

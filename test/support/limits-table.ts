@@ -14,6 +14,7 @@ import {
   maxFilterRunIds,
   maxFilterTypes,
   maxGrants,
+  maxHealthWatchesPerConnection,
   maxHolderNameBytes,
   maxInheritedRuns,
   maxJsonDepth,
@@ -180,6 +181,12 @@ const serverRows: readonly Row[] = [
     `${maxStreamsPerConnection}`,
     "calls at once on one HTTP/2 connection",
     "the client waits with the call; open another connection",
+  ],
+  [
+    "health watches of a connection",
+    `${maxHealthWatchesPerConnection}`,
+    "`grpc.health.v1.Health/Watch` calls on one HTTP/2 connection, for which nobody needs a token",
+    "`QUOTA`",
   ],
   [
     "ping",
