@@ -1,5 +1,7 @@
 /** Minted tokens in time: how long they last, and what ends them before. */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { rm } from "node:fs/promises";
 import { decodeJwt, decodeProtectedHeader, exportJWK, generateKeyPair, SignJWT } from "jose";
 import { pino } from "pino";
 import { RefusedError } from "../../src/refusal.ts";
@@ -130,6 +132,16 @@ describe("a minted token", () => {
     await assert.rejects(Access.open(file.path, { logger, now }), /the same key/);
     await write({ minting: { keys: ["none.pem"] } });
     await assert.rejects(Access.open(file.path, { logger, now }), /none\.pem.*ENOENT/);
+  });
+
+  it("is not kept by a file that became a FIFO, which nobody can read to its end", async () => {
+    const { token } = await mint(tokenOf("planner"));
+    await rm(file.path);
+    execFileSync("mkfifo", [file.path]);
+    await access.reload();
+    assert.equal(await reasonOfToken(token), "accepted");
+    await write({ tokens: [] });
+    assert.equal(await reasonOfToken(token), "unauthenticated");
   });
 
   it("ends, with its open calls, when the file takes from its source what it rests on", async () => {

@@ -1,7 +1,8 @@
 /** TLS with real certificates: every protocol, certificates that change, and peers that do not shake hands. */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { copyFile } from "node:fs/promises";
+import { copyFile, rm } from "node:fs/promises";
 import * as net from "node:net";
 import * as tls from "node:tls";
 import { Code } from "@connectrpc/connect";
@@ -232,6 +233,11 @@ describe("certificates that change", () => {
       assert.match(logged.join(""), problem);
       assert.equal(files.context, context);
     }
+    await rm(first.keyPath);
+    execFileSync("mkfifo", [first.keyPath]);
+    await files.reload();
+    assert.match(logged.join(""), /changing\.key: is no regular file/);
+    await rm(first.keyPath);
     const seen: unknown[] = [];
     files.onChange((changed) => seen.push(changed));
     await authority.signServer("changing");

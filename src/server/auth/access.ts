@@ -13,6 +13,7 @@ import type { Logger } from "pino";
 import { maxTokenBytes } from "../../limits.ts";
 import { Quotas } from "../../quotas.ts";
 import { RefusedError } from "../../refusal.ts";
+import { isEndless } from "../endless-file.ts";
 import {
   type AccessRules,
   type ClaimRule,
@@ -195,6 +196,9 @@ export class Access {
 
   async #reload(): Promise<void> {
     try {
+      for (const path of this.#watched) {
+        if (await isEndless(path)) throw new MistakeError(path, "is no regular file");
+      }
       this.#rules = await readRules(this.#path, this.#now);
     } catch (error) {
       if (!(error instanceof MistakeError)) throw error;

@@ -9,6 +9,7 @@ import { unwatchFile, watchFile } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { createSecureContext, type SecureContextOptions } from "node:tls";
 import type { Logger } from "pino";
+import { isEndless } from "../endless-file.ts";
 
 /** Milliseconds between looks at the files. */
 const lookIntervalMs = 1_000;
@@ -91,6 +92,9 @@ export class TlsFiles {
 
   async #reload(): Promise<void> {
     try {
+      for (const path of pathsOf(this.#paths)) {
+        if (await isEndless(path)) throw new TlsFileError(path, "is no regular file");
+      }
       this.#context = await readContext(this.#paths, this.#logger);
     } catch (error) {
       if (!(error instanceof TlsFileError)) throw error;
