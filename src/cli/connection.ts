@@ -7,7 +7,6 @@
  */
 
 import type { Transport } from "@connectrpc/connect";
-import { Reason } from "../../gen/runlog/v1/error_pb.js";
 import { type BackoffOptions, backoffMs, defaultBackoff, sleep } from "../client/backoff.ts";
 import {
   isRetryable,
@@ -84,7 +83,7 @@ export class CannotReachError extends CommandError {
 
 /** Whether a runlog server answered, and gave a reason not to serve the call. */
 function isRefusal(error: unknown): boolean {
-  return (reasonOf(error) ?? Reason.UNSPECIFIED) !== Reason.UNSPECIFIED;
+  return (reasonOf(error) ?? "UNSPECIFIED") !== "UNSPECIFIED";
 }
 
 /** Says when the server is lost and when it is back, once each. */

@@ -79,7 +79,7 @@ export class History {
     const before = this.#seen.get(name);
     let row = await find();
     // Asked once more: what answered may have been left behind by a promotion.
-    if (isBehind(row, before)) row = await find();
+    if (this.#isDoubtful(name, row, before)) row = await find();
     this.#take(name, row, before);
     return row;
   }
@@ -91,7 +91,9 @@ export class History {
   ): Promise<readonly NamespaceRow[]> {
     const before = new Map(names.map((name) => [name, this.#seen.get(name)]));
     const rows = new Map((await find(names)).map((row) => [row.name, row]));
-    const doubtful = names.filter((name) => isBehind(rows.get(name), before.get(name)));
+    const doubtful = names.filter((name) =>
+      this.#isDoubtful(name, rows.get(name), before.get(name)),
+    );
     if (doubtful.length > 0) {
       for (const name of doubtful) rows.delete(name);
       for (const row of await find(doubtful)) rows.set(row.name, row);
@@ -108,10 +110,21 @@ export class History {
     if (isBehind(before, seen)) this.#goBack(row.name, row.last_seq);
   }
 
+  #isDoubtful(
+    name: string,
+    row: NamespaceRow | undefined,
+    before: SeenNamespace | undefined,
+  ): boolean {
+    return isBehind(row, before) || isOther(row, this.#seen.get(name));
+  }
+
   #take(name: string, row: NamespaceRow | undefined, before: SeenNamespace | undefined): void {
-    const isKnown = this.#seen.get(name)?.version === before?.version;
+    const seen = this.#seen.get(name);
+    const isKnown = seen?.version === before?.version;
     // Else somebody else has noticed it, or has a newer one by now, which says it at its next look.
-    if (isKnown && isBehind(row, before)) this.#goBack(name, row?.last_seq ?? 0);
+    if ((isKnown && isBehind(row, before)) || isOther(row, seen)) {
+      this.#goBack(name, row?.last_seq ?? 0);
+    }
     if (row !== undefined) this.note(row);
   }
 
@@ -128,7 +141,12 @@ export class History {
 function isBehind(row: SeenNamespace | undefined, seen: SeenNamespace | undefined): boolean {
   if (seen === undefined) return false;
   if (row === undefined || row.namespace_id !== seen.namespace_id) return true;
-  // Of two histories with as many transactions.
-  if (row.version === seen.version) return row.append_id !== seen.append_id;
+  if (isOther(row, seen)) return true;
   return row.version < seen.version || row.last_seq < seen.last_seq;
+}
+
+/** Whether two rows are of two histories with as many transactions; whichever was asked for first. */
+function isOther(row: SeenNamespace | undefined, seen: SeenNamespace | undefined): boolean {
+  if (row === undefined || seen === undefined) return false;
+  return row.version === seen.version && row.append_id !== seen.append_id;
 }
