@@ -1,4 +1,4 @@
-/** A name that leads to one server first, and later to another: what DNS does for whoever owns the name. */
+/** A name that leads to one server first, and later to another, as its owner can let DNS do. */
 import { once } from "node:events";
 import * as net from "node:net";
 

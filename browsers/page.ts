@@ -26,7 +26,7 @@ const transports = {
 /** Over which protocol a page calls. */
 export type PageProtocol = keyof typeof transports;
 
-/** A record, as far as tests look at it. */
+/** The fields of a record that tests read. */
 export interface SeenRecord {
   readonly seq: number;
   readonly runId: string;

@@ -185,7 +185,7 @@ for (const [name, startProxy] of Object.entries(proxies)) {
           client.close();
           return outcome;
         };
-        // A node believes it: it is told to believe proxies at this address.
+        // A node believes it: its settings name proxies at this address.
         assert.equal(await whoAmI(`https://127.0.0.1:${cluster.ports[0]}`), "answered");
         assert.equal(await whoAmI(proxy.url), "Unauthenticated");
       }

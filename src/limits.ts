@@ -425,7 +425,7 @@ export const responseRoomBytes = 64 * KiB;
 export const maxTokenBytes = 12 * KiB;
 /** Grants of one token, or of one entry of the access file: each may cost a look-up. */
 export const maxGrants = 32;
-/** Seconds that a minted token lasts at most, unless configured: whoever steals one has it that long. */
+/** Seconds that a minted token lasts at most, unless configured: a thief has it that long. */
 export const defaultMintedLifetimeS = 3_600;
 /** Seconds that can be configured: a month. */
 export const maxMintedLifetimeS = 30 * 24 * 3_600;

@@ -40,7 +40,7 @@ class Clock implements QuotaClock {
   }
 }
 
-/** Whatever can go on without time has gone on. */
+/** Resolves once everything that needs no time has run. */
 const settled = () => new Promise<void>((resolve) => void setImmediate(resolve));
 
 const limited = (limits: Partial<QuotaLimits>): QuotaLimits => ({ ...noQuotas, ...limits });
@@ -169,7 +169,7 @@ describe("a quota", () => {
     assert.equal(quotas.size, 0);
   });
 
-  it("takes bounded memory, whoever comes", () => {
+  it("takes bounded memory, however many identities come", () => {
     const quotas = new Quotas(new Clock());
     for (let n = 0; n < 10_000; n++) quotas.of(`identity-${n}`, noQuotas);
     assert.ok(quotas.size <= 1_024, `${quotas.size}`);

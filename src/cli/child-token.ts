@@ -91,7 +91,7 @@ export class ChildToken {
   };
 
   #take({ token, lifetime }: MintTokenResponse): void {
-    // In one go: whoever reads the file finds a whole token.
+    // In one go: a reader of the file finds a whole token.
     const next = `${this.file}.new`;
     writeFileSync(next, `${token}\n`, { mode: 0o600 });
     renameSync(next, this.file);
@@ -140,7 +140,7 @@ async function mintFirst(
     return await mint([Permission.INGEST, Permission.READ]);
   } catch (error) {
     if (reasonOf(error) !== "PERMISSION") throw error;
-    // Whoever may only write hands on that.
+    // A caller that may only write hands on that.
     return mint([Permission.INGEST]);
   }
 }

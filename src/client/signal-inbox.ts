@@ -102,7 +102,7 @@ export class SignalInbox {
    * No more signals come.
    *
    * @param isFinished whether the run has ended; otherwise those that the producer has not
-   *   taken are for whoever has the run next
+   *   taken are for the run's next producer
    */
   end(isFinished: boolean): void {
     this.#isOver = true;

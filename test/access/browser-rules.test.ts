@@ -1,4 +1,4 @@
-/** What can be told a server of the pages that may call it, and of its own names. */
+/** The pages that may call a server, and its own names, as options. */
 import assert from "node:assert/strict";
 import { BrowserRules } from "../../src/server/auth/browser-rules.ts";
 

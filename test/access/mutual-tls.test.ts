@@ -180,7 +180,7 @@ describe("a certificate's open streams", () => {
     await file.write({ policy: [certificate(`${spiffe}/*`, reading)] });
     const untilEnd = async () => {
       while ((await frames.next()).done !== true) {
-        // What it was still to be told.
+        // What it still had to get.
       }
     };
     assert.deepEqual(await reasonOf(untilEnd()), [Code.Unauthenticated, Reason.TOKEN_EXPIRED]);

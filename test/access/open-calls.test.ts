@@ -15,7 +15,7 @@ const soonMs = 3_000;
 async function endOf(answers: AsyncIterator<unknown>): Promise<string> {
   try {
     while ((await answers.next()).done !== true) {
-      // What it was still to be told.
+      // What it still had to get.
     }
     return "ok";
   } catch (error) {

@@ -49,7 +49,7 @@ function toldBy(detail: ErrorDetail | undefined): { limit: number; isLater: bool
   return { limit: Number(limit), isLater: retryAfter !== undefined };
 }
 
-/** What a call that a quota refuses is told. */
+/** The refusal of a call by a quota. */
 async function quotaOf(call: Promise<unknown>): Promise<{ limit: number; isLater: boolean }> {
   const { code, detail } = await refusalOf(call);
   assert.equal(code, Code.ResourceExhausted);
@@ -281,7 +281,7 @@ describeWire(
       await second.expect("opened");
       stream.halfClose();
       while ((await stream.next()) !== undefined) {
-        // What it was still to be told.
+        // What it still had to get.
       }
       second.send(open("f"));
       await second.expect("opened");
@@ -299,7 +299,7 @@ describeWire(
       for (let acked = 0n; acked < 2n; acked = (await busy.expect("ack")).runSeq);
       await other.health.check({});
       await other.runs.cancelRun({ runId: "run", reason: "stop" });
-      // What it is told now is told without its event: that has not been read.
+      // What it gets now comes without its event: that has not been read.
       assert.equal((await stream.expect("cancelRequested")).reason, "stop");
       await file.write(limited({ bytes_per_second: null }));
       assert.equal((await stream.expect("ack")).runSeq, 2n);

@@ -94,7 +94,7 @@ describe("a token provider", () => {
     assert.equal(of.ended(first, expired()), true);
     const second = await of.use();
     assert.deepEqual([of.ended(second, expired()), of.ended(second, expired())], [false, false]);
-    // Whoever calls later is served where that is possible again.
+    // A later call is served where that is possible again.
     const third = await of.use();
     of.accepted(third);
     assert.equal(of.ended(third, expired()), true);

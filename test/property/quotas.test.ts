@@ -1,4 +1,4 @@
-/** What is counted of an identity is what it has, and nothing once it has gone; no identity counts for another. */
+/** An identity counts for what it has, and for nothing once it left; no identity counts for another. */
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import fc from "fast-check";
@@ -38,7 +38,7 @@ const requests: Readonly<Partial<Record<Kind, (runId: string) => Request>>> = {
   release,
 };
 
-/** The runs that a stream was told it has. */
+/** The runs that a stream has opened. */
 function heldBy({ frames }: Connection): number {
   const held = new Set<string>();
   for (const frame of frames) {

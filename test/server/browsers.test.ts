@@ -239,7 +239,7 @@ for (const version of httpVersions) {
       }
     });
 
-    it("of the server itself is served, and so is who is no page", async () => {
+    it("of the server itself is served, and so is a client that is no page", async () => {
       const host = "runlog.example.com:7400";
       for (const headers of [
         {},

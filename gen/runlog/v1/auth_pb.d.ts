@@ -189,7 +189,7 @@ export declare const MintTokenRequestSchema: GenMessage<MintTokenRequest>;
  */
 export declare type MintTokenResponse = Message<"runlog.v1.MintTokenResponse"> & {
   /**
-   * The token: a signed JWT. Whoever has it has its rights.
+   * The token: a signed JWT. Its bearer has its rights.
    *
    * @generated from field: string token = 1;
    */

@@ -104,7 +104,7 @@ function parseId(value: string): string {
   return value;
 }
 
-/** Reads the standard input, which may be endless, as far as a signal may hold it. */
+/** Reads the standard input, which may be endless, up to what a signal may hold. */
 async function readInput(): Promise<Uint8Array> {
   const { max } = limitSpecs.maxEventBytes.range;
   const chunks: Uint8Array[] = [];

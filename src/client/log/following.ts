@@ -58,7 +58,7 @@ export class Following implements AsyncIterable<LogRecord>, AsyncDisposable {
   #journalId: string;
   #isIterated = false;
 
-  /** @param lifetime of whoever made it: stops it */
+  /** @param lifetime of its owner: stops it */
   constructor(
     transport: Transport,
     request: FollowRequest,
@@ -169,7 +169,7 @@ export class Following implements AsyncIterable<LogRecord>, AsyncDisposable {
         this.#enter("catching-up");
         return;
       case "connecting":
-        // Whoever is connected again at once has lost nothing: there is no error.
+        // A connection that is back at once has lost nothing: there is no error.
         if (this.#status !== "connecting") this.#enter("reconnecting", this.#error);
         return;
       case "waiting":

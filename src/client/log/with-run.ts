@@ -17,7 +17,7 @@ export async function withRun<T>(run: Run, body: (run: Run) => T | PromiseLike<T
   try {
     value = await body(run);
   } catch (thrown) {
-    // That a run cannot be ended is told otherwise (onError): the body's failure comes first.
+    // onError reports that a run cannot be ended: the body's failure comes first.
     await end(run, thrown).catch(() => undefined);
     throw thrown;
   }

@@ -22,7 +22,7 @@ export const admitAnybody: Admit = (_method, _headers, values) => {
  * @param proxies whose word for their callers' certificates counts
  */
 export function admitBy(access: Access, proxies: TrustedProxies, logger: Logger): Admit {
-  // One failure fails many calls, and whoever calls can cause it: it is logged once.
+  // One failure fails many calls, and any caller can cause it: log it once.
   const logged = new WeakSet<object>();
   const onUnchecked = (error: unknown) => {
     if (error instanceof KeysUnavailableError) {

@@ -1,7 +1,7 @@
 /**
- * What a browser may send for a page. Whoever reaches the port is trusted as far as the
- * server asks no token of them; but the pages that a browser shows were written by others,
- * and make it send requests. Clients that are no browsers only have to name the server right.
+ * What a browser may send for a page. A server without an access file trusts every caller
+ * that reaches its port; but strangers wrote the pages that a browser shows, and those
+ * make it send requests. Clients that are no browsers only have to name the server right.
  */
 import type { IncomingHttpHeaders } from "node:http";
 import { isIP } from "node:net";
